@@ -1,0 +1,36 @@
+//! The devices we want: one bridge and one VXLAN device per VNI (design section 5).
+
+use crate::types::{Mac, Vni};
+use serde::Serialize;
+use std::net::IpAddr;
+
+/// Bridge and VXLAN device of one VNI. Absent devices are created and owned; present ones are adopted: their
+/// port flags are set, anything else that differs is reported, and they are left behind at exit.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct DeviceWant {
+    /// VNI.
+    pub vni: Vni,
+    /// Bridge name.
+    pub bridge: String,
+    /// Stable, locally administered MAC for a bridge that we create (PIT-01).
+    pub bridge_mac: Mac,
+    /// VXLAN device name.
+    pub vxlan: String,
+    /// VXLAN source address.
+    pub local: IpAddr,
+    /// UDP destination port.
+    pub udp_port: u16,
+    /// MTU of bridge and VXLAN device, when configured (PIT-11).
+    pub mtu: Option<u32>,
+    /// `neigh_suppress` on the VXLAN port.
+    pub arp_suppression: bool,
+    /// Access ports to enslave.
+    pub ports: Vec<PortWant>,
+}
+
+/// An access port.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct PortWant {
+    /// Device name.
+    pub name: String,
+}

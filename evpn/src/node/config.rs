@@ -1,0 +1,103 @@
+//! Configuration of a node, already validated.
+
+use crate::types::{Asn, Mac, RouterId, Span, Vni};
+use crate::wire::RouteTarget;
+use serde::Serialize;
+use std::net::IpAddr;
+
+/// Everything a node is told at start.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Config {
+    /// VXLAN source, BGP next hop and IMET originator; IPv4 or IPv6.
+    pub vtep: IpAddr,
+    /// Our AS number.
+    pub asn: Asn,
+    /// BGP identifier; the IPv4 VTEP address unless configured.
+    pub router_id: RouterId,
+    /// VXLAN UDP destination port.
+    pub udp_port: u16,
+    /// BGP listening port (179).
+    pub bgp_port: u16,
+    /// Address to listen on; all when absent.
+    pub listen: Option<IpAddr>,
+    /// BGP neighbours.
+    pub neighbors: Vec<NeighborConfig>,
+    /// VNIs.
+    pub vnis: Vec<VniConfig>,
+    /// How long rows adopted at start stay wanted when a neighbour never sends End-of-RIB.
+    pub restart_time: Span,
+    /// The late-frame rule's guard time: frames from the port that just lost a MAC are no claim for this long.
+    pub guard_time: Span,
+    /// Known IPs move with their MAC in the same flush (PIT-22); `false` restores EVPN-IRB-14.
+    pub move_ips_with_mac: bool,
+}
+
+/// A BGP neighbour.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct NeighborConfig {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port when we connect.
+    pub port: u16,
+    /// Its AS number; equal to ours: iBGP.
+    pub asn: Asn,
+    /// Source address of our connections.
+    pub local_address: Option<IpAddr>,
+    /// Never connect, only accept.
+    pub passive: bool,
+    /// Seconds; 0 or at least 3.
+    pub hold_time: u16,
+    /// Base of the connect-retry timer, before jitter (BGP-FSM-13).
+    pub connect_retry: Span,
+    /// IPv4 TTL / IPv6 hop limit for eBGP; `None`: 1 for eBGP, system default for iBGP (BGP-SEC-02).
+    pub multihop: Option<u8>,
+    /// Text for people.
+    pub description: Option<String>,
+}
+
+/// A VNI with its bridge domain.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct VniConfig {
+    /// VNI.
+    pub vni: Vni,
+    /// Bridge name; default `br<vni>`.
+    pub bridge: String,
+    /// VXLAN device name; default `vx<vni>`.
+    pub vxlan: String,
+    /// Access ports to enslave. Ports that are in the bridge already count too.
+    pub ports: Vec<String>,
+    /// Route targets to import; [`Targets::Auto`] takes any target whose local part is the VNI.
+    pub import: Targets,
+    /// Route targets to export.
+    pub export: Targets,
+    /// Head-end replication, or none.
+    pub flooding: Flooding,
+    /// Kernel answers ARP and ND for remote hosts.
+    pub arp_suppression: bool,
+    /// MTU of the VNI; checked against the underlay (PIT-11).
+    pub mtu: Option<u32>,
+    /// MAC of a bridge that we create; derived from VTEP and VNI.
+    pub bridge_mac: Mac,
+}
+
+/// Route targets of one direction.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Targets {
+    /// `(AS & 0xffff):VNI` out, `*:VNI` in, as FRR does (EVPN-VXLAN-10).
+    Auto,
+    /// RFC 8365 §5.1.2.1 form: `AS:(0x10000000 | VNI)` out and in, any AS in.
+    AutoRfc8365,
+    /// Exactly these.
+    List(Vec<RouteTarget>),
+}
+
+/// What happens to broadcast, unknown unicast and multicast of a VNI.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flooding {
+    /// One copy per remote VTEP that sent IMET.
+    Replicate,
+    /// None crosses the underlay.
+    None,
+}

@@ -1,0 +1,216 @@
+//! What is worth telling a person. Logs, history, metrics and `vtepd watch` all derive from this enum.
+
+use crate::types::{IfIndex, Mac, PeerId, Seq, Span, Vni};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// How loud.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Small state changes.
+    Debug,
+    /// Things a user notices.
+    Info,
+    /// An operator should look.
+    Warn,
+}
+
+/// An event.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A BGP session reached Established.
+    NeighborUp {
+        /// Index.
+        peer: PeerId,
+        /// Address.
+        address: IpAddr,
+        /// Negotiated hold time, seconds.
+        hold_time: u16,
+    },
+    /// A BGP session left Established, or could not get there.
+    NeighborDown {
+        /// Index.
+        peer: PeerId,
+        /// Address.
+        address: IpAddr,
+        /// Why, for people; names message, attribute and offset where a peer was at fault.
+        why: String,
+    },
+    /// The initial routes of a neighbour are complete (RFC 4724 §2).
+    EndOfRib {
+        /// Index.
+        peer: PeerId,
+        /// Address.
+        address: IpAddr,
+    },
+    /// A peer sent something faulty and the session goes on (RFC 7606).
+    UpdateFault {
+        /// Address.
+        address: IpAddr,
+        /// Byte offset in the message.
+        offset: usize,
+        /// Attribute type code.
+        attribute: Option<u8>,
+        /// What is wrong.
+        what: String,
+        /// Reaction.
+        treatment: String,
+    },
+    /// A MAC appeared behind a local port.
+    MacLocal {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Port.
+        port: String,
+        /// Sequence number we advertise.
+        seq: Seq,
+    },
+    /// A local MAC went away.
+    MacGone {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Port it was behind.
+        port: String,
+        /// Why.
+        why: String,
+    },
+    /// A MAC moved. The finished record is in `show moves`.
+    Move(Box<super::view::MoveView>),
+    /// A frame of a MAC that just moved away took its row back; the row is put back (PIT-04).
+    LateFrame {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// The port that lost it.
+        port: String,
+        /// Time since the move.
+        after: Span,
+    },
+    /// A local host claims a MAC that a peer advertises as sticky (EVPN-MOB-17).
+    StickyConflict {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Sticky owner.
+        owner: IpAddr,
+        /// Where it was seen.
+        port: String,
+    },
+    /// A frame's binding was dropped because the forwarding table never agreed with it (PIT-07).
+    BindingRefused {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Claimed address.
+        ip: Option<IpAddr>,
+        /// Port.
+        port: String,
+    },
+    /// A VTEP joined the flood list of a VNI.
+    VtepJoined {
+        /// VNI.
+        vni: Vni,
+        /// VTEP.
+        vtep: IpAddr,
+    },
+    /// A VTEP left it.
+    VtepLeft {
+        /// VNI.
+        vni: Vni,
+        /// VTEP.
+        vtep: IpAddr,
+    },
+    /// A VNI's devices are all there (or not any more).
+    VniReady {
+        /// VNI.
+        vni: Vni,
+        /// Ready to forward.
+        ready: bool,
+        /// What is missing.
+        why: String,
+    },
+    /// The kernel refused a row.
+    WriteFailed {
+        /// The row.
+        row: String,
+        /// errno.
+        errno: i32,
+        /// Text.
+        text: String,
+    },
+    /// A row of ours was changed or deleted by somebody and is written again.
+    RowRepaired {
+        /// The row.
+        row: String,
+    },
+    /// The kernel did not acknowledge a write in time; the withdrawal went out anyway (design section 4).
+    WithdrawForced {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+    },
+    /// Kernel notifications were lost; all tables are read again.
+    Overrun {
+        /// How often so far.
+        count: u64,
+    },
+    /// A setting of a device differs from what is needed.
+    DeviceProblem {
+        /// Device.
+        device: String,
+        /// What, and the way out.
+        problem: String,
+        /// Index, when it exists.
+        index: Option<IfIndex>,
+    },
+    /// A limit bit.
+    Limit {
+        /// Which.
+        what: String,
+        /// Its value.
+        limit: u64,
+    },
+    /// Rows adopted at start that nobody confirmed are removed.
+    StaleSwept {
+        /// How many.
+        rows: usize,
+    },
+}
+
+impl Event {
+    /// How loud it is; decided here and nowhere else.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::MacLocal { .. }
+            | Self::MacGone { .. }
+            | Self::RowRepaired { .. }
+            | Self::LateFrame { .. } => Level::Debug,
+            Self::NeighborUp { .. }
+            | Self::NeighborDown { .. }
+            | Self::EndOfRib { .. }
+            | Self::Move(_)
+            | Self::VtepJoined { .. }
+            | Self::VtepLeft { .. }
+            | Self::VniReady { .. }
+            | Self::StaleSwept { .. } => Level::Info,
+            Self::UpdateFault { .. }
+            | Self::StickyConflict { .. }
+            | Self::BindingRefused { .. }
+            | Self::WriteFailed { .. }
+            | Self::WithdrawForced { .. }
+            | Self::Overrun { .. }
+            | Self::DeviceProblem { .. }
+            | Self::Limit { .. } => Level::Warn,
+        }
+    }
+}

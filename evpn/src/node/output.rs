@@ -1,0 +1,84 @@
+//! Everything a node asks its driver to do. Wanted kernel rows are read from `Node::want` instead.
+
+use super::event::Event;
+use super::view;
+use crate::types::{ConnId, IfIndex, Time};
+use bytes::Bytes;
+use std::net::{IpAddr, SocketAddr};
+
+/// An output of `Node::poll_output`.
+#[derive(Clone, Debug)]
+pub enum Output {
+    /// Listen for BGP connections here (once, at start).
+    Listen(SocketAddr),
+    /// Open a TCP connection; `Connected` or `Failed` follows.
+    Dial {
+        /// Id chosen by the node (highest bit set).
+        conn: ConnId,
+        /// Where to.
+        to: SocketAddr,
+        /// Source address.
+        from: Option<IpAddr>,
+        /// TTL to set.
+        ttl: Option<u8>,
+    },
+    /// Send these octets; the node keeps within `Room`, except for KEEPALIVE and NOTIFICATION.
+    Send {
+        /// Connection.
+        conn: ConnId,
+        /// Whole messages.
+        bytes: Bytes,
+    },
+    /// Close after everything handed over was written (short time limit, BGP-NOTIF-03). No event follows.
+    Hangup {
+        /// Connection.
+        conn: ConnId,
+    },
+    /// Open a frame tap on this access port.
+    Tap(IfIndex),
+    /// Close the tap.
+    Untap(IfIndex),
+    /// Send a frame out of an access port.
+    Emit {
+        /// Port.
+        port: IfIndex,
+        /// From the destination MAC on.
+        frame: Bytes,
+    },
+    /// Read all kernel tables again.
+    Resync,
+    /// Answer to a command.
+    Reply {
+        /// The command's id.
+        id: u64,
+        /// Answer.
+        reply: Reply,
+    },
+    /// Something worth telling a person, with its time and running number.
+    Event {
+        /// When.
+        at: Time,
+        /// Running number from 1.
+        n: u64,
+        /// What.
+        event: Event,
+    },
+    /// Answer to `Input::Shutdown`: all that had to be sent has been handed over.
+    Stopped,
+}
+
+/// Answer to a command.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Rows of a table.
+    Page(view::Page),
+    /// Events, and whether some between `after` and the first were lost.
+    Events {
+        /// Number of events that were dropped from the history before they could be read.
+        lagged: u64,
+        /// Events with number and time.
+        events: Vec<(u64, Time, Event)>,
+    },
+    /// The request is not understood or asks for something that is not there.
+    Error(String),
+}

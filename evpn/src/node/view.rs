@@ -1,0 +1,273 @@
+//! What `show` prints and `--json` returns. Kept apart from the tables inside, so that those can change.
+
+use crate::types::{Asn, Mac, Seq, Span, Time, Vni};
+use serde::{Deserialize, Serialize};
+use std::net::IpAddr;
+
+/// Version of the JSON below; raised when a field changes its meaning.
+pub const VERSION: u32 = 1;
+
+/// A slice of a table. Rows are consistent in themselves; `revision` tells slices of different states apart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Page {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Raised by every change of state.
+    pub revision: u64,
+    /// Rows, all of one table.
+    pub rows: Rows,
+    /// Cursor of the next slice; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// Rows of one table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "table", content = "rows", rename_all = "kebab-case")]
+pub enum Rows {
+    /// `show neighbors`
+    Neighbors(Vec<NeighborView>),
+    /// `show vnis`
+    Vnis(Vec<VniView>),
+    /// `show macs`
+    Macs(Vec<MacView>),
+    /// `show hosts`
+    Hosts(Vec<HostView>),
+    /// `show routes`
+    Routes(Vec<RouteView>),
+    /// `show moves`
+    Moves(Vec<MoveView>),
+    /// `show kernel`
+    Kernel(Vec<KernelView>),
+    /// `show status`
+    Status(Vec<StatusView>),
+}
+
+/// A BGP neighbour.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NeighborView {
+    /// Address.
+    pub address: IpAddr,
+    /// Configured AS.
+    pub asn: Asn,
+    /// FSM state by its RFC 4271 name.
+    pub state: String,
+    /// Time since the last change into or out of Established.
+    pub since: Span,
+    /// Times that Established was reached.
+    pub established_count: u64,
+    /// Negotiated hold time, seconds.
+    pub hold_time: Option<u16>,
+    /// Peer's identifier.
+    pub router_id: Option<IpAddr>,
+    /// End-of-RIB received.
+    pub end_of_rib: bool,
+    /// Routes in Adj-RIB-In.
+    pub routes_in: usize,
+    /// Routes advertised.
+    pub routes_out: usize,
+    /// UPDATEs received.
+    pub updates_in: u64,
+    /// UPDATEs sent.
+    pub updates_out: u64,
+    /// Faults in UPDATEs that did not end the session.
+    pub faults: u64,
+    /// Why the last session ended, or the last attempt failed.
+    pub last_error: Option<String>,
+    /// Configured text.
+    pub description: Option<String>,
+}
+
+/// A VNI.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VniView {
+    /// VNI.
+    pub vni: Vni,
+    /// Bridge.
+    pub bridge: String,
+    /// VXLAN device.
+    pub vxlan: String,
+    /// Ready to forward.
+    pub ready: bool,
+    /// What is missing, or wrong.
+    pub problems: Vec<String>,
+    /// Access ports in the bridge.
+    pub ports: Vec<String>,
+    /// Remote VTEPs in the flood list.
+    pub vteps: Vec<IpAddr>,
+    /// Local MACs.
+    pub local_macs: usize,
+    /// Remote MACs.
+    pub remote_macs: usize,
+    /// IP bindings.
+    pub hosts: usize,
+    /// Bridge MTU.
+    pub mtu: Option<u32>,
+}
+
+/// Where something is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// Behind a local port.
+    Port(String),
+    /// Behind a remote VTEP.
+    Vtep(IpAddr),
+    /// Nowhere known.
+    None,
+}
+
+impl core::fmt::Display for Place {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Port(p) => f.write_str(p),
+            Self::Vtep(v) => v.fmt(f),
+            Self::None => f.write_str("-"),
+        }
+    }
+}
+
+/// A MAC.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MacView {
+    /// VNI.
+    pub vni: Vni,
+    /// MAC.
+    pub mac: Mac,
+    /// Owner.
+    pub place: Place,
+    /// Sequence number of the owner's route.
+    pub seq: Seq,
+    /// Sticky.
+    pub sticky: bool,
+    /// Adopted at start and not confirmed yet.
+    pub stale: bool,
+    /// Addresses bound to it.
+    pub ips: Vec<IpAddr>,
+    /// Moves seen.
+    pub moves: u32,
+    /// Time since it is there.
+    pub since: Span,
+}
+
+/// An IP binding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostView {
+    /// VNI.
+    pub vni: Vni,
+    /// Address.
+    pub ip: IpAddr,
+    /// MAC.
+    pub mac: Mac,
+    /// Owner.
+    pub place: Place,
+    /// How it is known: `arp`, `nd`, `bgp`, `moved` (came with its MAC, to be confirmed), `adopted`.
+    pub origin: String,
+    /// Time since the last confirmation.
+    pub confirmed: Span,
+    /// Who answers ARP/ND for it here: `kernel` for a remote host, `host` for a local one.
+    pub answered_by: String,
+}
+
+/// An EVPN route.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RouteView {
+    /// Route in short form: type and key.
+    pub route: String,
+    /// Route type 1 to 8.
+    pub route_type: u8,
+    /// Route distinguisher.
+    pub rd: String,
+    /// Neighbour it came from; `None`: ours.
+    pub from: Option<IpAddr>,
+    /// BGP next hop.
+    pub next_hop: Option<IpAddr>,
+    /// VNI in the label.
+    pub vni: Option<u32>,
+    /// Mobility sequence.
+    pub seq: Option<Seq>,
+    /// Sticky.
+    pub sticky: bool,
+    /// Route targets and other extended communities.
+    pub communities: Vec<String>,
+    /// Imported into which VNIs.
+    pub imported: Vec<Vni>,
+    /// Best among the candidates.
+    pub best: bool,
+    /// Why it is not eligible.
+    pub why_not: Option<String>,
+}
+
+/// A wanted kernel row beside what the kernel has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KernelView {
+    /// Device name.
+    pub device: String,
+    /// `mac`, `flood` or `neigh`.
+    pub kind: String,
+    /// MAC or IP.
+    pub key: String,
+    /// Wanted value.
+    pub want: String,
+    /// Adopted at start and not confirmed yet.
+    pub stale: bool,
+}
+
+/// A move from first sign to end. Times are `None` where the step does not apply or has not happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MoveView {
+    /// Running number on this node.
+    pub id: u64,
+    /// VNI.
+    pub vni: Vni,
+    /// MAC.
+    pub mac: Mac,
+    /// Addresses that moved with it.
+    pub ips: Vec<IpAddr>,
+    /// `arrived` (it came to us), `left` (it was ours), `remote` (between two others).
+    pub role: String,
+    /// `frame`, `fdb`, `bgp`.
+    pub cause: String,
+    /// From.
+    pub from: Place,
+    /// To.
+    pub to: Place,
+    /// Sequence before.
+    pub seq_before: Seq,
+    /// Sequence after.
+    pub seq: Seq,
+    /// First sign: frame, FDB notification or UPDATE received.
+    pub seen: Time,
+    /// Decided.
+    pub decided: Time,
+    /// Our UPDATE (or withdrawal) handed to the last peer's socket.
+    pub sent: Option<Time>,
+    /// The kernel acknowledged the row.
+    pub acked: Option<Time>,
+}
+
+/// The node itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StatusView {
+    /// Version of the program.
+    pub program: String,
+    /// VTEP address.
+    pub vtep: IpAddr,
+    /// AS.
+    pub asn: Asn,
+    /// BGP identifier.
+    pub router_id: IpAddr,
+    /// Time since start.
+    pub uptime: Span,
+    /// Neighbours established.
+    pub established: usize,
+    /// Neighbours configured.
+    pub neighbors: usize,
+    /// All neighbours sent End-of-RIB and nothing waits to be written or sent.
+    pub converged: bool,
+    /// Local MACs.
+    pub local_macs: usize,
+    /// Remote MACs.
+    pub remote_macs: usize,
+    /// Counters by name.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}

@@ -1,0 +1,83 @@
+//! MAC address.
+
+use core::fmt;
+use core::str::FromStr;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// A 48-bit Ethernet address in wire order.
+#[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// `00:00:00:00:00:00`: flood rows; in Type 2 the Unknown MAC Route (RFC 9014 §3.5.1).
+    pub const ZERO: Self = Self([0; 6]);
+    /// `ff:ff:ff:ff:ff:ff`.
+    pub const BROADCAST: Self = Self([0xff; 6]);
+
+    /// Group bit set (multicast or broadcast): never a host.
+    pub const fn is_multicast(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+    /// All zero.
+    pub const fn is_zero(self) -> bool {
+        matches!(self.0, [0, 0, 0, 0, 0, 0])
+    }
+    /// Neither multicast nor zero: may belong to a host.
+    pub const fn is_host(self) -> bool {
+        !self.is_multicast() && !self.is_zero()
+    }
+    /// From the first six octets of `b`.
+    ///
+    /// Returns `None` if there are fewer.
+    pub fn from_slice(b: &[u8]) -> Option<Self> {
+        b.get(..6).and_then(|b| b.try_into().ok()).map(Self)
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Not six colon-separated hex octets.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("not a MAC address (want six hex octets such as 52:54:00:12:34:56)")]
+pub struct ParseMacError;
+
+impl FromStr for Mac {
+    type Err = ParseMacError;
+    fn from_str(s: &str) -> Result<Self, Self::Err> {
+        let mut out = [0u8; 6];
+        let mut parts = s.split([':', '-']);
+        for o in &mut out {
+            let p = parts.next().ok_or(ParseMacError)?;
+            if p.len() != 2 || !p.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(ParseMacError);
+            }
+            *o = u8::from_str_radix(p, 16).map_err(|_| ParseMacError)?;
+        }
+        if parts.next().is_some() { Err(ParseMacError) } else { Ok(Self(out)) }
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        let s = String::deserialize(d)?;
+        s.parse().map_err(D::Error::custom)
+    }
+}

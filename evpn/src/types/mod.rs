@@ -1,0 +1,9 @@
+//! Small value types that everything else speaks in.
+
+mod ids;
+mod mac;
+mod time;
+
+pub use ids::{Asn, ConnId, Esi, EthTag, IfIndex, Label, PeerId, Rd, RouterId, Seq, Vni};
+pub use mac::{Mac, ParseMacError};
+pub use time::{Span, Time};
