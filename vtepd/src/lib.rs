@@ -1,1 +1,3 @@
-//! placeholder
+//! The daemon around [`evpn::node::Node`]: sockets, one loop, configuration, API, command line.
+
+pub mod config;

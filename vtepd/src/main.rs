@@ -1,2 +1,2 @@
-//! placeholder
+//! Entry point; everything is in the library.
 fn main() {}

@@ -1,0 +1,231 @@
+//! The configuration file: what is read, and every error class as a person sees it.
+//!
+//! Snapshots live in `tests/snapshots`; `INSTA_UPDATE=always cargo test -p vtepd --test config` rewrites them.
+
+use evpn::node::{Flooding, Targets};
+use evpn::types::{Asn, Span};
+use std::path::Path;
+use vtepd::config::{self, LogFormat, Settings};
+
+fn read(text: &str) -> Result<Settings, String> {
+    config::parse(Path::new("vtepd.toml"), text.to_owned()).map_err(|r| r.render(false))
+}
+
+fn errors(text: &str) -> String {
+    read(text).expect_err("this configuration is wrong")
+}
+
+/// The smallest valid start of a file; four lines.
+const HEAD: &str = "[vtep]\naddress = \"10.255.0.1\"\nasn = 65000\n\n";
+
+fn with_head(text: &str) -> String {
+    errors(&format!("{HEAD}{text}"))
+}
+
+#[test]
+fn a_small_file_has_sensible_defaults() {
+    let s = read(&format!(
+        "{HEAD}[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\n\n[[vni]]\nvni = 100\nports = [\"p1\"]\n"
+    ))
+    .expect("valid");
+    assert_eq!(s.node.router_id.to_string(), "10.255.0.1");
+    assert_eq!((s.node.udp_port, s.node.bgp_port, s.node.listen), (4789, 179, None));
+    assert_eq!(s.state_dir, Path::new("/var/lib/vtepd"));
+    assert_eq!(s.socket, Path::new("/run/vtepd/vtepd.sock"));
+    assert_eq!(s.node.guard_time, Span::secs(1));
+    assert!(s.node.move_ips_with_mac);
+    let n = &s.node.neighbors[0];
+    assert_eq!((n.port, n.hold_time, n.passive, n.asn), (179, 90, false, Asn(65000)));
+    let v = &s.node.vnis[0];
+    assert_eq!(
+        (v.bridge.as_str(), v.vxlan.as_str(), v.ports.as_slice()),
+        ("br100", "vx100", &["p1".to_owned()][..])
+    );
+    assert_eq!((v.flooding, v.arp_suppression, v.mtu), (Flooding::Replicate, true, None));
+    assert_eq!((&v.import, &v.export), (&Targets::Auto, &Targets::Auto));
+}
+
+#[test]
+fn every_key_is_read() {
+    let s = read(
+        r#"
+[vtep]
+address = "2001:db8::1"
+asn = 4200000000
+router-id = "192.0.2.1"
+udp-port = 8472
+mtu = 1450
+state-dir = "/tmp/s"
+
+[bgp]
+port = 1179
+listen = "2001:db8::1"
+restart-time = "2m"
+
+[mobility]
+guard-time = "1500ms"
+move-ips-with-mac = false
+
+[[neighbor]]
+address = "2001:db8::2"
+asn = 65001
+port = 1180
+local-address = "2001:db8::1"
+passive = true
+hold-time = 9
+connect-retry = 5
+multihop = 3
+description = "spine 1"
+
+[[vni]]
+vni = 0xff
+ports = ["tap0", "tap1"]
+bridge = "tenant"
+vxlan = "tunnel"
+flooding = "none"
+arp-suppression = false
+mtu = 9000
+route-targets = { import = ["65000:100", "10.0.0.1:7"], export = "auto" }
+
+[api]
+socket = "/tmp/a.sock"
+
+[log]
+level = "debug"
+format = "json"
+"#,
+    )
+    .expect("valid");
+    insta::assert_json_snapshot!(s.node);
+    assert_eq!((s.log.level, s.log.format), (tracing::Level::DEBUG, LogFormat::Json));
+    assert_eq!(s.state_dir, Path::new("/tmp/s"));
+    assert_eq!(s.socket, Path::new("/tmp/a.sock"));
+}
+
+/// The promise of the whole module: nothing is found only after something else was repaired.
+#[test]
+fn every_error_of_a_file_comes_out_at_once_in_the_order_of_its_lines() {
+    let text = r#"[vtep]
+adress = "10.255.0.1"
+address = "10.255.0.1"
+asn = 65000
+udp-port = 70000
+
+[[neighbor]]
+address = "10.255.0.1"
+asn = 65000
+
+[[neighbor]]
+address = "10.255.0.2"
+asn = "65000"
+hold-time = 2
+passive = "yes"
+
+[[neighbor]]
+address = "10.255.0.2"
+
+[[vni]]
+vni = 0
+ports = ["p1", "a-name-of-sixteen"]
+
+[[vni]]
+vni = 16777216
+flooding = "replicat"
+
+[[vni]]
+vni = 100
+ports = ["p1"]
+
+[[vni]]
+vni = 100
+route-targets = { import = ["65000"], export = [] }
+
+[log]
+level = "loud"
+"#;
+    let report = config::parse(Path::new("vtepd.toml"), text.to_owned()).expect_err("wrong");
+    let list: Vec<String> = report
+        .problems
+        .iter()
+        .map(|p| {
+            let (line, column) = report.line_column(p);
+            format!("{}:{line}:{column}: {}", report.file.display(), p.title())
+        })
+        .collect();
+    insta::assert_snapshot!("all_at_once_list", list.join("\n"));
+    insta::assert_snapshot!("all_at_once_rendered", report.render(false));
+}
+
+macro_rules! error_snapshots {
+    ($($name:ident => $text:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            insta::assert_snapshot!($text);
+        }
+    )*};
+}
+
+error_snapshots! {
+    an_empty_file_names_what_is_required => errors("");
+    syntax_errors_are_all_listed => errors("[vtep]\naddress = 10.255.0.1\nasn = = 65000\nmtu = 1450\n[log\nlevel = \"info\"\n");
+    a_duplicate_key_is_an_error => with_head("[log]\nlevel = \"info\"\nlevel = \"warn\"\n");
+    an_unknown_section_is_an_error => with_head("[nieghbor]\naddress = \"10.0.0.2\"\n");
+    an_unknown_key_without_a_near_one_lists_the_known => with_head("[api]\npassword = \"x\"\n");
+    one_bracket_instead_of_two => with_head("[vni]\nvni = 100\n");
+    vni_zero => with_head("[[vni]]\nvni = 0\n");
+    vni_too_large => with_head("[[vni]]\nvni = 16_777_216\n");
+    vni_negative => with_head("[[vni]]\nvni = -1\n");
+    vni_of_the_wrong_type => with_head("[[vni]]\nvni = \"100\"\n");
+    vni_missing => with_head("[[vni]]\nports = [\"p1\"]\n");
+    vni_twice => with_head("[[vni]]\nvni = 100\n\n[[vni]]\nvni = 100\n");
+    port_in_two_vnis => with_head("[[vni]]\nvni = 100\nports = [\"p1\"]\n\n[[vni]]\nvni = 200\nports = [\"p2\", \"p1\"]\n");
+    port_twice_in_one_vni => with_head("[[vni]]\nvni = 100\nports = [\"p1\", \"p1\"]\n");
+    bridge_of_two_vnis => with_head("[[vni]]\nvni = 100\nbridge = \"br\"\n\n[[vni]]\nvni = 200\nbridge = \"br\"\n");
+    device_name_too_long => with_head("[[vni]]\nvni = 100\nbridge = \"bridge-of-tenant-a\"\n");
+    device_name_with_a_slash => with_head("[[vni]]\nvni = 100\nports = [\"eth0/1\"]\n");
+    own_address_as_neighbour => with_head("[[neighbor]]\naddress = \"10.255.0.1\"\nasn = 65000\n");
+    neighbour_twice => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\n[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65001\n");
+    neighbour_without_address_and_as => with_head("[[neighbor]]\npassive = true\n");
+    neighbour_with_a_prefix => with_head("[[neighbor]]\naddress = \"10.255.0.2/32\"\nasn = 65000\n");
+    local_address_of_the_other_family => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nlocal-address = \"2001:db8::1\"\n");
+    hold_time_of_two_seconds => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nhold-time = 2\n");
+    connect_retry_without_a_unit => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nconnect-retry = \"5\"\n");
+    reserved_as => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 23456\n");
+    ipv6_vtep_without_router_id => errors("[vtep]\naddress = \"2001:db8::1\"\nasn = 65000\n");
+    vtep_address_that_nobody_can_reach => errors("[vtep]\naddress = \"127.0.0.1\"\nasn = 65000\n");
+    router_id_zero => errors("[vtep]\naddress = \"10.255.0.1\"\nasn = 65000\nrouter-id = \"0.0.0.0\"\n");
+    auto_rfc8365_with_a_four_octet_as => errors("[vtep]\naddress = \"10.255.0.1\"\nasn = 4200000000\n\n[[vni]]\nvni = 100\nroute-targets = { export = \"auto-rfc8365\" }\n");
+    route_target_malformed => with_head("[[vni]]\nvni = 100\nroute-targets = { import = [\"65000:x\", \"65000:1\", \"65000:1\"] }\n");
+    route_target_without_brackets => with_head("[[vni]]\nvni = 100\nroute-targets = { import = \"65000:100\" }\n");
+    route_targets_not_a_table => with_head("[[vni]]\nvni = 100\nroute-targets = [\"65000:100\"]\n");
+    mtu_too_small => with_head("[[vni]]\nvni = 100\nmtu = 1000\n");
+    socket_path_too_long => with_head(&format!("[api]\nsocket = \"/{}\"\n", "x".repeat(120)));
+}
+
+#[test]
+fn a_file_that_is_not_there_says_so() {
+    let report = config::load(Path::new("/nonexistent/vtepd.toml")).expect_err("absent");
+    insta::assert_snapshot!(report.render(false));
+}
+
+#[test]
+fn a_directory_is_not_a_configuration() {
+    let report = config::load(Path::new("/")).expect_err("a directory");
+    insta::assert_snapshot!(report.render(false));
+}
+
+#[test]
+fn a_file_that_is_not_utf8_names_the_line() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = dir.path().join("vtepd.toml");
+    std::fs::write(&file, b"[vtep]\naddress = \"\xff\"\n").expect("written");
+    let report = config::load(&file).expect_err("not UTF-8");
+    assert!(report.render(false).contains("it is not UTF-8 (line 2, octet 18)"), "{report}");
+}
+
+#[test]
+fn colour_is_only_added_when_asked_for() {
+    let report = config::parse(Path::new("vtepd.toml"), "x = 1\n".into()).expect_err("wrong");
+    assert!(!report.render(false).contains('\x1b'));
+    assert!(report.render(true).contains('\x1b'));
+}
