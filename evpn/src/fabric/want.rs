@@ -148,6 +148,19 @@ impl Want {
     pub fn dirty_len(&self) -> usize {
         self.urgent.len() + self.dirty.len()
     }
+    /// Urgent keys waiting to be looked at.
+    pub fn urgent_len(&self) -> usize {
+        self.urgent.len()
+    }
+    /// Takes up to `max` urgent keys and leaves the rest.
+    pub fn take_urgent(&mut self, max: usize) -> Vec<RowKey> {
+        let mut out = Vec::with_capacity(max.min(self.urgent.len()));
+        while out.len() < max {
+            let Some(k) = self.urgent.pop_first() else { break };
+            out.push(k);
+        }
+        out
+    }
     /// Takes up to `max` dirty keys, urgent ones first.
     pub fn take_dirty(&mut self, max: usize) -> Vec<RowKey> {
         let mut out = Vec::with_capacity(max.min(self.dirty_len()));
