@@ -37,7 +37,7 @@ pub struct Attrs {
     pub pmsi: Option<Pmsi>,
     /// LARGE_COMMUNITY (32), duplicates removed.
     pub large_communities: Vec<LargeCommunity>,
-    /// Everything else that must be kept, in wire order.
+    /// Everything else that must be kept, ascending by type code.
     pub others: Vec<RawAttr>,
 }
 

@@ -6,9 +6,10 @@ use super::nlri::{EvpnNlri, Ipv4Prefix, Ipv6Prefix, Membership};
 use crate::types::{Asn, RouterId};
 use bytes::Bytes;
 use serde::Serialize;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A whole message.
+#[expect(clippy::large_enum_variant, reason = "nearly every message is an UPDATE, and none is stored")]
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Message {
     /// Type 1.
@@ -228,4 +229,81 @@ pub struct DecodeCtx {
     pub max_len: u16,
     /// Capability 70 was received (BGP-REFR-06).
     pub enhanced_refresh: bool,
+}
+
+/// How to write a message.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct EncodeCtx {
+    /// Four-octet AS numbers on the wire.
+    pub as4: bool,
+    /// Families whose NLRI are sent with a path identifier.
+    pub add_path: Vec<Family>,
+}
+
+impl Default for EncodeCtx {
+    fn default() -> Self {
+        Self { as4: true, add_path: Vec::new() }
+    }
+}
+
+impl Default for DecodeCtx {
+    /// As before any agreement: four-octet AS numbers, EVPN only, external, 4096 octets.
+    fn default() -> Self {
+        Self {
+            as4: true,
+            ibgp: false,
+            families: vec![Family::EVPN],
+            add_path: Vec::new(),
+            max_len: 4096,
+            enhanced_refresh: false,
+        }
+    }
+}
+
+impl NextHop {
+    /// The address traffic goes to: the global one.
+    pub const fn addr(self) -> IpAddr {
+        match self {
+            Self::V4(a) => IpAddr::V4(a),
+            Self::V6(a) | Self::V6Both(a, _) => IpAddr::V6(a),
+        }
+    }
+}
+
+impl From<IpAddr> for NextHop {
+    fn from(a: IpAddr) -> Self {
+        match a {
+            IpAddr::V4(a) => Self::V4(a),
+            IpAddr::V6(a) => Self::V6(a),
+        }
+    }
+}
+
+impl Nlri {
+    /// No routes at all.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Evpn(l) => l.is_empty(),
+            Self::Ipv4(l) => l.is_empty(),
+            Self::Ipv6(l) => l.is_empty(),
+            Self::Rtc(l) => l.is_empty(),
+            Self::Unknown(b) => b.is_empty(),
+        }
+    }
+}
+
+impl Update {
+    /// The family whose End-of-RIB this is (BGP-GR-06): an empty UPDATE for IPv4 unicast, otherwise one that
+    /// holds nothing but an empty MP_UNREACH_NLRI.
+    pub fn end_of_rib(&self) -> Option<Family> {
+        let bare = self.withdrawn.is_empty()
+            && self.nlri.is_empty()
+            && self.reach.is_none()
+            && self.attrs == Attrs::default();
+        match &self.unreach {
+            _ if !bare => None,
+            None => Some(Family::IPV4),
+            Some(m) => m.nlri.is_empty().then_some(m.family),
+        }
+    }
 }

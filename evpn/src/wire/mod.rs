@@ -4,17 +4,30 @@
 //! the boundary. Types here are owned and validated: what exists as a value can be encoded.
 
 mod attr;
+mod attr_codec;
+mod builder;
+mod codec;
 mod community;
+mod community_kind;
 mod error;
 mod message;
 mod nlri;
+mod nlri_codec;
+mod open;
+mod parse;
+mod path;
+mod route_display;
+mod update;
 
 pub use attr::{Aggregator, AsPath, AsSegment, Attrs, Origin, Pmsi, RawAttr, TunnelId};
+pub use builder::{UpdateBuilder, end_of_rib, keepalive};
+pub use codec::{Decoded, decode, frame_len};
 pub use community::{Community, ExtCommunity, LargeCommunity, RouteTarget};
+pub use community_kind::{Admin, ArpNd, ExtKind, ParseRouteTargetError};
 pub use error::{Fault, MessageError, Notification, Treatment};
 pub use message::{
-    AddPathMode, Capability, DecodeCtx, Family, GrFamily, LlgrFamily, Message, MpReach, MpUnreach, NextHop,
-    Nlri, Open, Refresh, RefreshKind, Update,
+    AddPathMode, Capability, DecodeCtx, EncodeCtx, Family, GrFamily, LlgrFamily, Message, MpReach, MpUnreach,
+    NextHop, Nlri, Open, Refresh, RefreshKind, Update,
 };
 pub use nlri::{
     EthernetAd, EthernetSegment, EvpnNlri, EvpnRoute, Imet, Ipv4Prefix, Ipv6Prefix, JoinSync, LeaveSync,
