@@ -2,10 +2,54 @@
 //!
 //! One [`Session`] per configured neighbour. It owns up to two connections at a time (collision, RFC 4271
 //! §6.8), does the framing, the capability negotiation and the timers, and hands decoded UPDATEs up.
+//!
+//! RFC 4271 §8.2.1 asks for a state machine per connection and one for the neighbour while it has none. So
+//! does this module: `Start` is the neighbour's (Idle, Connect, Active), `Phase` a connection's (OpenSent,
+//! OpenConfirm, Established).
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `fsm`, `messages` | the transitions |
+//! | `conn`, `framer` | a connection, messages out of its octets |
+//! | `negotiate` | our OPEN, and what both OPENs together mean |
+//! | `event`, `stats`, `text` | what a person is told |
+//! | `rng` | jitter |
+
+mod conn;
+mod event;
+mod framer;
+mod fsm;
+mod messages;
+mod negotiate;
+mod rng;
+mod stats;
+mod text;
+
+pub use event::{FsmEvent, Record};
+pub use stats::{Counters, Stats};
+pub use text::{describe, shutdown_communication};
 
 use crate::types::{Asn, ConnId, RouterId, Span, Time};
-use crate::wire::{DecodeCtx, Family, Fault, Notification, Refresh, Treatment, Update};
+use crate::wire::{DecodeCtx, Family, Fault, Notification, Open, Refresh, Treatment, Update};
 use bytes::Bytes;
+use conn::{Conn, Phase};
+use event::History;
+use fsm::Turn;
+use rng::Rng;
+use serde::Serialize;
+
+/// Message types and sizes (RFC 4271 §4.1, RFC 2918 §3, RFC 8654 §3).
+mod kind {
+    pub(super) const OPEN: u8 = 1;
+    pub(super) const UPDATE: u8 = 2;
+    pub(super) const NOTIFICATION: u8 = 3;
+    pub(super) const KEEPALIVE: u8 = 4;
+    pub(super) const REFRESH: u8 = 5;
+    /// Marker, length, type.
+    pub(super) const HEADER: usize = 19;
+    pub(super) const MAX_CLASSIC: u16 = 4096;
+    pub(super) const MAX_EXTENDED: u16 = 65535;
+}
 
 /// What a session is told at start.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -55,8 +99,8 @@ pub struct Agreed {
     pub decode: DecodeCtx,
 }
 
-/// State by its RFC 4271 name.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+/// State by its RFC 4271 name, least advanced first.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub enum State {
     /// Idle
     Idle,
@@ -140,43 +184,154 @@ pub enum Output {
     Note(String),
 }
 
+/// Where the neighbour stands apart from its connections.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Start {
+    /// Idle until a manual start.
+    Stopped,
+    /// Idle until the IdleHoldTimer expires.
+    Held { until: Time },
+    /// Connect: our dial is under way; `retry` is the ConnectRetryTimer.
+    Dialing { conn: ConnId, retry: Time },
+    /// Active: the peer may connect; `retry` dials. `None` when passive or while there is a connection.
+    Listening { retry: Option<Time> },
+}
+
 /// One neighbour's state machine.
 #[derive(Debug)]
 pub struct Session {
     config: Config,
+    rng: Rng,
+    start: Start,
+    /// At most [`Session::MAX_CONNS`].
+    conns: Vec<Conn>,
+    /// The next OPEN goes without capabilities (BGP-CAP-10).
+    plain_next: bool,
+    /// Failures in a row that are damped (BGP-FSM-14).
+    streak: u32,
+    /// When the last of them was.
+    failed_at: Option<Time>,
+    stats: Stats,
+    history: History,
 }
 
 impl Session {
+    /// Connections at a time: one that we dialled and one that the peer did.
+    pub const MAX_CONNS: usize = 2;
+
     /// In Idle until `Start`.
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self {
+            rng: Rng::new(config.seed),
+            config,
+            start: Start::Stopped,
+            conns: Vec::with_capacity(Self::MAX_CONNS),
+            plain_next: false,
+            streak: 0,
+            failed_at: None,
+            stats: Stats::default(),
+            history: History::default(),
+        }
     }
+
     /// Takes an input; outputs are appended to `out`. `ids` yields fresh connection ids for dials.
+    ///
+    /// Inputs for connections that are not (or no longer) ours are ignored: an octet may be under way while
+    /// we hang up.
     pub fn handle(
         &mut self,
-        _input: Input<'_>,
-        _at: Time,
-        _ids: &mut dyn FnMut() -> ConnId,
-        _out: &mut Vec<Output>,
+        input: Input<'_>,
+        at: Time,
+        ids: &mut dyn FnMut() -> ConnId,
+        out: &mut Vec<Output>,
     ) {
-        let _ = &self.config;
+        let before = self.state();
+        let t = &mut Turn { at, ids, out };
+        match input {
+            Input::Start => self.on_start(t),
+            Input::Stop { subcode, data } => self.on_stop(subcode, data, t),
+            Input::Reject { subcode } => self.on_reject(subcode, t),
+            Input::Accepted(id) => self.on_accepted(id, t),
+            Input::Connected(id) => self.on_connected(id, t),
+            Input::Failed(id) => self.on_lost(id, "cannot connect", t),
+            Input::Closed(id, why) => self.on_lost(id, why, t),
+            Input::Bytes(id, octets) => self.on_bytes(id, octets, t),
+            Input::Timer => self.on_timer(t),
+        }
+        if self.state() != before {
+            self.stats.since = at;
+        }
     }
+
     /// When to call again with `Input::Timer`, and why.
     pub fn poll_timeout(&self) -> Option<(Time, &'static str)> {
-        None
+        let start = match self.start {
+            Start::Stopped | Start::Listening { retry: None } => None,
+            Start::Held { until } => Some((until, "idle hold")),
+            Start::Dialing { retry, .. } | Start::Listening { retry: Some(retry) } => {
+                Some((retry, "connect retry"))
+            }
+        };
+        let conns = self.conns.iter().flat_map(|c| {
+            [c.hold().map(|at| (at, "hold")), c.keepalive().map(|at| (at, "keepalive"))].into_iter().flatten()
+        });
+        start.into_iter().chain(conns).min()
     }
+
     /// State of the most advanced connection.
     pub fn state(&self) -> State {
-        State::Idle
+        self.conns.iter().map(Conn::state).max().unwrap_or(match self.start {
+            Start::Stopped | Start::Held { .. } => State::Idle,
+            Start::Dialing { .. } => State::Connect,
+            Start::Listening { .. } => State::Active,
+        })
     }
+
     /// The established connection and what was agreed on it.
     pub fn established(&self) -> Option<(ConnId, &Agreed)> {
-        None
+        self.conns.iter().find_map(|c| match &c.phase {
+            Phase::Established { running, .. } => Some((c.id, &running.agreed)),
+            Phase::OpenSent { .. } | Phase::OpenConfirm(_) => None,
+        })
     }
+
+    /// The peer's OPEN on the most advanced connection that has one.
+    pub fn peer_open(&self) -> Option<&Open> {
+        self.conns
+            .iter()
+            .filter_map(|c| Some((c.state(), &c.running()?.open)))
+            .max_by_key(|x| x.0)
+            .map(|x| x.1)
+    }
+
     /// Whether this session knows this connection.
-    pub fn owns(&self, _conn: ConnId) -> bool {
-        false
+    pub fn owns(&self, conn: ConnId) -> bool {
+        self.conns.iter().any(|c| c.id == conn)
+            || matches!(self.start, Start::Dialing { conn: dial, .. } if dial == conn)
     }
-    /// A message was handed to the connection (restarts the keepalive timer, BGP-FSM-07).
-    pub fn note_sent(&mut self, _at: Time) {}
+
+    /// An UPDATE was handed to the established connection: counts it and restarts the keepalive timer (BGP-FSM-07).
+    ///
+    /// One call per UPDATE. The send hold timer (RFC 9687) will hang on this call too.
+    pub fn note_sent(&mut self, at: Time) {
+        if let Some(i) = self.conns.iter().position(|c| c.state() == State::Established) {
+            self.stats.sent.count(kind::UPDATE);
+            self.rearm_keepalive(i, at);
+        }
+    }
+
+    /// What it was told at start.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Counters and last errors.
+    pub const fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// The last events and what they did, oldest first; bounded.
+    pub fn history(&self) -> impl DoubleEndedIterator<Item = &Record> {
+        self.history.iter()
+    }
 }
