@@ -1,6 +1,8 @@
 //! The golden vectors: every well-formed one decodes to its meaning and re-encodes to its octets, every defective
 //! one gives its required reaction.
 
+#![allow(clippy::unwrap_used, reason = "tests")]
+
 mod support;
 
 use evpn::wire::{Treatment, decode, frame_len};

@@ -10,6 +10,7 @@ mod codec;
 mod community;
 mod community_kind;
 mod error;
+pub mod frame;
 mod message;
 mod nlri;
 mod nlri_codec;

@@ -1,6 +1,7 @@
 //! Shared by the wire tests: golden vectors and their context.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(clippy::unwrap_used, clippy::format_collect, reason = "tests")]
 
 use evpn::wire::{DecodeCtx, EncodeCtx, Family};
 use serde_json::Value;

@@ -1,0 +1,144 @@
+//! Frames that we send to hosts.
+
+use super::nd::{self, ICMPV6, SLLA, TLLA, kind};
+use super::{ETHERNET_IPV4, ethertype};
+use crate::types::Mac;
+use bytes::{BufMut, Bytes, BytesMut};
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// Shortest frame without its check sequence.
+const MIN_FRAME: usize = 60;
+/// ff02::1
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+fn ethernet(dst: Mac, src: Mac, kind: u16) -> BytesMut {
+    let mut out = BytesMut::with_capacity(96);
+    out.put_slice(&dst.0);
+    out.put_slice(&src.0);
+    out.put_u16(kind);
+    out
+}
+
+fn finish(mut out: BytesMut) -> Bytes {
+    if out.len() < MIN_FRAME {
+        out.resize(MIN_FRAME, 0);
+    }
+    out.freeze()
+}
+
+fn arp(dst: Mac, kind: u16, op: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4Addr)) -> Bytes {
+    let mut out = ethernet(dst, sender.0, kind);
+    debug_assert_eq!(ETHERNET_IPV4[2..4], ethertype::IPV4.to_be_bytes());
+    out.put_slice(&ETHERNET_IPV4);
+    out.put_u16(op);
+    for (mac, ip) in [sender, target] {
+        out.put_slice(&mac.0);
+        out.put_slice(&ip.octets());
+    }
+    finish(out)
+}
+
+/// Broadcast request: who has `target`, tell `sender`.
+pub fn arp_request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Bytes {
+    arp(Mac::BROADCAST, ethertype::ARP, 1, (mac, sender), (Mac::ZERO, target))
+}
+
+/// Request to one host: whether it still has `target`. `sender` is unspecified, or the gateway's address where
+/// that could make a guest give its address up (PIT-16).
+pub fn arp_probe(mac: Mac, to: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Bytes {
+    arp(to, ethertype::ARP, 1, (mac, sender), (Mac::ZERO, target))
+}
+
+/// Reply in the name of the owner: Ethernet source and sender are its MAC (PROXY-REPLY-01).
+pub fn arp_reply(mac: Mac, ip: Ipv4Addr, to: Mac, to_ip: Ipv4Addr) -> Bytes {
+    arp(to, ethertype::ARP, 2, (mac, ip), (to, to_ip))
+}
+
+/// Announcement in request form (RFC 5227 §2.3).
+pub fn gratuitous_arp(mac: Mac, ip: Ipv4Addr) -> Bytes {
+    arp(Mac::BROADCAST, ethertype::ARP, 1, (mac, ip), (Mac::ZERO, ip))
+}
+
+/// Announcement in reply form.
+pub fn gratuitous_arp_reply(mac: Mac, ip: Ipv4Addr) -> Bytes {
+    arp(Mac::BROADCAST, ethertype::ARP, 2, (mac, ip), (Mac::BROADCAST, ip))
+}
+
+/// RARP announcement as QEMU sends it (HOST-RARP-01).
+pub fn rarp_announce(mac: Mac) -> Bytes {
+    let who = (mac, Ipv4Addr::UNSPECIFIED);
+    arp(Mac::BROADCAST, ethertype::RARP, 3, who, who)
+}
+
+/// The MAC of an IPv6 group: 33:33 and its last four octets (RFC 2464 §7).
+fn group_mac(group: Ipv6Addr) -> Mac {
+    let [.., a, b, c, d] = group.octets();
+    Mac([0x33, 0x33, a, b, c, d])
+}
+
+/// ff02::1:ff00:0/104 with the last 24 bits of the address (RFC 4291 §2.7.1).
+fn solicited_node(a: Ipv6Addr) -> Ipv6Addr {
+    let [.., x, y, z] = a.octets();
+    Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z])
+}
+
+/// NS or NA: flags, target, and at most one link-layer address option.
+fn neighbor(
+    macs: (Mac, Mac),
+    ips: (Ipv6Addr, Ipv6Addr),
+    kind: u8,
+    flags: u8,
+    target: Ipv6Addr,
+    option: Option<(u8, Mac)>,
+) -> Bytes {
+    let ((dst_mac, src_mac), (dst, src)) = (macs, ips);
+    let mut m = [0u8; 32];
+    m[0] = kind;
+    m[4] = flags;
+    m[8..24].copy_from_slice(&target.octets());
+    let len = match option {
+        Some((kind, mac)) => {
+            m[24..26].copy_from_slice(&[kind, 1]);
+            m[26..].copy_from_slice(&mac.0);
+            32
+        }
+        None => 24,
+    };
+    let m = &mut m[..len];
+    let sum = nd::checksum(src, dst, m);
+    m[2..4].copy_from_slice(&sum.to_be_bytes());
+
+    let mut out = ethernet(dst_mac, src_mac, ethertype::IPV6);
+    out.put_u32(6 << 28);
+    out.put_u16(len as u16);
+    out.put_slice(&[ICMPV6, 255]);
+    out.put_slice(&src.octets());
+    out.put_slice(&dst.octets());
+    out.put_slice(m);
+    finish(out)
+}
+
+/// NS for `target`: to the host `to` alone (reachability probe), or to its solicited-node group. With an
+/// unspecified source it carries no link-layer address (duplicate address detection).
+pub fn neighbor_solicitation(mac: Mac, src: Ipv6Addr, to: Option<Mac>, target: Ipv6Addr) -> Bytes {
+    let (dst_mac, dst) = match to {
+        Some(m) => (m, target),
+        None => (group_mac(solicited_node(target)), solicited_node(target)),
+    };
+    let option = (!src.is_unspecified()).then_some((SLLA, mac));
+    neighbor((dst_mac, mac), (dst, src), kind::NS, 0, target, option)
+}
+
+/// NA in the name of the owner of `target`: in answer to `to` (S=1), or unsolicited to all nodes (S=0), which is
+/// also the answer to duplicate address detection (PROXY-REPLY-03, -04, -07).
+pub fn neighbor_advertisement(
+    mac: Mac,
+    target: Ipv6Addr,
+    to: Option<(Mac, Ipv6Addr)>,
+    router: bool,
+    r#override: bool,
+) -> Bytes {
+    let flags = u8::from(router) << 7 | u8::from(to.is_some()) << 6 | u8::from(r#override) << 5;
+    let (dst_mac, dst) = to.unwrap_or((group_mac(ALL_NODES), ALL_NODES));
+    neighbor((dst_mac, mac), (dst, target), kind::NA, flags, target, Some((TLLA, mac)))
+}
