@@ -1,11 +1,48 @@
 //! Routes: Adj-RIB-In per neighbour, import into MAC-VRFs by route target, best path, Adj-RIB-Out.
+//!
+//! # How it is laid out
+//!
+//! A VTEP holds many routes and few distinct sets of attributes, so a route is one ordered key and one small
+//! number: `(MAC, IP, RD, neighbour) → set`. The *set* ([`sets`]) is interned: path attributes, next hop, segment and
+//! labels, together with everything that follows from them (preference, eligibility, importing VNIs). Two routes
+//! are equal if and only if their set numbers are; that is how an identical re-announcement is recognised
+//! (BGP-UPD-07).
+//!
+//! Type-2 routes live in *groups* ([`table`]): all routes imported into the same VNIs share one ordered table, so that
+//! Adj-RIB-In and MAC-VRF are the same memory. Our own routes are in the same tables under a neighbour number
+//! that no neighbour has; they are never candidates, and always best under their key.
+//!
+//! Towards a neighbour there are only dirty keys ([`out`]), never octets: what is sent is looked up when there is
+//! room to send it, so that the latest state wins.
+//!
+//! | file | rule |
+//! |---|---|
+//! | [`eligible`] | what keeps a route out (BGP-DEC-08, EVPN-NLRI-16, EVPN-VXLAN-05) |
+//! | [`targets`] | import by route target (EVPN-VXLAN-07, -09, -10) |
+//! | [`best`] | the order of routes (EVPN-BEST-\*, BGP-DEC-\*) |
+//! | [`export`] | to whom and with which attributes (BGP-DEC-05, -07, EVPN-NLRI-15) |
+
+mod best;
+mod candidates;
+mod changes;
+mod eligible;
+mod export;
+mod input;
+mod out;
+mod sets;
+mod show;
+mod slab;
+mod table;
+mod targets;
+
+pub use eligible::WhyNot;
+pub use show::{PeerCounters, RouteCursor, RouteInfo};
 
 use crate::session::Agreed;
-use crate::types::{Asn, Esi, Label, Mac, PeerId, RouterId, Seq, Time, Vni};
-use crate::wire::{Attrs, EvpnRoute, NextHop, RouteKey, RouteTarget, Treatment, Update};
-use bytes::Bytes;
+use crate::types::{Asn, Esi, Label, Mac, PeerId, RouterId, Seq, Vni};
+use crate::wire::{Family, RouteKey, RouteTarget};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 /// Who we are.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -65,63 +102,136 @@ pub enum Change {
     Flood(Vni, IpAddr),
 }
 
+/// The "neighbour" of routes that we originate. Configured neighbours have lower numbers.
+const OWN: PeerId = PeerId(u32::MAX);
+
+/// A neighbour.
+#[derive(Debug)]
+struct Peer {
+    address: IpAddr,
+    ibgp: bool,
+    /// Present while Established.
+    up: Option<Up>,
+    /// End-of-RIB received in this session.
+    end_of_rib: bool,
+    routes_in: usize,
+    out: out::Queue,
+}
+
+/// What matters here of an established session.
+#[derive(Clone, Copy, Debug)]
+struct Up {
+    router_id: RouterId,
+    as4: bool,
+    max_send: usize,
+    /// EVPN is in use on the session.
+    evpn: bool,
+}
+
 /// The tables.
 #[derive(Debug)]
 pub struct Rib {
     config: Config,
+    peers: BTreeMap<PeerId, Peer>,
+    targets: targets::Targets,
+    sets: sets::Sets,
+    hosts: table::Hosts,
+    others: table::Others,
+    changes: changes::Changes,
+    /// Raised by every change that neighbours may see; plans made at the same number still hold.
+    version: u64,
 }
 
 impl Rib {
     /// Empty tables.
     pub fn new(config: Config) -> Self {
-        Self { config }
+        Self {
+            config,
+            peers: BTreeMap::new(),
+            targets: targets::Targets::default(),
+            sets: sets::Sets::default(),
+            hosts: table::Hosts::default(),
+            others: table::Others::default(),
+            changes: changes::Changes::default(),
+            version: 0,
+        }
     }
-    /// A MAC-VRF and what it imports.
-    pub fn add_vni(&mut self, _vni: Vni, _import: Import) {
-        let _ = &self.config;
+
+    /// A MAC-VRF and what it imports. Routes that are already here are imported now; the policy of a VNI that
+    /// exists is replaced.
+    pub fn add_vni(&mut self, vni: Vni, import: Import) {
+        if self.targets.add(vni, import) {
+            self.reimport();
+        }
     }
-    /// A configured neighbour.
-    pub fn add_peer(&mut self, _peer: PeerId, _address: IpAddr, _ibgp: bool) {}
+
+    /// The MAC-VRF is gone: nothing is imported into it any more.
+    pub fn remove_vni(&mut self, vni: Vni) {
+        if self.targets.remove(vni) {
+            self.reimport();
+        }
+    }
+
+    /// A configured neighbour. Its number must be below `u32::MAX`; adding one twice changes nothing.
+    pub fn add_peer(&mut self, peer: PeerId, address: IpAddr, ibgp: bool) {
+        debug_assert!(peer != OWN, "this number is ours");
+        self.peers.entry(peer).or_insert_with(|| Peer {
+            address,
+            ibgp,
+            up: None,
+            end_of_rib: false,
+            routes_in: 0,
+            out: out::Queue::default(),
+        });
+    }
+
+    /// The neighbour is no longer configured: its routes go.
+    pub fn remove_peer(&mut self, peer: PeerId) {
+        self.peer_down(peer);
+        self.peers.remove(&peer);
+    }
+
     /// The session came up: everything advertisable becomes due for this peer, then End-of-RIB.
-    pub fn peer_up(&mut self, _peer: PeerId, _agreed: &Agreed) {}
+    pub fn peer_up(&mut self, peer: PeerId, agreed: &Agreed) {
+        self.peer_down(peer);
+        let evpn = agreed.families.contains(&Family::EVPN);
+        let Some(p) = self.peers.get_mut(&peer) else { return };
+        p.ibgp = agreed.ibgp;
+        p.up = Some(Up {
+            router_id: agreed.peer_id,
+            as4: agreed.as4,
+            max_send: usize::from(agreed.max_send),
+            evpn,
+        });
+        if evpn {
+            p.out.start();
+            self.everything_due(peer, false);
+        }
+    }
+
     /// The session went down: its routes go.
-    pub fn peer_down(&mut self, _peer: PeerId) {}
-    /// An UPDATE arrived.
-    pub fn update(&mut self, _peer: PeerId, _update: &Update, _treatment: Option<Treatment>, _at: Time) {}
+    pub fn peer_down(&mut self, peer: PeerId) {
+        let Some(p) = self.peers.get_mut(&peer) else { return };
+        p.out = out::Queue::default();
+        p.end_of_rib = false;
+        let Some(up) = &mut p.up else { return };
+        // Nothing more for this one. Its identifier still counts until its routes are gone.
+        up.evpn = false;
+        self.drop_routes_of(peer);
+        if let Some(p) = self.peers.get_mut(&peer) {
+            p.up = None;
+        }
+    }
+
     /// The peer asks for everything again (RFC 2918).
-    pub fn refresh(&mut self, _peer: PeerId) {}
-    /// Our own route, new or replaced. `urgent`: before all other traffic to the peers (a move).
-    /// An identical re-origination causes no churn (BGP-UPD-07).
-    pub fn originate(&mut self, _route: EvpnRoute, _attrs: Arc<Attrs>, _next_hop: NextHop, _urgent: bool) {}
-    /// Withdraw our own route.
-    pub fn withdraw(&mut self, _key: &RouteKey, _urgent: bool) {}
-    /// Takes up to `max` changes since the last call, each key once.
-    pub fn take_changes(&mut self, _max: usize) -> Vec<Change> {
-        Vec::new()
+    pub fn refresh(&mut self, peer: PeerId) {
+        if self.peers.get(&peer).and_then(|p| p.up).is_some_and(|up| up.evpn) {
+            self.everything_due(peer, true);
+        }
     }
-    /// Eligible candidates for a MAC, best first (EVPN-BEST-*). Includes MAC+IP routes.
-    pub fn mac_candidates(&self, _vni: Vni, _mac: Mac) -> Vec<Candidate> {
-        Vec::new()
-    }
-    /// Eligible candidates for an IP, whatever the MAC, best first.
-    pub fn ip_candidates(&self, _vni: Vni, _ip: IpAddr) -> Vec<Candidate> {
-        Vec::new()
-    }
-    /// Flood destinations of a VNI.
-    pub fn flood_vteps(&self, _vni: Vni) -> Vec<IpAddr> {
-        Vec::new()
-    }
-    /// The next UPDATE for an established peer, at most `max` octets, packed with routes of equal attributes;
-    /// `None` when nothing is due. Ends with End-of-RIB after `peer_up`.
-    pub fn next_update(&mut self, _peer: PeerId, _max: usize) -> Option<Bytes> {
-        None
-    }
-    /// Whether `next_update` has something for this peer.
-    pub fn has_updates(&self, _peer: PeerId) -> bool {
-        false
-    }
-    /// End-of-RIB received for EVPN.
-    pub fn end_of_rib(&self, _peer: PeerId) -> bool {
-        false
+
+    /// End-of-RIB received for EVPN in this session.
+    pub fn end_of_rib(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|p| p.end_of_rib)
     }
 }
