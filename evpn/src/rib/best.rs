@@ -35,7 +35,7 @@ pub(super) struct Rank {
     pub(super) seq: Seq,
     pub(super) vtep: IpAddr,
     pub(super) local_pref: Option<u32>,
-    pub(super) as_len: u32,
+    pub(super) as_len: usize,
     pub(super) origin: Origin,
     pub(super) med: u32,
     pub(super) neighbor_as: Option<Asn>,
@@ -46,48 +46,25 @@ pub(super) struct Rank {
 impl Rank {
     /// Reads the attributes once. The second value is the R flag of the ARP/ND community (RFC 9047 §2).
     pub(super) fn new(attrs: &Attrs, vtep: IpAddr) -> (Self, bool) {
-        // The first community of a kind counts (EVPN-ERR-07).
-        let find = |kind, sub| attrs.ext_communities.iter().find(|c| c.0[0] == kind && c.0[1] == sub);
-        let mobility = find(0x06, 0x00);
+        let mobility = attrs.mobility();
         let path = attrs.as_path.as_ref();
         let rank = Self {
             stale: attrs.communities.contains(&LLGR_STALE),
-            gateway: find(0x03, 0x0d).is_some(),
-            sticky: mobility.is_some_and(|c| c.0[2] & 1 == 1),
+            gateway: attrs.default_gateway(),
+            sticky: mobility.is_some_and(|(_, sticky)| sticky),
             mobility: mobility.is_some(),
-            seq: mobility.map_or(Seq::ZERO, |c| {
-                let [_, _, _, _, a, b, c, d] = c.0;
-                Seq(u32::from_be_bytes([a, b, c, d]))
-            }),
+            seq: mobility.map_or(Seq::ZERO, |(seq, _)| seq),
             vtep,
             local_pref: attrs.local_pref,
-            as_len: path.map_or(0, as_len),
+            as_len: path.map_or(0, AsPath::count),
             origin: attrs.origin.unwrap_or(Origin::Incomplete),
             med: attrs.med.unwrap_or(0),
-            neighbor_as: path.and_then(neighbor_as),
+            neighbor_as: path.and_then(AsPath::first),
             originator: attrs.originator_id,
             cluster_len: attrs.cluster_list.len(),
         };
-        (rank, find(0x06, 0x08).is_some_and(|c| c.0[2] & 1 == 1))
+        (rank, attrs.arp_nd().is_some_and(|f| f.router))
     }
-}
-
-/// Length of AS_PATH as the decision counts it: a set is one, confederation segments are nothing
-/// (RFC 4271 §9.1.2.2 a, RFC 5065 §5.3).
-fn as_len(path: &AsPath) -> u32 {
-    path.0
-        .iter()
-        .map(|s| match s.kind {
-            1 => 1,
-            2 => s.asns.len() as u32,
-            _ => 0,
-        })
-        .sum()
-}
-
-/// The AS that sent the route to ours; `None` when it comes from within.
-fn neighbor_as(path: &AsPath) -> Option<Asn> {
-    path.0.iter().find(|s| s.kind <= 2).and_then(|s| s.asns.first().copied())
 }
 
 /// A route that takes part.

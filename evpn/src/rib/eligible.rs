@@ -1,7 +1,7 @@
 //! What keeps a received route out of a MAC-VRF, or out of the BGP table altogether.
 
 use super::Config;
-use crate::wire::{Attrs, ExtCommunity, NextHop};
+use crate::wire::{Attrs, NextHop};
 use core::fmt;
 use std::net::IpAddr;
 
@@ -68,7 +68,7 @@ pub(super) const fn vtep(next_hop: NextHop) -> IpAddr {
 
 /// First fault of a received attribute set; the same for all routes that carry it.
 pub(super) fn bar(config: &Config, attrs: &Attrs, next_hop: NextHop) -> Option<WhyNot> {
-    if attrs.as_path.as_ref().is_some_and(|p| p.0.iter().any(|s| s.asns.contains(&config.asn))) {
+    if attrs.as_path.as_ref().is_some_and(|p| p.contains(config.asn)) {
         return Some(WhyNot::OwnAs);
     }
     if attrs.originator_id == Some(config.router_id) {
@@ -85,14 +85,5 @@ pub(super) fn bar(config: &Config, attrs: &Attrs, next_hop: NextHop) -> Option<W
     if vtep.is_unspecified() || vtep.is_multicast() || vtep.is_loopback() || broadcast {
         return Some(WhyNot::UnusableNextHop);
     }
-    let mut encapsulations = attrs.ext_communities.iter().filter(|c| is_encapsulation(c)).peekable();
-    if encapsulations.peek().is_some() && !encapsulations.any(|c| c.0[6..] == [0, 8]) {
-        return Some(WhyNot::NotVxlan);
-    }
-    None
-}
-
-/// Encapsulation community (RFC 9012 §4.1): type 0x03, subtype 0x0c; the tunnel type is in the last two octets.
-fn is_encapsulation(c: &ExtCommunity) -> bool {
-    c.0[..2] == [0x03, 0x0c]
+    (!attrs.allows_vxlan()).then_some(WhyNot::NotVxlan)
 }

@@ -5,15 +5,12 @@ use super::input::Best;
 use super::sets::Set;
 use super::{OWN, Peer, Rib};
 use crate::types::{Asn, PeerId};
-use crate::wire::{AsPath, AsSegment, Attrs, Community};
+use crate::wire::{Attrs, Community};
 
 /// NO_EXPORT, NO_ADVERTISE, NO_EXPORT_SUBCONFED (RFC 1997).
 const NO_EXPORT: Community = Community(0xffff_ff01);
 const NO_ADVERTISE: Community = Community(0xffff_ff02);
 const NO_EXPORT_SUBCONFED: Community = Community(0xffff_ff03);
-
-/// AS_SEQUENCE (RFC 4271 §4.3).
-const AS_SEQUENCE: u8 = 2;
 
 impl Rib {
     /// Whether changes of routes from here can matter to any neighbour; saves the work when none can.
@@ -57,7 +54,7 @@ pub(super) fn attrs(set: &Set, ours: Asn, ibgp: bool) -> Attrs {
         a.as_path = Some(path);
         return a;
     }
-    a.as_path = Some(prepend(path, ours));
+    a.as_path = Some(path.prepended(ours));
     a.local_pref = None;
     if !set.key.own {
         // Another AS's MED is not handed to a third (RFC 4271 §5.1.4).
@@ -66,15 +63,6 @@ pub(super) fn attrs(set: &Set, ours: Asn, ibgp: bool) -> Attrs {
     a.originator_id = None;
     a.cluster_list.clear();
     // BGP-EXTC-01: 0x40 marks what does not cross an AS boundary.
-    a.ext_communities.retain(|c| c.0[0] & 0x40 == 0);
+    a.ext_communities.retain(|c| c.is_transitive());
     a
-}
-
-/// RFC 4271 §5.1.2 b): our AS in front, in the first sequence if that has room.
-fn prepend(mut path: AsPath, ours: Asn) -> AsPath {
-    match path.0.first_mut() {
-        Some(s) if s.kind == AS_SEQUENCE && s.asns.len() < 255 => s.asns.insert(0, ours),
-        _ => path.0.insert(0, AsSegment { kind: AS_SEQUENCE, asns: vec![ours] }),
-    }
-    path
 }

@@ -31,17 +31,16 @@ impl Rib {
         if !self.peers.contains_key(&peer) || treatment == Some(Treatment::Reset) {
             return;
         }
+        if update.end_of_rib() == Some(Family::EVPN)
+            && let Some(p) = self.peers.get_mut(&peer)
+        {
+            p.end_of_rib = true;
+        }
         let evpn = |f: Family, nlri: &'_ Nlri| f == Family::EVPN && matches!(nlri, Nlri::Evpn(_));
         // Withdrawals first: a key in both parts is announced (RFC 4271 §4.3).
         if let Some(u) = update.unreach.as_ref().filter(|u| evpn(u.family, &u.nlri))
             && let Nlri::Evpn(routes) = &u.nlri
         {
-            if routes.is_empty() && update.reach.is_none() {
-                // End-of-RIB (RFC 4724 §2).
-                if let Some(p) = self.peers.get_mut(&peer) {
-                    p.end_of_rib = true;
-                }
-            }
             for n in routes {
                 self.withdraw_route(peer, &n.route, false);
             }
@@ -116,11 +115,8 @@ impl Rib {
         let set = self.sets.find(&key).unwrap_or_else(|| {
             let attrs = self.sets.attrs(key.attrs);
             let bar = if own { None } else { eligible::bar(&self.config, attrs, key.next_hop) };
-            let vnis = if own || bar.is_some() {
-                Vec::new()
-            } else {
-                self.targets.imports(&attrs.ext_communities)
-            };
+            let vnis =
+                if own || bar.is_some() { Vec::new() } else { self.targets.imports(&attrs.ext_communities) };
             let group = self.hosts.hold_group(vnis);
             self.sets.add(key, bar, group)
         });

@@ -53,7 +53,7 @@ pub(super) struct Sets {
     by_attrs: BTreeMap<Arc<Attrs>, AttrsIx>,
     attrs: Slab<(Arc<Attrs>, u32)>,
     by_key: BTreeMap<SetKey, SetIx>,
-    sets: Slab<Set>,
+    entries: Slab<Set>,
 }
 
 impl Sets {
@@ -108,24 +108,24 @@ impl Sets {
         let attrs = Arc::clone(attrs);
         let (rank, router) = Rank::new(&attrs, eligible::vtep(key.next_hop));
         let set = Set { refs: 1, key, attrs, rank, router, bar, group };
-        let ix = SetIx(self.sets.insert(set));
+        let ix = SetIx(self.entries.insert(set));
         self.by_key.insert(key, ix);
         ix
     }
 
     pub(super) fn retain(&mut self, ix: SetIx) {
-        self.sets.get_mut(ix.0).refs += 1;
+        self.entries.get_mut(ix.0).refs += 1;
     }
 
     /// Gives a count back. Returns the group of the set if that was the last.
     #[must_use]
     pub(super) fn release(&mut self, ix: SetIx) -> Option<GroupIx> {
-        let set = self.sets.get_mut(ix.0);
+        let set = self.entries.get_mut(ix.0);
         set.refs -= 1;
         if set.refs > 0 {
             return None;
         }
-        let set = self.sets.remove(ix.0);
+        let set = self.entries.remove(ix.0);
         self.by_key.remove(&set.key);
         drop(set.attrs);
         self.release_attrs(set.key.attrs);
@@ -133,15 +133,15 @@ impl Sets {
     }
 
     pub(super) fn get(&self, ix: SetIx) -> &Set {
-        self.sets.get(ix.0)
+        self.entries.get(ix.0)
     }
 
     pub(super) fn get_mut(&mut self, ix: SetIx) -> &mut Set {
-        self.sets.get_mut(ix.0)
+        self.entries.get_mut(ix.0)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (SetIx, &Set)> {
-        self.sets.iter().map(|(ix, s)| (SetIx(ix), s))
+        self.entries.iter().map(|(ix, s)| (SetIx(ix), s))
     }
 
     /// Distinct sets and distinct attributes held.

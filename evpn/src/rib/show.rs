@@ -117,9 +117,9 @@ impl Rib {
         let (mac, ip) = (key.host.mac(), key.host.ip());
         let imported = self.hosts.group(group).vnis.clone();
         let best = match (imported.first(), ip) {
-            (Some(vni), None) => self.best_mac(*vni, mac).is_some_and(|c| {
-                c.peer == key.peer && c.key == RouteKey::MacIp(rd, EthTag(0), mac, ip)
-            }),
+            (Some(vni), None) => self
+                .best_mac(*vni, mac)
+                .is_some_and(|c| c.peer == key.peer && c.key == RouteKey::MacIp(rd, EthTag(0), mac, ip)),
             (Some(vni), Some(ip)) => self.best_ip(*vni, ip).is_some_and(|c| {
                 c.peer == key.peer && c.key == RouteKey::MacIp(rd, EthTag(0), mac, Some(ip))
             }),

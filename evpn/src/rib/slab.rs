@@ -27,7 +27,8 @@ impl<T> Slab<T> {
 
     /// Takes the value out and frees its number.
     pub(super) fn remove(&mut self, ix: u32) -> T {
-        let value = self.items[ix as usize].take().expect("slab numbers are held only while the value exists");
+        let value =
+            self.items[ix as usize].take().expect("slab numbers are held only while the value exists");
         self.free.push(ix);
         value
     }

@@ -83,11 +83,7 @@ struct Binding {
 
 impl Binding {
     fn new(host: Host) -> Self {
-        Self {
-            kind: host.head as u16,
-            ip: [(host.ip >> 64) as u64, host.ip as u64],
-            mac: host.mac(),
-        }
+        Self { kind: host.head as u16, ip: [(host.ip >> 64) as u64, host.ip as u64], mac: host.mac() }
     }
 }
 

@@ -47,8 +47,8 @@ impl Targets {
     /// VNIs that import a route with these communities, ascending.
     pub(super) fn imports(&self, communities: &[ExtCommunity]) -> Vec<Vni> {
         let mut vnis = Vec::new();
-        for target in communities.iter().filter(|c| is_target(c)) {
-            if let Some(listed) = self.listed.get(target) {
+        for target in communities.iter().copied().filter(|c| c.is_route_target()) {
+            if let Some(listed) = self.listed.get(&target) {
                 vnis.extend(listed);
             }
             if let Some(vni) = auto_vni(target).filter(|v| self.policies.get(v) == Some(&Import::Auto)) {
@@ -61,22 +61,13 @@ impl Targets {
     }
 }
 
-/// Route target forms (BGP-EXTC-02): two-octet AS, IPv4 address, four-octet AS; subtype 2.
-fn is_target(c: &ExtCommunity) -> bool {
-    matches!(c.0, [0..=2, 0x02, ..])
-}
-
 /// The VNI whose automatic import this route target meets, whatever its AS.
 ///
 /// FRR writes the VNI as it is, or with `0x10000000` in front (RFC 8365 §5.1.2.1: automatic, type VXLAN,
 /// domain 0; EVPN-VXLAN-09, -10). The forms with a four-octet administrator have two octets left for it.
-fn auto_vni(target: &RouteTarget) -> Option<Vni> {
-    const RFC8365: u32 = 0x1000_0000;
-    let [kind, _, _, _, w, x, y, z] = target.0;
-    if kind == 0 {
-        let local = u32::from_be_bytes([w, x, y, z]);
-        Vni::new(local).or_else(|| Vni::new(local.wrapping_sub(RFC8365)))
-    } else {
-        Vni::new(u32::from_be_bytes([0, 0, y, z]))
+fn auto_vni(target: RouteTarget) -> Option<Vni> {
+    match target.0 {
+        [1 | 2, 2, .., y, z] => Vni::new(u32::from_be_bytes([0, 0, y, z])),
+        _ => target.auto_vni(),
     }
 }
