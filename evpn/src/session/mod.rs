@@ -310,6 +310,11 @@ impl Session {
             || matches!(self.start, Start::Dialing { conn: dial, .. } if dial == conn)
     }
 
+    /// Octets kept of messages that have not come in full, over all connections: at most one message each.
+    pub fn buffered(&self) -> usize {
+        self.conns.iter().map(|c| c.framer.pending()).sum()
+    }
+
     /// An UPDATE was handed to the established connection: counts it and restarts the keepalive timer (BGP-FSM-07).
     ///
     /// One call per UPDATE. The send hold timer (RFC 9687) will hang on this call too.

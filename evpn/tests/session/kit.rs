@@ -73,18 +73,36 @@ pub(crate) struct Probe {
     pub(crate) now: Time,
     next_id: u64,
     hung_up: BTreeSet<ConnId>,
+    /// Connections and dials that the driver holds for the session.
+    held: BTreeSet<ConnId>,
     up: Option<ConnId>,
 }
 
 impl Probe {
     pub(crate) fn new(config: Config) -> Self {
-        Self { s: Session::new(config), now: Time(0), next_id: 0, hung_up: BTreeSet::new(), up: None }
+        Self {
+            s: Session::new(config),
+            now: Time(0),
+            next_id: 0,
+            hung_up: BTreeSet::new(),
+            held: BTreeSet::new(),
+            up: None,
+        }
     }
 
     /// Hands in an input and checks what comes out.
     pub(crate) fn feed(&mut self, input: Input<'_>) -> Vec<Output> {
         let mut out = Vec::new();
         let timer = matches!(input, Input::Timer);
+        match input {
+            Input::Accepted(c) => {
+                self.held.insert(c);
+            }
+            Input::Failed(c) | Input::Closed(c, _) => {
+                self.held.remove(&c);
+            }
+            _ => {}
+        }
         let next_id = &mut self.next_id;
         let mut ids = || {
             *next_id += 1;
@@ -115,7 +133,11 @@ impl Probe {
             }
             match o {
                 Output::Send(c, b) if b[18] == 3 => must_hang_up = Some(*c),
+                Output::Dial(c) => {
+                    self.held.insert(*c);
+                }
                 Output::Hangup(c) => {
+                    self.held.remove(c);
                     self.hung_up.insert(*c);
                 }
                 Output::Up(c, _) => {
@@ -136,6 +158,11 @@ impl Probe {
             "established() does not agree with Up and Down"
         );
         assert_eq!(self.s.state() == State::Established, self.up.is_some());
+        for c in &self.held {
+            assert!(self.s.owns(*c), "{c:?} is forgotten but not hung up");
+        }
+        assert!(self.held.len() <= Session::MAX_CONNS + 1, "{:?}", self.held);
+        assert!(self.s.buffered() <= 65535 * Session::MAX_CONNS);
         assert!(self.s.history().count() <= 32);
     }
 

@@ -1,8 +1,12 @@
 //! The session's tests, from a table of the state machine to recorded peers.
 
+mod hostile;
 mod kit;
+mod laws;
 mod open;
 mod pair;
 mod pairs;
+mod pcap;
+mod replay;
 mod table;
 mod timers;
