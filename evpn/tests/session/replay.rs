@@ -64,7 +64,7 @@ fn play(name: &str, us: &Stream, peer: &Stream, piece: Option<usize>) {
     let out: Vec<Output> = segments.into_iter().flat_map(|s| p.bytes(1, s)).collect();
 
     let kinds = kinds(&whole);
-    let count = |k| kinds.iter().filter(|x| **x == k).count();
+    let count = |kind: u8| kinds.iter().map(|k| usize::from(*k == kind)).sum::<usize>();
     let label = format!("{name}, peer {} {theirs:?}", peer.name);
     let up = out.iter().find_map(|o| match o {
         Output::Up(_, agreed) => Some(agreed),
