@@ -2,7 +2,7 @@
 
 use super::attr::Attrs;
 use super::community::{ExtCommunity, RouteTarget};
-use crate::types::{Asn, Label, Mac, Seq, Vni};
+use crate::types::{Asn, Mac, Seq, Vni};
 use core::fmt;
 use core::str::FromStr;
 use std::net::Ipv4Addr;
@@ -40,8 +40,8 @@ pub enum ExtKind {
     EsiLabel {
         /// Single-active rather than all-active.
         single_active: bool,
-        /// Label, may be 0 with local bias.
-        label: Label,
+        /// MPLS label of 20 bits, unlike all other labels here; may be 0 with local bias.
+        label: u32,
     },
     /// 0x0602 (EVPN-ES-04).
     EsImport(Mac),
@@ -171,10 +171,9 @@ impl ExtCommunity {
             (0x06, 0x00) => {
                 ExtKind::MacMobility { sticky: a & 1 == 1, seq: Seq(u32::from_be_bytes([c, d, e, f])) }
             }
-            (0x06, 0x01) => ExtKind::EsiLabel {
-                single_active: a & 3 == 1,
-                label: Label(u32::from_be_bytes([0, d, e, f])),
-            },
+            (0x06, 0x01) => {
+                ExtKind::EsiLabel { single_active: a & 3 == 1, label: u32::from_be_bytes([0, d, e, f]) >> 4 }
+            }
             (0x06, 0x02) => ExtKind::EsImport(mac),
             (0x06, 0x03) => ExtKind::RouterMac(mac),
             (0x06, 0x04) => {
@@ -236,7 +235,7 @@ impl fmt::Display for ExtCommunity {
             ExtKind::MacMobility { sticky: true, seq } => write!(f, "MM:{seq}:sticky"),
             ExtKind::MacMobility { sticky: false, seq } => write!(f, "MM:{seq}"),
             ExtKind::EsiLabel { single_active, label } => {
-                write!(f, "ESI-label:{}:{}", label.0, if single_active { "SA" } else { "AA" })
+                write!(f, "ESI-label:{label}:{}", if single_active { "SA" } else { "AA" })
             }
             ExtKind::EsImport(m) => write!(f, "ES-import:{m}"),
             ExtKind::RouterMac(m) => write!(f, "Rmac:{m}"),

@@ -14,6 +14,7 @@ pub mod frame;
 mod message;
 mod nlri;
 mod nlri_codec;
+mod notification;
 mod open;
 mod parse;
 mod path;
@@ -34,3 +35,4 @@ pub use nlri::{
     EthernetAd, EthernetSegment, EvpnNlri, EvpnRoute, Imet, Ipv4Prefix, Ipv6Prefix, JoinSync, LeaveSync,
     MacIp, Membership, MulticastKey, PrefixRoute, RouteKey, UnknownRoute,
 };
+pub use notification::{Shutdown, cease};

@@ -3,7 +3,9 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, clippy::format_collect, reason = "tests")]
 
-use evpn::wire::{DecodeCtx, EncodeCtx, Family};
+pub mod render;
+
+use evpn::wire::{DecodeCtx, Decoded, EncodeCtx, Family, decode, frame_len};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -41,6 +43,16 @@ impl Vector {
             max_len: if c["extended_message"] == true { 65535 } else { 4096 },
             enhanced_refresh: true,
         }
+    }
+    /// Every message of the stream; none may be refused.
+    pub fn messages(&self) -> Vec<Decoded> {
+        let (mut rest, ctx, mut out) = (&self.bytes[..], self.decode_ctx(), Vec::new());
+        while !rest.is_empty() {
+            let n = frame_len(rest, ctx.max_len).unwrap().unwrap();
+            out.push(decode(&rest[..n], &ctx).unwrap_or_else(|e| panic!("{}: {e:?}", self.id)));
+            rest = &rest[n..];
+        }
+        out
     }
     pub fn encode_ctx(&self) -> EncodeCtx {
         let c = self.decode_ctx();
