@@ -1,25 +1,31 @@
 //! Monitor, kernel thread, reconciler and inline writer as one object for the daemon's core loop.
 
-use crate::reconcile::{Counters, Reconciler};
-use crate::setup::DeviceProblem;
-use evpn::fabric::{DeviceWant, KernelEvent, RowKey, Want, WriteResult};
+use super::monitor::{Interest, Monitor};
+use super::thread::{KernelThread, Request, Response};
+use super::writer::Writer;
+use crate::mirror::Mirror;
+use crate::op::{Kernel as _, OpResult};
+use crate::reconcile::{Batch, Counters, Reconciler, Scope};
+use crate::setup::{DeviceProblem, plan_devices};
+use evpn::fabric::{DeviceWant, FdbRow, KernelEvent, RowKey, Want, WriteResult};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd as _, RawFd};
 
 /// What a [`Dataplane`] is told at start.
 #[derive(Clone, Debug)]
 pub struct DataplaneConfig {
     /// Bridges and VXLAN devices to create or adopt.
     pub devices: Vec<DeviceWant>,
-    /// Batches of at most so many ops are written on the calling thread, larger ones on the kernel thread.
-    pub inline_ops: usize,
+    /// Batches of at most so many keys are written on the calling thread, larger ones on the kernel thread.
+    pub inline_rows: usize,
     /// Keys per batch for the kernel thread.
     pub batch_rows: usize,
 }
 
 impl Default for DataplaneConfig {
     fn default() -> Self {
-        Self { devices: Vec::new(), inline_ops: 64, batch_rows: 2048 }
+        Self { devices: Vec::new(), inline_rows: 64, batch_rows: 2048 }
     }
 }
 
@@ -28,59 +34,223 @@ impl Default for DataplaneConfig {
 /// 1. when [`Dataplane::monitor_fd`] or [`Dataplane::thread_fd`] is readable: [`Dataplane::drain`]; give every
 ///    event to the node (`Input::Kernel`) and the results as `Input::Written`;
 /// 2. let the node handle the rest, `flush`;
-/// 3. [`Dataplane::write`] with `Node::want`; results go to the node as `Input::Written`, flush again if any.
+/// 3. [`Dataplane::write`] with the node's `Want`; results go to the node as `Input::Written`, flush again if any.
 ///
 /// Everything happens in the network namespace of the thread that calls [`Dataplane::open`].
 #[derive(Debug)]
 pub struct Dataplane {
+    config: DataplaneConfig,
     reconciler: Reconciler,
+    monitor: Monitor,
+    thread: KernelThread,
+    writer: Writer,
     problems: Vec<DeviceProblem>,
+    /// Set-up has been asked for and not answered.
+    installing: bool,
+    /// Something changed that set-up may have to look at.
+    look_again: bool,
+    /// The first set-up is over: tables may be read.
+    ready: bool,
+    inbox: Vec<KernelEvent>,
+    results: Vec<OpResult>,
 }
 
 impl Dataplane {
     /// Opens the monitor, starts the kernel thread, and has it set up the devices and read all tables.
-    /// Fails without `CAP_NET_ADMIN`.
     pub fn open(config: DataplaneConfig) -> io::Result<Self> {
         let mut reconciler = Reconciler::new();
         reconciler.manage(&config.devices);
-        Ok(Self { reconciler, problems: Vec::new() })
+        // Subscribed before anything is read or made, so that nothing happens unseen.
+        let monitor = Monitor::open(Interest::devices(&config.devices))?;
+        let thread = KernelThread::start()?;
+        let writer = Writer::open()?;
+        let mut new = Self {
+            config,
+            reconciler,
+            monitor,
+            thread,
+            writer,
+            problems: Vec::new(),
+            installing: false,
+            look_again: false,
+            ready: false,
+            inbox: Vec::new(),
+            results: Vec::new(),
+        };
+        new.install()?;
+        Ok(new)
     }
+
+    fn install(&mut self) -> io::Result<()> {
+        if self.installing {
+            self.look_again = true;
+            return Ok(());
+        }
+        self.look_again = false;
+        self.installing = true;
+        self.thread.request(Request::EnsureDevices(self.config.devices.clone()))
+    }
+
     /// Readable when the kernel has something to say.
     pub fn monitor_fd(&self) -> RawFd {
-        -1
+        self.monitor.as_raw_fd()
     }
     /// Readable when the kernel thread has something to say.
     pub fn thread_fd(&self) -> RawFd {
-        -1
+        self.thread.as_raw_fd()
     }
+
     /// Takes up to `budget` notifications, and what the kernel thread has done. Appends events for the node
     /// (rows of managed devices, and all links) and results of earlier writes. Returns whether more waits.
     pub fn drain(
         &mut self,
-        _budget: usize,
-        _events: &mut Vec<KernelEvent>,
-        _written: &mut Vec<(RowKey, WriteResult)>,
+        budget: usize,
+        events: &mut Vec<KernelEvent>,
+        written: &mut Vec<(RowKey, WriteResult)>,
     ) -> io::Result<bool> {
-        Ok(false)
+        let mut inbox = core::mem::take(&mut self.inbox);
+        let got = self.monitor.recv(budget, &mut inbox)?;
+        let mut links_changed = false;
+        for ev in inbox.drain(..) {
+            links_changed |= matches!(ev, KernelEvent::Link(_) | KernelEvent::LinkGone(_));
+            self.reconciler.observe(&ev);
+            if relevant(self.reconciler.mirror(), &ev) {
+                events.push(ev);
+            }
+        }
+        self.inbox = inbox;
+        let mut more = got >= budget;
+        self.thread.acknowledge();
+        let mut answers = 0;
+        while let Some(r) = self.thread.response()? {
+            answers += 1;
+            links_changed |= self.answered(r, events, written)?;
+            // The rest keeps: what a chunk brings is old by its nature, and frames are waiting.
+            if answers * super::dump::CHUNK >= budget {
+                more = true;
+                self.thread.wake();
+                break;
+            }
+        }
+        if links_changed && self.ready && self.unfinished() {
+            self.install()?;
+        }
+        self.start_read()?;
+        Ok(more)
     }
-    /// Plans what is dirty; writes moves, repairs and small batches at once and hands large ones to the kernel
-    /// thread. Appends results of what was written at once; the others come with a later [`Dataplane::drain`].
-    pub fn write(&mut self, _want: &mut Want, _written: &mut Vec<(RowKey, WriteResult)>) -> io::Result<()> {
+
+    fn answered(
+        &mut self,
+        r: Response,
+        events: &mut Vec<KernelEvent>,
+        written: &mut Vec<(RowKey, WriteResult)>,
+    ) -> io::Result<bool> {
+        let from = events.len();
+        match r {
+            Response::Applied(batch, results) => written.extend(self.reconciler.done(batch, &results)),
+            Response::Rows { generation, rows } => {
+                for ev in &rows {
+                    if let KernelEvent::Link(l) = ev {
+                        self.monitor.note_link(l);
+                    }
+                }
+                self.reconciler.dumped(generation, &rows, events);
+            }
+            Response::ReadEnd { generation, result } => {
+                if let Err(e) = &result {
+                    tracing::warn!(error = %e, "reading the kernel's tables failed, trying again");
+                }
+                let suspects = self.reconciler.end_dump(generation, result.is_ok());
+                if suspects.is_empty() {
+                    self.reconciler.confirmed(generation, &[], events);
+                } else {
+                    self.thread.request(Request::Confirm { generation, suspects })?;
+                }
+            }
+            Response::Confirmed { generation, rows } => self.reconciler.confirmed(generation, &rows, events),
+            Response::Devices(problems) => {
+                self.problems = problems;
+                self.installing = false;
+                self.ready = true;
+                if self.look_again {
+                    self.install()?;
+                }
+            }
+        }
+        Ok(events[from..].iter().any(|e| matches!(e, KernelEvent::Link(_) | KernelEvent::LinkGone(_))))
+    }
+
+    /// Whether set-up would do something now: a port came late, a device went.
+    fn unfinished(&self) -> bool {
+        let links = self.reconciler.mirror().links();
+        !plan_devices(&self.config.devices, links, &BTreeSet::new(), &BTreeMap::new()).0.is_empty()
+    }
+
+    fn start_read(&mut self) -> io::Result<()> {
+        if self.ready
+            && let Some((generation, scope)) = self.reconciler.take_scope()
+        {
+            self.thread.request(Request::Read { generation, scope })?;
+        }
         Ok(())
     }
+
+    /// Plans what is dirty; writes moves, repairs and small batches at once and hands large ones to the kernel
+    /// thread. Appends results of what was written at once; the others come with a later [`Dataplane::drain`].
+    pub fn write(&mut self, want: &mut Want, written: &mut Vec<(RowKey, WriteResult)>) -> io::Result<()> {
+        let inline = self.config.inline_rows;
+        if let Some(b) = self.reconciler.next_urgent(want, inline) {
+            self.write_inline(b, written);
+        }
+        if !self.reconciler.busy()
+            && let Some(b) = self.reconciler.next_batch(want, self.config.batch_rows)
+        {
+            if b.ops.len() <= inline {
+                self.write_inline(b, written);
+            } else {
+                self.thread.request(Request::Apply(b))?;
+            }
+        }
+        self.start_read()
+    }
+
+    fn write_inline(&mut self, b: Batch, written: &mut Vec<(RowKey, WriteResult)>) {
+        self.results.clear();
+        self.writer.apply(&b.ops, &mut self.results);
+        written.extend(self.reconciler.done(b, &self.results));
+    }
+
+    /// A batch is with the kernel thread.
+    pub fn busy(&self) -> bool {
+        self.reconciler.busy()
+    }
+    /// Whether [`Dataplane::write`] could do something now.
+    pub fn has_work(&self, want: &Want) -> bool {
+        want.urgent_len() > 0 || (!self.reconciler.busy() && self.reconciler.pending(want) > 0)
+    }
+
     /// Reads all tables again (`Output::Resync`).
-    pub fn resync(&mut self) {
-        self.reconciler.resync(crate::reconcile::Scope::All);
+    pub fn resync(&mut self) -> io::Result<()> {
+        self.reconciler.resync(Scope::All);
+        self.start_read()
     }
     /// New list of devices (reload); idempotent.
-    pub fn set_devices(&mut self, devices: Vec<DeviceWant>) {
+    pub fn set_devices(&mut self, devices: Vec<DeviceWant>) -> io::Result<()> {
         self.reconciler.manage(&devices);
+        self.monitor.set_interest(Interest::devices(&devices));
+        self.config.devices = devices;
+        self.install()
     }
     /// What is wrong with the devices, as of the last set-up.
     pub fn problems(&self) -> &[DeviceProblem] {
         &self.problems
     }
-    /// Compares up to `rows` rows with the mirror. Call it when idle, about once a second.
+    /// The first device set-up is over.
+    pub fn ready(&self) -> bool {
+        self.ready
+    }
+    /// Compares up to `rows` rows with the mirror. Call it when idle, about once a second; then
+    /// [`Dataplane::write`].
     pub fn audit(&mut self, want: &Want, rows: usize) {
         self.reconciler.audit_slice(want, rows);
     }
@@ -88,16 +258,32 @@ impl Dataplane {
     pub fn counters(&self) -> Counters {
         self.reconciler.counters()
     }
-    /// Notifications lost so far (times, not messages).
+    /// How often notifications were lost.
     pub fn overruns(&self) -> u64 {
-        0
+        self.monitor.overruns()
     }
     /// What the kernel holds.
-    pub fn mirror(&self) -> &crate::mirror::Mirror {
+    pub fn mirror(&self) -> &Mirror {
         self.reconciler.mirror()
     }
-    /// Stops the kernel thread after what it is doing; devices that were created are removed if asked for.
-    pub fn stop(self, _remove_created: bool) -> io::Result<()> {
-        Ok(())
+    /// Stops the kernel thread after what it is doing; devices that were created are removed if asked for,
+    /// otherwise they are left with their rows, and forwarding goes on.
+    pub fn stop(self, remove_created: bool) -> io::Result<()> {
+        let mut installer = self.thread.stop()?;
+        if remove_created { installer.remove_created() } else { Ok(()) }
+    }
+}
+
+/// Rows of managed devices; all links.
+fn relevant(mirror: &Mirror, ev: &KernelEvent) -> bool {
+    match ev {
+        KernelEvent::Fdb(FdbRow::Bridge(r)) | KernelEvent::FdbGone(FdbRow::Bridge(r)) => {
+            mirror.manages_bridge(r.bridge)
+        }
+        KernelEvent::Fdb(FdbRow::Vxlan(r)) | KernelEvent::FdbGone(FdbRow::Vxlan(r)) => {
+            mirror.manages_vxlan(r.dev)
+        }
+        KernelEvent::Neigh(r) | KernelEvent::NeighGone(r) => mirror.manages_bridge(r.dev),
+        KernelEvent::Link(_) | KernelEvent::LinkGone(_) | KernelEvent::Synced | KernelEvent::Overrun => true,
     }
 }

@@ -1,10 +1,21 @@
 //! The real kernel.
 
+mod codec;
 mod dataplane;
+pub mod dump;
 pub mod hostcheck;
+mod links;
+mod monitor;
 pub mod mtu;
 pub mod netns;
+mod nl;
 mod taps;
+mod thread;
+mod writer;
 
 pub use dataplane::{Dataplane, DataplaneConfig};
+pub use links::Installer;
+pub use monitor::{Interest, Monitor};
 pub use taps::Tap;
+pub use thread::{KernelThread, Request, Response};
+pub use writer::Writer;

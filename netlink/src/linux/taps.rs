@@ -1,34 +1,196 @@
 //! Frame taps: what the guests behind a port say, seen before the bridge consumes it (design section 5).
 
+use evpn::types::IfIndex;
+use socket2::{Domain, Protocol, SockAddr, SockFilter, Socket, Type};
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 
-use evpn::types::IfIndex;
+const ETH_P_ALL: u16 = 0x0003;
+const ETH_VLAN: u16 = 0x8100;
 
 /// A packet socket on one access port: ARP, RARP and ND, also behind one 802.1Q tag; inbound only.
+///
+/// A frame seen here is no proof of where its MAC is: the tap sees what a locked or filtered port refuses
+/// (PIT-07).
 #[derive(Debug)]
 pub struct Tap {
-    fd: RawFd,
+    socket: Socket,
+    port: IfIndex,
 }
 
 impl Tap {
-    /// Needs `CAP_NET_RAW`.
-    pub fn open(_port: IfIndex) -> io::Result<Self> {
-        Ok(Self { fd: -1 })
+    /// On a port in the network namespace of the calling thread. Needs `CAP_NET_RAW`.
+    pub fn open(port: IfIndex) -> io::Result<Self> {
+        Self::with_filter(port, &announcements())
     }
+
+    /// Every inbound frame of the port, for tests and observers.
+    pub fn open_all(port: IfIndex) -> io::Result<Self> {
+        Self::with_filter(port, &[stmt(RET, u32::MAX)])
+    }
+
+    fn with_filter(port: IfIndex, filter: &[SockFilter]) -> io::Result<Self> {
+        // Protocol 0: nothing is received before filter and port are set.
+        let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;
+        socket.set_nonblocking(true)?;
+        socket.attach_filter(filter)?;
+        // Without these two the tap would hear our own frames, and miss tags that the device has stripped.
+        set_packet_option(&socket, libc::PACKET_IGNORE_OUTGOING)?;
+        set_packet_option(&socket, libc::PACKET_AUXDATA)?;
+        socket.bind(&packet_address(port)?)?;
+        Ok(Self { socket, port })
+    }
+
+    /// The port.
+    pub fn port(&self) -> IfIndex {
+        self.port
+    }
+
     /// The next frame into `buf` (from the destination MAC on, a stripped VLAN tag put back): its length, or
-    /// `None` when nothing waits. Never blocks. 2 KiB of buffer hold any frame that passes the filter.
-    pub fn recv(&mut self, _buf: &mut [u8]) -> io::Result<Option<usize>> {
-        Ok(None)
+    /// `None` when nothing waits. Never blocks. 2 KiB of buffer hold any frame that passes the filter; a longer
+    /// one is cut.
+    pub fn recv(&mut self, buf: &mut [u8]) -> io::Result<Option<usize>> {
+        // Room for a tag that is put back.
+        let room = buf.len().saturating_sub(4);
+        let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: room };
+        let mut control = Control([0; 64]);
+        // SAFETY: all zero is a valid msghdr: null pointers and zero lengths.
+        #[allow(unsafe_code)]
+        let mut msg: libc::msghdr = unsafe { core::mem::zeroed() };
+        msg.msg_iov = &raw mut iov;
+        msg.msg_iovlen = 1;
+        msg.msg_control = control.0.as_mut_ptr().cast();
+        msg.msg_controllen = control.0.len() as _;
+        // SAFETY: `msg` points to one buffer of `room` octets and a control buffer of its stated length, both of
+        // which live across the call.
+        #[allow(unsafe_code)]
+        let got = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) };
+        if got < 0 {
+            let e = io::Error::last_os_error();
+            return match e.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
+                // The port went down: nothing to hear until it is up again.
+                _ if e.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
+                _ => Err(e),
+            };
+        }
+        let len = got as usize;
+        let Some((tpid, tci)) = stripped_tag(&control.0[..(msg.msg_controllen as usize).min(64)]) else {
+            return Ok(Some(len));
+        };
+        if len < 12 {
+            return Ok(Some(len));
+        }
+        buf.copy_within(12..len, 16);
+        buf[12..14].copy_from_slice(&tpid.to_be_bytes());
+        buf[14..16].copy_from_slice(&tci.to_be_bytes());
+        Ok(Some(len + 4))
     }
+
     /// Sends a frame out of the port, towards the guest.
-    pub fn send(&self, _frame: &[u8]) -> io::Result<()> {
-        Ok(())
+    pub fn send(&self, frame: &[u8]) -> io::Result<()> {
+        self.socket.send(frame).map(|_| ())
     }
 }
 
 impl AsRawFd for Tap {
     fn as_raw_fd(&self) -> RawFd {
-        self.fd
+        self.socket.as_raw_fd()
     }
+}
+
+/// Aligned for `cmsghdr`.
+#[repr(align(8))]
+struct Control([u8; 64]);
+
+/// Tag protocol and TCI from `struct tpacket_auxdata`, if the device or the kernel stripped a tag.
+fn stripped_tag(control: &[u8]) -> Option<(u16, u16)> {
+    const TP_STATUS_VLAN_VALID: u32 = 1 << 4;
+    const TP_STATUS_VLAN_TPID_VALID: u32 = 1 << 6;
+    const CMSG_HDR: usize = size_of::<libc::cmsghdr>();
+    let int = |at: usize| control.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    let short = |at: usize| control.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
+    // The only option asked for, so the only message.
+    let kind_at = size_of::<libc::size_t>() + 4;
+    if int(kind_at - 4)?.cast_signed() != libc::SOL_PACKET
+        || int(kind_at)?.cast_signed() != libc::PACKET_AUXDATA
+    {
+        return None;
+    }
+    let status = int(CMSG_HDR)?;
+    if status & TP_STATUS_VLAN_VALID == 0 {
+        return None;
+    }
+    let tci = short(CMSG_HDR + 16)?;
+    let tpid = if status & TP_STATUS_VLAN_TPID_VALID == 0 { ETH_VLAN } else { short(CMSG_HDR + 18)? };
+    Some((tpid, tci))
+}
+
+fn set_packet_option(socket: &Socket, name: libc::c_int) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    let len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the kernel reads `len` octets of `on`, which lives across the call.
+    #[allow(unsafe_code)]
+    let rc =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_PACKET, name, (&raw const on).cast(), len) };
+    if rc == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn packet_address(port: IfIndex) -> io::Result<SockAddr> {
+    // SAFETY: sockaddr_ll fits into the zeroed storage, and the length given is its size.
+    #[allow(unsafe_code)]
+    let ((), address) = unsafe {
+        SockAddr::try_init(|storage, len| {
+            let ll = storage.cast::<libc::sockaddr_ll>();
+            (*ll).sll_family = libc::AF_PACKET as u16;
+            (*ll).sll_protocol = ETH_P_ALL.to_be();
+            (*ll).sll_ifindex = port.0.cast_signed();
+            *len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+            Ok(())
+        })?
+    };
+    Ok(address)
+}
+
+const LDH: u16 = 0x28;
+const LDB: u16 = 0x30;
+const JEQ: u16 = 0x15;
+const JGE: u16 = 0x35;
+const JGT: u16 = 0x25;
+const RET: u16 = 0x06;
+
+fn stmt(code: u16, k: u32) -> SockFilter {
+    SockFilter::new(code, 0, 0, k)
+}
+
+fn jump(code: u16, k: u32, jt: u8, jf: u8) -> SockFilter {
+    SockFilter::new(code, jt, jf, k)
+}
+
+/// Classic BPF: ARP, RARP and ICMPv6 133–137 (RS, RA, NS, NA, redirect), untagged or behind one 802.1Q tag.
+/// A tag that was stripped is not in the octets, so the untagged half sees those frames.
+fn announcements() -> Vec<SockFilter> {
+    let mut out = vec![stmt(LDH, 12), jump(JEQ, ETH_VLAN.into(), 10, 0)];
+    out.extend(family(0));
+    // Unreached by falling through: `family` ends with a verdict.
+    debug_assert_eq!(out.len(), 12);
+    out.push(stmt(LDH, 16));
+    out.extend(family(4));
+    out
+}
+
+/// Ten instructions; the accumulator holds the EtherType; `shift` is the length of the tag.
+fn family(shift: u32) -> [SockFilter; 10] {
+    [
+        jump(JEQ, 0x0806, 7, 0),
+        jump(JEQ, 0x8035, 6, 0),
+        jump(JEQ, 0x86dd, 0, 6),
+        stmt(LDB, 20 + shift),
+        jump(JEQ, 58, 0, 4),
+        stmt(LDB, 54 + shift),
+        jump(JGE, 133, 0, 2),
+        jump(JGT, 137, 1, 0),
+        stmt(RET, u32::MAX),
+        stmt(RET, 0),
+    ]
 }
