@@ -109,6 +109,7 @@ pub(crate) fn underlay() {
 
 /// A [`Dataplane`] with what it said so far.
 pub(crate) struct Plane {
+    #[allow(clippy::struct_field_names, reason = "it is one")]
     pub(crate) plane: Dataplane,
     pub(crate) want: Want,
     pub(crate) events: Vec<KernelEvent>,
