@@ -1,1 +1,5 @@
-//! TODO
+//! What is known about the MACs and IPs of one VNI: who owns them, and since when.
+
+mod table;
+
+pub use table::{Binding, BindingOrigin, Hosts, Local, MacEntry, Owner, RemoteMac};

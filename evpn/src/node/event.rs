@@ -45,6 +45,13 @@ pub enum Event {
         /// Address.
         address: IpAddr,
     },
+    /// Something about a session that changed nothing.
+    SessionNote {
+        /// Address.
+        address: IpAddr,
+        /// What.
+        text: String,
+    },
     /// A peer sent something faulty and the session goes on (RFC 7606).
     UpdateFault {
         /// Address.
@@ -196,6 +203,7 @@ impl Event {
             | Self::RowRepaired { .. }
             | Self::LateFrame { .. } => Level::Debug,
             Self::NeighborUp { .. }
+            | Self::SessionNote { .. }
             | Self::NeighborDown { .. }
             | Self::EndOfRib { .. }
             | Self::Move(_)

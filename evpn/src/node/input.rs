@@ -34,6 +34,13 @@ pub enum Input {
         /// Request.
         command: Command,
     },
+    /// The underlay's path MTU to a VTEP was measured, or changed (PIT-11).
+    PathMtu {
+        /// Remote VTEP.
+        vtep: IpAddr,
+        /// Octets of the largest IP packet that arrives.
+        mtu: u32,
+    },
     /// Wall clock at this time, in seconds since 1970, for views only.
     Wall {
         /// Seconds since 1970.

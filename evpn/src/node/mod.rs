@@ -1,9 +1,23 @@
 //! The whole VTEP as one state machine.
+//!
+//! Inputs and time go into [`Node::handle`]; [`Node::flush`] is called once per turn; then
+//! [`Node::poll_output`] until it is empty, [`Node::want_mut`] for wanted kernel rows, and
+//! [`Node::poll_timeout`] for the next wake-up. Nothing here reads a clock or touches a socket.
 
 mod config;
+mod devices;
 mod event;
+mod frames;
 mod input;
+mod journal;
+mod local;
+mod moves;
+mod originate;
 mod output;
+mod peers;
+mod remote;
+mod segment;
+mod show;
 pub mod view;
 
 pub use config::{Config, Flooding, NeighborConfig, Targets, VniConfig};
@@ -11,44 +25,401 @@ pub use event::{Event, Level};
 pub use input::{Command, ConnEvent, Input, MacFilter, Query, Show};
 pub use output::{Output, Reply};
 
-use crate::fabric::{DeviceWant, Want};
-use crate::types::Time;
+use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want, WriteResult};
+use crate::rib::{self, Rib};
+use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
+use crate::wire::RouteKey;
+use frames::{Parked, Sign};
+use journal::Journal;
+use moves::Moves;
+use peers::{Conn, Peer};
+use segment::Segment;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// RIB changes worked off per flush, so that a full table never holds a move up for more than a few ms.
+const CHANGES_PER_FLUSH: usize = 1024;
+/// How long a withdrawal waits for the kernel's acknowledgement (design section 4).
+const WITHDRAW_DEADLINE: Span = Span::millis(20);
+/// Until a refused row is tried again.
+const RETRY: Span = Span::secs(1);
+/// Rows waiting for a retry; above it they are left to the audit.
+const RETRIES: usize = 16_384;
+
+/// Routes of a lost MAC that are withdrawn once the kernel has the remote row (EVPN-MOB-07).
+#[derive(Debug)]
+struct Leaving {
+    vni: Vni,
+    mac: Mac,
+    keys: Vec<RouteKey>,
+    deadline: Time,
+}
 
 /// One VTEP: configuration and inputs in, outputs and wanted rows out. Deterministic.
 #[derive(Debug)]
 pub struct Node {
     config: Config,
+    started: Time,
+    rib: Rib,
+    peers: Vec<Peer>,
+    conns: BTreeMap<ConnId, Conn>,
+    next_conn: u64,
+    segments: BTreeMap<Vni, Segment>,
+    links: BTreeMap<IfIndex, Link>,
+    by_name: BTreeMap<String, IfIndex>,
+    /// Configured device names and the VNI they belong to.
+    named: BTreeMap<String, Vni>,
+    bridges: BTreeMap<IfIndex, Vni>,
+    taps: BTreeMap<IfIndex, Vni>,
     want: Want,
+    /// Rows adopted at start that nobody confirmed yet.
+    stale: BTreeSet<RowKey>,
+    swept: bool,
+    /// Every kernel table has been read once.
+    synced: bool,
+    leaving: BTreeMap<RowKey, Leaving>,
+    leaving_queue: VecDeque<(Time, RowKey)>,
+    parked: VecDeque<Parked>,
+    signs: BTreeMap<(IfIndex, Mac), Sign>,
+    probes: BTreeSet<(Time, Vni, IpAddr)>,
+    retries: BTreeSet<(Time, RowKey)>,
+    alarmed: BTreeMap<(Vni, Mac), Time>,
+    path_mtu: BTreeMap<IpAddr, u32>,
+    journal: Journal,
+    moves: Moves,
+    more_changes: bool,
+    begun: bool,
+    stopping: bool,
+    overruns: u64,
+    revision: u64,
+    wall: Option<(Time, u64)>,
 }
 
 impl Node {
     /// A node at rest. Its first outputs (`Listen`, dials) come from the first `flush`.
-    pub fn new(config: Config, _seed: u64, _at: Time) -> Self {
-        Self { config, want: Want::default() }
+    pub fn new(config: Config, seed: u64, at: Time) -> Self {
+        let mut rib =
+            Rib::new(rib::Config { asn: config.asn, router_id: config.router_id, vtep: config.vtep });
+        let mut segments = BTreeMap::new();
+        let mut numbers = BTreeSet::new();
+        for c in &config.vnis {
+            rib.add_vni(c.vni, Segment::import(c));
+            let rd = Rd::type1(config.router_id, rd_number(c.vni, &mut numbers));
+            segments.insert(c.vni, Segment::new(c.clone(), config.asn, rd));
+        }
+        let mut named = BTreeMap::new();
+        for v in &config.vnis {
+            for name in v.ports.iter().chain([&v.bridge, &v.vxlan]) {
+                named.insert(name.clone(), v.vni);
+            }
+        }
+        let peers = peers::build(&config, seed, &mut rib, at);
+        Self {
+            config,
+            started: at,
+            rib,
+            peers,
+            conns: BTreeMap::new(),
+            next_conn: 0,
+            segments,
+            links: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            named,
+            bridges: BTreeMap::new(),
+            taps: BTreeMap::new(),
+            want: Want::default(),
+            stale: BTreeSet::new(),
+            swept: false,
+            synced: false,
+            leaving: BTreeMap::new(),
+            leaving_queue: VecDeque::new(),
+            parked: VecDeque::new(),
+            signs: BTreeMap::new(),
+            probes: BTreeSet::new(),
+            retries: BTreeSet::new(),
+            alarmed: BTreeMap::new(),
+            path_mtu: BTreeMap::new(),
+            journal: Journal::default(),
+            moves: Moves::default(),
+            more_changes: false,
+            begun: false,
+            stopping: false,
+            overruns: 0,
+            revision: 0,
+            wall: None,
+        }
     }
-    /// Takes one input. Cheap; what it causes is worked out in `flush`.
-    pub fn handle(&mut self, _input: Input, _at: Time) {}
+
+    /// Takes one input.
+    pub fn handle(&mut self, input: Input, at: Time) {
+        match input {
+            Input::Kernel(ev) => self.handle_kernel(ev, at),
+            Input::Frame { port, bytes } => self.handle_frame(port, &bytes, at),
+            Input::Conn { conn, event } => self.handle_conn(conn, event, at),
+            Input::Written(results) => self.handle_written(results, at),
+            Input::Command { id, command } => {
+                let reply = self.answer(&command, at);
+                self.journal.push(Output::Reply { id, reply });
+            }
+            Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
+            Input::Wall { unix } => self.wall = Some((at, unix)),
+            Input::Shutdown => self.shutdown(at),
+        }
+    }
+
     /// Once per turn of the driver, after a budget of inputs: due timers, decisions, outputs.
-    pub fn flush(&mut self, _at: Time) {}
+    pub fn flush(&mut self, at: Time) {
+        if !self.begun {
+            self.begin(at);
+        }
+        self.due_sessions(at);
+        self.due_leaving(at);
+        self.due_parked(at);
+        self.due_probes(at);
+        self.due_retries(at);
+        let changes = self.rib.take_changes(CHANGES_PER_FLUSH);
+        self.more_changes = changes.len() == CHANGES_PER_FLUSH;
+        for change in changes {
+            self.revision += 1;
+            match change {
+                rib::Change::Mac(vni, mac) => self.decide_mac(vni, mac, at),
+                rib::Change::Flood(vni, vtep) => self.decide_flood(vni, vtep, at),
+            }
+        }
+        self.due_sweep(at);
+        self.pump(at);
+        if self.stopping {
+            self.finish_stop();
+        }
+    }
+
     /// Next thing to do. Call until `None` after each `flush`.
     pub fn poll_output(&mut self) -> Option<Output> {
-        None
+        self.journal.out.pop_front()
     }
+
     /// When `flush` wants to be called at the latest, and why.
     pub fn poll_timeout(&self) -> Option<(Time, &'static str)> {
-        None
+        let now = Time(0);
+        let mut next: Option<(Time, &'static str)> = None;
+        let mut offer = |t: Option<(Time, &'static str)>| {
+            if let Some(t) = t
+                && next.is_none_or(|n| t.0 < n.0)
+            {
+                next = Some(t);
+            }
+        };
+        offer((!self.begun).then_some((now, "start")));
+        offer((self.more_changes || !self.journal.out.is_empty()).then_some((now, "more work")));
+        for p in &self.peers {
+            offer(p.session.poll_timeout());
+        }
+        offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
+        offer(self.parked.front().map(|p| (p.deadline, "parked binding")));
+        offer(self.probes.first().map(|(t, _, _)| (*t, "probe")));
+        offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
+        offer((!self.swept).then_some((self.sweep_at(), "sweep of adopted rows")));
+        next
     }
+
     /// Wanted rows; the reconciler takes the dirty keys from here and answers with `Input::Written`.
     pub fn want_mut(&mut self) -> &mut Want {
         &mut self.want
     }
+
     /// Wanted rows.
     pub fn want(&self) -> &Want {
         &self.want
     }
+
     /// Devices to create or adopt.
     pub fn devices(&self) -> Vec<DeviceWant> {
-        let _ = &self.config;
-        Vec::new()
+        self.config
+            .vnis
+            .iter()
+            .map(|v| DeviceWant {
+                vni: v.vni,
+                bridge: v.bridge.clone(),
+                bridge_mac: v.bridge_mac,
+                vxlan: v.vxlan.clone(),
+                local: self.config.vtep,
+                udp_port: self.config.udp_port,
+                mtu: v.mtu,
+                arp_suppression: v.arp_suppression,
+                ports: v.ports.iter().map(|p| PortWant { name: p.clone() }).collect(),
+            })
+            .collect()
     }
+
+    /// Remote VTEPs in use: whose path MTU matters (PIT-11), and from whom VXLAN is accepted (PIT-12).
+    pub fn vteps(&self) -> BTreeSet<IpAddr> {
+        self.segments.keys().flat_map(|v| self.rib.flood_vteps(*v)).collect()
+    }
+
+    fn begin(&mut self, at: Time) {
+        self.begun = true;
+        let any = if self.config.vtep.is_ipv6() || self.peers.iter().any(|p| p.config.address.is_ipv6()) {
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED)
+        } else {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED)
+        };
+        let ip = self.config.listen.unwrap_or(any);
+        self.journal.push(Output::Listen(SocketAddr::new(ip, self.config.bgp_port)));
+        self.start_sessions(at);
+    }
+
+    fn handle_kernel(&mut self, ev: KernelEvent, at: Time) {
+        self.revision += 1;
+        match ev {
+            KernelEvent::Link(l) => self.link_seen(l, at),
+            KernelEvent::LinkGone(i) => self.link_gone(i, at),
+            KernelEvent::Fdb(row) => self.fdb_seen(row, at),
+            KernelEvent::FdbGone(row) => self.fdb_gone(row, at),
+            KernelEvent::Neigh(row) => self.neigh_seen(&row),
+            KernelEvent::NeighGone(_) => {}
+            KernelEvent::Synced => {
+                self.synced = true;
+                self.review_segments(at);
+            }
+            KernelEvent::Overrun => {
+                self.overruns += 1;
+                self.journal.count("netlink_overruns");
+                self.journal.event(Event::Overrun { count: self.overruns }, at);
+                self.journal.push(Output::Resync);
+            }
+        }
+    }
+
+    fn handle_written(&mut self, results: Vec<(RowKey, WriteResult)>, at: Time) {
+        for (key, result) in results {
+            if let WriteResult::Failed { errno, text } = &result {
+                self.journal.count("write_failures");
+                let row = self.row_name(&key);
+                self.journal.event(Event::WriteFailed { row, errno: *errno, text: text.clone() }, at);
+                if self.retries.len() < RETRIES {
+                    self.retries.insert((at + RETRY, key));
+                }
+                continue;
+            }
+            self.release_leaving(&key, at);
+            if let RowKey::Mac { bridge, mac } = key
+                && let Some(&vni) = self.bridges.get(&bridge)
+            {
+                self.moves.acked(vni, mac, at, &mut self.journal);
+            }
+        }
+    }
+
+    /// The kernel has the remote row (or never will): nobody sees neither route when ours go now (EVPN-MOB-07).
+    fn release_leaving(&mut self, key: &RowKey, _at: Time) {
+        let Some(l) = self.leaving.remove(key) else { return };
+        for k in &l.keys {
+            self.rib.withdraw(k, true);
+        }
+        self.moves.withdrawing(l.vni, l.mac);
+    }
+
+    fn due_leaving(&mut self, at: Time) {
+        while let Some((t, key)) = self.leaving_queue.front().copied() {
+            let current = self.leaving.get(&key).is_some_and(|l| l.deadline == t);
+            if current && t > at {
+                break;
+            }
+            self.leaving_queue.pop_front();
+            if current {
+                let (vni, mac) = self.leaving.get(&key).map(|l| (l.vni, l.mac)).expect("just looked up");
+                self.journal.count("withdrawals_forced");
+                self.journal.event(Event::WithdrawForced { vni, mac }, at);
+                self.release_leaving(&key, at);
+            }
+        }
+    }
+
+    fn due_retries(&mut self, at: Time) {
+        while let Some(&(t, key)) = self.retries.first() {
+            if t > at {
+                break;
+            }
+            self.retries.pop_first();
+            self.want.mark(key, false);
+        }
+    }
+
+    fn sweep_at(&self) -> Time {
+        self.started + self.config.restart_time
+    }
+
+    /// Adopted rows go after End-of-RIB from every configured neighbour, or after the restart time; never
+    /// because a table is still empty (design section 5).
+    fn due_sweep(&mut self, at: Time) {
+        if self.swept || !self.synced {
+            return;
+        }
+        let complete = self.peers.iter().all(|p| p.end_of_rib) && !self.more_changes;
+        if !complete && at < self.sweep_at() {
+            return;
+        }
+        self.swept = true;
+        let stale = std::mem::take(&mut self.stale);
+        if !stale.is_empty() {
+            self.journal.event(Event::StaleSwept { rows: stale.len() }, at);
+        }
+        for key in stale {
+            self.want.remove(&key, false);
+        }
+    }
+
+    /// Wants a row, and takes it for confirmed.
+    fn want_set(&mut self, key: RowKey, row: crate::fabric::Row, urgent: bool) {
+        self.stale.remove(&key);
+        self.want.set(key, row, urgent);
+    }
+
+    /// Wants no row, unless an adopted one still waits to be confirmed.
+    fn want_remove(&mut self, key: &RowKey, urgent: bool) {
+        if !self.stale.contains(key) {
+            self.want.remove(key, urgent);
+        }
+    }
+
+    fn shutdown(&mut self, at: Time) {
+        if self.stopping {
+            return;
+        }
+        self.stopping = true;
+        self.stop_sessions(at);
+    }
+
+    fn finish_stop(&mut self) {
+        self.stopping = false;
+        self.journal.push(Output::Stopped);
+    }
+
+    fn handle_path_mtu(&mut self, vtep: IpAddr, mtu: u32, at: Time) {
+        if self.path_mtu.insert(vtep, mtu) != Some(mtu) {
+            self.review_segments(at);
+        }
+    }
+
+    /// Name of a device, for people.
+    fn dev_name(&self, i: IfIndex) -> String {
+        self.links.get(&i).map_or_else(|| format!("if{}", i.0), |l| l.name.clone())
+    }
+
+    fn row_name(&self, key: &RowKey) -> String {
+        match key {
+            RowKey::Mac { bridge, mac } => format!("mac {mac} on {}", self.dev_name(*bridge)),
+            RowKey::Flood { vxlan, vtep } => format!("flood {vtep} on {}", self.dev_name(*vxlan)),
+            RowKey::Neigh { dev, ip } => format!("neighbour {ip} on {}", self.dev_name(*dev)),
+        }
+    }
+}
+
+/// The 16-bit number of a VNI's RD: the VNI's low bits, or the next free one (EVPN-NLRI-12: unique per MAC-VRF).
+fn rd_number(vni: Vni, taken: &mut BTreeSet<u16>) -> u16 {
+    let mut n = vni.get() as u16;
+    while n == 0 || !taken.insert(n) {
+        n = n.wrapping_add(1);
+    }
+    n
 }

@@ -268,6 +268,8 @@ pub struct StatusView {
     pub local_macs: usize,
     /// Remote MACs.
     pub remote_macs: usize,
+    /// Wall clock, seconds since 1970; `None` until the driver has told it.
+    pub wall: Option<u64>,
     /// Counters by name.
     pub counters: std::collections::BTreeMap<String, u64>,
 }

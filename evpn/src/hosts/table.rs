@@ -1,0 +1,251 @@
+//! MAC table and IP table of a VNI. Split, because one IP may change its MAC and one MAC may have many IPs
+//! (RFC 9721 §5).
+
+use crate::mobility::{Claim, Lost};
+use crate::types::{IfIndex, Mac, Seq, Time};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// A local MAC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Local {
+    /// Port it is behind.
+    pub port: IfIndex,
+    /// Sequence that we advertise.
+    pub seq: Seq,
+}
+
+/// A remote MAC, by its best route.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct RemoteMac {
+    /// The claim that won.
+    pub claim: Claim,
+}
+
+/// Who owns a MAC.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Owner {
+    /// Behind a port of ours.
+    Local(Local),
+    /// Behind another VTEP.
+    Remote(RemoteMac),
+}
+
+/// A MAC.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct MacEntry {
+    /// Owner.
+    pub owner: Owner,
+    /// Since when the owner has it.
+    pub since: Time,
+    /// Moves seen.
+    pub moves: u32,
+    /// The port that lost it a short while ago.
+    pub lost: Option<Box<Lost>>,
+}
+
+impl MacEntry {
+    /// The local side, if it is local.
+    pub fn local(&self) -> Option<&Local> {
+        match &self.owner {
+            Owner::Local(l) => Some(l),
+            Owner::Remote(_) => None,
+        }
+    }
+    /// The remote side, if it is remote.
+    pub fn remote(&self) -> Option<&RemoteMac> {
+        match &self.owner {
+            Owner::Remote(r) => Some(r),
+            Owner::Local(_) => None,
+        }
+    }
+}
+
+/// How an IP binding is known.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum BindingOrigin {
+    /// ARP on a local port (PROXY-LEARN-01).
+    Arp,
+    /// Neighbour advertisement on a local port (PROXY-LEARN-02).
+    Nd,
+    /// Came with its MAC when that moved here, unconfirmed (PIT-22).
+    Moved,
+    /// Type 2 with IP.
+    Bgp,
+}
+
+impl BindingOrigin {
+    /// Word for views.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Arp => "arp",
+            Self::Nd => "nd",
+            Self::Moved => "moved",
+            Self::Bgp => "bgp",
+        }
+    }
+}
+
+/// An IP and the MAC behind it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Binding {
+    /// MAC.
+    pub mac: Mac,
+    /// How we know. [`BindingOrigin::Bgp`]: remote; all else: local, advertised by us.
+    pub origin: BindingOrigin,
+    /// R flag of ND (RFC 9047).
+    pub router: bool,
+    /// Last confirmation.
+    pub confirmed: Time,
+    /// Probes sent since.
+    pub probes: u8,
+}
+
+impl Binding {
+    /// Advertised by us.
+    pub fn is_local(&self) -> bool {
+        self.origin != BindingOrigin::Bgp
+    }
+}
+
+/// Both tables of a VNI. The binding index by MAC is kept in step by the methods.
+#[derive(Clone, Debug, Default)]
+pub struct Hosts {
+    /// MACs with an owner.
+    pub macs: BTreeMap<Mac, MacEntry>,
+    ips: BTreeMap<IpAddr, Binding>,
+    by_mac: BTreeSet<(Mac, IpAddr)>,
+    locals: usize,
+}
+
+impl Hosts {
+    /// Most IPs of one MAC that are learned locally.
+    pub const IPS_PER_MAC: usize = 64;
+
+    /// Binding of an address.
+    pub fn binding(&self, ip: IpAddr) -> Option<&Binding> {
+        self.ips.get(&ip)
+    }
+    /// All bindings in order.
+    pub fn bindings(&self) -> impl Iterator<Item = (&IpAddr, &Binding)> {
+        self.ips.iter()
+    }
+    /// Bindings after an address.
+    pub fn bindings_after(&self, ip: Option<IpAddr>) -> impl Iterator<Item = (&IpAddr, &Binding)> {
+        use std::ops::Bound;
+        let from = ip.map_or(Bound::Unbounded, Bound::Excluded);
+        self.ips.range((from, Bound::Unbounded))
+    }
+    /// Number of bindings.
+    pub fn bindings_len(&self) -> usize {
+        self.ips.len()
+    }
+    /// Addresses bound to a MAC.
+    pub fn ips_of(&self, mac: Mac) -> Vec<IpAddr> {
+        let low = (mac, IpAddr::from([0, 0, 0, 0]));
+        self.by_mac.range(low..).take_while(|(m, _)| *m == mac).map(|(_, ip)| *ip).collect()
+    }
+    /// Whether any address is bound to a MAC.
+    pub fn has_ips(&self, mac: Mac) -> bool {
+        let low = (mac, IpAddr::from([0, 0, 0, 0]));
+        self.by_mac.range(low..).next().is_some_and(|(m, _)| *m == mac)
+    }
+    /// Sets a binding, returns the one before.
+    pub fn bind(&mut self, ip: IpAddr, b: Binding) -> Option<Binding> {
+        let old = self.ips.insert(ip, b);
+        if let Some(o) = old.filter(|o| o.mac != b.mac) {
+            self.by_mac.remove(&(o.mac, ip));
+        }
+        self.by_mac.insert((b.mac, ip));
+        old
+    }
+    /// Changes a binding in place, without its MAC.
+    pub fn touch(&mut self, ip: IpAddr, f: impl FnOnce(&mut Binding)) {
+        if let Some(b) = self.ips.get_mut(&ip) {
+            let mac = b.mac;
+            f(b);
+            b.mac = mac;
+        }
+    }
+    /// Removes a binding.
+    pub fn unbind(&mut self, ip: IpAddr) -> Option<Binding> {
+        let old = self.ips.remove(&ip)?;
+        self.by_mac.remove(&(old.mac, ip));
+        Some(old)
+    }
+    /// Sets a MAC's owner, keeping its history. Returns the owner before.
+    pub fn own(&mut self, mac: Mac, owner: Owner, at: Time) -> Option<Owner> {
+        let is_local = matches!(owner, Owner::Local(_));
+        if let Some(e) = self.macs.get_mut(&mac) {
+            let old = e.owner;
+            self.locals = self.locals + usize::from(is_local) - usize::from(matches!(old, Owner::Local(_)));
+            e.owner = owner;
+            e.since = at;
+            Some(old)
+        } else {
+            self.locals += usize::from(is_local);
+            self.macs.insert(mac, MacEntry { owner, since: at, moves: 0, lost: None });
+            None
+        }
+    }
+    /// Forgets a MAC.
+    pub fn disown(&mut self, mac: Mac) -> Option<MacEntry> {
+        let e = self.macs.remove(&mac)?;
+        self.locals -= usize::from(e.local().is_some());
+        Some(e)
+    }
+    /// Number of local MACs.
+    pub fn locals(&self) -> usize {
+        self.locals
+    }
+    /// Number of remote MACs.
+    pub fn remotes(&self) -> usize {
+        self.macs.len() - self.locals
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const M1: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const M2: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    fn b(mac: Mac) -> Binding {
+        Binding { mac, origin: BindingOrigin::Arp, router: false, confirmed: Time(0), probes: 0 }
+    }
+
+    #[test]
+    fn the_index_follows_a_binding_that_changes_its_mac() {
+        let mut h = Hosts::default();
+        let (a, v6) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([0x2001, 0xdb8, 0, 0, 0, 0, 0, 1]));
+        h.bind(a, b(M1));
+        h.bind(v6, b(M1));
+        assert_eq!(h.ips_of(M1), [a, v6]);
+        h.bind(a, b(M2));
+        assert_eq!(h.ips_of(M1), [v6]);
+        assert_eq!(h.ips_of(M2), [a]);
+        h.unbind(v6);
+        assert!(!h.has_ips(M1));
+        assert!(h.has_ips(M2));
+    }
+
+    #[test]
+    fn locals_and_remotes_are_counted_through_every_change() {
+        let mut h = Hosts::default();
+        let local = Owner::Local(Local { port: IfIndex(1), seq: Seq(0) });
+        let remote = Owner::Remote(RemoteMac {
+            claim: Claim { seq: Seq(0), sticky: false, gateway: false, stale: false, vtep: IpAddr::from([10, 0, 0, 9]) },
+        });
+        h.own(M1, local, Time(0));
+        h.own(M2, remote, Time(0));
+        assert_eq!((h.locals(), h.remotes()), (1, 1));
+        h.own(M1, remote, Time(1));
+        assert_eq!((h.locals(), h.remotes()), (0, 2));
+        h.own(M2, local, Time(2));
+        h.disown(M1);
+        assert_eq!((h.locals(), h.remotes()), (1, 0));
+        h.disown(M2);
+        assert_eq!((h.locals(), h.remotes()), (0, 0));
+    }
+}

@@ -1,0 +1,328 @@
+//! Links: which devices belong to which VNI, and whether it is ready to forward.
+
+use super::{Event, Node, Output};
+use crate::fabric::{BridgeFdb, FdbRow, Link, LinkKind, NeighRow, Row, RowKey};
+use crate::types::{IfIndex, Mac, Time, Vni};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+impl Node {
+    pub(super) fn link_seen(&mut self, l: Link, at: Time) {
+        let index = l.index;
+        let news = self.links.get(&index) != Some(&l);
+        if !news {
+            return;
+        }
+        let name = l.name.clone();
+        let master = l.master;
+        let before = self.links.insert(index, l.clone());
+        if let Some(b) = before.as_ref().filter(|b| b.name != name) {
+            self.by_name.remove(&b.name);
+        }
+        self.by_name.insert(name.clone(), index);
+        let mut affected = self.affected(&name, master);
+        if let Some(b) = &before {
+            affected.extend(self.affected(&b.name, b.master));
+        }
+        // A port that changed its master took its MACs along (the kernel deletes them, but may tell too late).
+        if let Some(b) = before
+            && b.master != l.master
+            && let Some(vni) = b.master.and_then(|m| self.bridges.get(&m).copied())
+        {
+            self.port_left(vni, index, "port left the bridge", at);
+        }
+        self.review(affected, at);
+    }
+
+    /// VNIs that a device of this name, or in this bridge, concerns.
+    fn affected(&self, name: &str, master: Option<IfIndex>) -> BTreeSet<Vni> {
+        let by_name = self.named.get(name).copied();
+        by_name.into_iter().chain(master.and_then(|m| self.bridges.get(&m).copied())).collect()
+    }
+
+    fn review(&mut self, vnis: BTreeSet<Vni>, at: Time) {
+        for vni in vnis {
+            self.review_segment(vni, at);
+        }
+        self.review_taps();
+    }
+
+    pub(super) fn link_gone(&mut self, index: IfIndex, at: Time) {
+        let Some(l) = self.links.remove(&index) else { return };
+        if self.by_name.get(&l.name) == Some(&index) {
+            self.by_name.remove(&l.name);
+        }
+        let affected = self.affected(&l.name, l.master);
+        if let Some(vni) = l.master.and_then(|m| self.bridges.get(&m).copied()) {
+            self.port_left(vni, index, "port removed", at);
+        }
+        self.review(affected, at);
+    }
+
+    fn port_left(&mut self, vni: Vni, port: IfIndex, why: &str, at: Time) {
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let gone: Vec<Mac> =
+            seg.hosts.macs.iter().filter(|(_, e)| e.local().is_some_and(|l| l.port == port)).map(|(m, _)| *m).collect();
+        for mac in gone {
+            self.local_gone(vni, mac, port, why, at);
+        }
+    }
+
+    /// Works out anew which devices each VNI has, and acts on what changed.
+    pub(super) fn review_segments(&mut self, at: Time) {
+        self.review(self.segments.keys().copied().collect(), at);
+    }
+
+    fn link_named(&self, name: &str) -> Option<&Link> {
+        self.by_name.get(name).and_then(|i| self.links.get(i))
+    }
+
+    fn review_segment(&mut self, vni: Vni, at: Time) {
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let bridge = self.link_named(&seg.config.bridge);
+        let vxlan = self.link_named(&seg.config.vxlan);
+        let mut problems = Vec::new();
+        match bridge {
+            None => problems.push(format!("bridge {} is missing", seg.config.bridge)),
+            Some(b) => match &b.kind {
+                LinkKind::Bridge(_) if !b.up => problems.push(format!("bridge {} is down", b.name)),
+                LinkKind::Bridge(_) => {}
+                LinkKind::Vxlan(_) | LinkKind::Other(_) => problems.push(format!("{} is not a bridge", b.name)),
+            },
+        }
+        match vxlan {
+            None => problems.push(format!("VXLAN device {} is missing", seg.config.vxlan)),
+            Some(v) => match &v.kind {
+                LinkKind::Vxlan(x) => {
+                    if x.vni != vni.get() {
+                        problems.push(format!("{} has VNI {}, not {vni}", v.name, x.vni));
+                    }
+                    if x.local != Some(self.config.vtep) {
+                        let has = x.local.map_or_else(|| "none".to_owned(), |l| l.to_string());
+                        problems.push(format!("{} has local address {has}, not {}", v.name, self.config.vtep));
+                    }
+                    if !v.up {
+                        problems.push(format!("{} is down", v.name));
+                    }
+                    if bridge.is_some_and(|b| v.master != Some(b.index)) {
+                        problems.push(format!("{} is not a port of {}", v.name, seg.config.bridge));
+                    }
+                }
+                LinkKind::Bridge(_) | LinkKind::Other(_) => problems.push(format!("{} is no VXLAN device", v.name)),
+            },
+        }
+        let ready = problems.is_empty();
+        let ids = (
+            bridge.filter(|b| matches!(b.kind, LinkKind::Bridge(_))).map(|b| b.index),
+            vxlan.filter(|v| matches!(v.kind, LinkKind::Vxlan(_))).map(|v| v.index),
+        );
+        if let Some(inner) = bridge.map(|b| b.mtu) {
+            self.mtu_problems(vni, inner, &mut problems);
+        }
+        for name in &seg.config.ports {
+            let port = self.link_named(name);
+            if port.is_none_or(|p| p.master.is_none() || p.master != ids.0) {
+                problems.push(format!("port {name} is not in the bridge"));
+            }
+        }
+        let before = (seg.bridge, seg.vxlan, seg.ready);
+        if seg.problems != problems {
+            for p in problems.iter().filter(|p| !seg.problems.contains(p)) {
+                if self.synced {
+                    let e = Event::DeviceProblem { device: seg.config.bridge.clone(), problem: p.clone(), index: ids.0 };
+                    self.journal.event(e, at);
+                }
+            }
+        }
+        let seg = self.segments.get_mut(&vni).expect("looked up above");
+        seg.problems = problems;
+        if before != (ids.0, ids.1, ready) {
+            self.switch_devices(vni, ids.0, ids.1, ready, at);
+        }
+        self.advertise_when_ready(vni, at);
+    }
+
+    /// PIT-11: the underlay must carry the VNI's MTU and the encapsulation (VXLAN-06).
+    fn mtu_problems(&self, vni: Vni, inner: u32, problems: &mut Vec<String>) {
+        let overhead = if self.config.vtep.is_ipv4() { 50 } else { 70 };
+        for vtep in self.rib.flood_vteps(vni) {
+            if let Some(&mtu) = self.path_mtu.get(&vtep)
+                && mtu < inner + overhead
+            {
+                problems.push(format!(
+                    "path MTU to {vtep} is {mtu}, but MTU {inner} in the VNI needs {}: lower `mtu` to {} or raise the underlay's",
+                    inner + overhead,
+                    mtu.saturating_sub(overhead)
+                ));
+            }
+        }
+    }
+
+    fn switch_devices(&mut self, vni: Vni, bridge: Option<IfIndex>, vxlan: Option<IfIndex>, ready: bool, at: Time) {
+        let seg = self.segments.get_mut(&vni).expect("caller has it");
+        let (old_bridge, old_vxlan, was_ready) = (seg.bridge, seg.vxlan, seg.ready);
+        if (old_bridge, old_vxlan) != (bridge, vxlan) {
+            // Rows on devices that are gone went with them; rows on devices that we leave are not wanted.
+            let stale: Vec<RowKey> = self
+                .want
+                .iter()
+                .filter(|(k, _)| match k {
+                    RowKey::Mac { bridge, .. } => Some(*bridge) == old_bridge,
+                    RowKey::Flood { vxlan, .. } => Some(*vxlan) == old_vxlan,
+                    RowKey::Neigh { dev, .. } => Some(*dev) == old_bridge,
+                })
+                .map(|(k, _)| *k)
+                .collect();
+            for k in stale {
+                self.stale.remove(&k);
+                self.want.remove(&k, false);
+            }
+        }
+        let seg = self.segments.get_mut(&vni).expect("caller has it");
+        (seg.bridge, seg.vxlan, seg.ready) = (bridge, vxlan, ready);
+        if old_bridge != bridge {
+            if let Some(b) = old_bridge {
+                self.bridges.remove(&b);
+                self.forget_locals(vni, at);
+            }
+            if let Some(b) = bridge {
+                self.bridges.insert(b, vni);
+                // Rows that were there before the VNI was known have been told to nobody.
+                if self.synced {
+                    self.journal.push(Output::Resync);
+                }
+            }
+        }
+        if was_ready != ready && self.synced {
+            let seg = &self.segments[&vni];
+            let why = seg.problems.join("; ");
+            self.journal.event(Event::VniReady { vni, ready, why }, at);
+        }
+        if !ready {
+            self.stop_advertising(vni);
+        }
+        self.want_all(vni, at);
+    }
+
+    fn forget_locals(&mut self, vni: Vni, at: Time) {
+        let seg = &self.segments[&vni];
+        let locals: Vec<(Mac, IfIndex)> =
+            seg.hosts.macs.iter().filter_map(|(m, e)| e.local().map(|l| (*m, l.port))).collect();
+        for (mac, port) in locals {
+            self.local_gone(vni, mac, port, "bridge is gone", at);
+        }
+    }
+
+    /// One tap per access port, none elsewhere.
+    fn review_taps(&mut self) {
+        let mut want: BTreeMap<IfIndex, Vni> = BTreeMap::new();
+        for l in self.links.values() {
+            if let Some(vni) = l.master.and_then(|m| self.bridges.get(&m))
+                && self.segments.get(vni).is_some_and(|s| s.vxlan != Some(l.index))
+                && !matches!(l.kind, LinkKind::Vxlan(_))
+            {
+                want.insert(l.index, *vni);
+            }
+        }
+        for (i, _) in self.taps.iter().filter(|(i, _)| !want.contains_key(i)) {
+            self.journal.push(Output::Untap(*i));
+        }
+        for (i, _) in want.iter().filter(|(i, _)| !self.taps.contains_key(i)) {
+            self.journal.push(Output::Tap(*i));
+        }
+        self.taps = want;
+    }
+
+    /// Wants every row of a VNI anew: its devices changed.
+    fn want_all(&mut self, vni: Vni, at: Time) {
+        let seg = &self.segments[&vni];
+        if !seg.ready {
+            return;
+        }
+        let mut rows = Vec::with_capacity(seg.hosts.macs.len());
+        for (mac, e) in &seg.hosts.macs {
+            if let (Some(key), Some(r)) = (seg.mac_key(*mac), e.remote())
+                && let Some(row) = seg.remote_row(r.claim.vtep, r.claim.sticky)
+            {
+                rows.push((key, row));
+            }
+        }
+        for (ip, b) in seg.hosts.bindings().filter(|(_, b)| !b.is_local()) {
+            if let Some(key) = seg.neigh_key(*ip) {
+                rows.push((key, Row::Neigh { mac: b.mac, router: b.router }));
+            }
+        }
+        for (key, row) in rows {
+            self.want_set(key, row, false);
+        }
+        for vtep in self.rib.flood_vteps(vni) {
+            self.decide_flood(vni, vtep, at);
+        }
+    }
+
+    pub(super) fn fdb_seen(&mut self, row: FdbRow, at: Time) {
+        match row {
+            FdbRow::Vxlan(v) => {
+                if !self.synced && v.ext_learned && let Some(vtep) = v.vtep {
+                    self.adopt_vxlan(v.dev, v.mac, vtep);
+                }
+            }
+            FdbRow::Bridge(b) => self.bridge_row(b, at),
+        }
+    }
+
+    fn bridge_row(&mut self, b: BridgeFdb, at: Time) {
+        let Some(&vni) = self.bridges.get(&b.bridge) else { return };
+        if b.permanent || b.vlan != 0 || !b.mac.is_host() {
+            return;
+        }
+        let Some(seg) = self.segments.get(&vni) else { return };
+        // Our own rows, or another control plane's; the reconciler keeps them as wanted.
+        if seg.vxlan == Some(b.port) || b.port == b.bridge || b.ext_learned {
+            return;
+        }
+        self.local_seen(vni, b.mac, b.port, at);
+    }
+
+    pub(super) fn fdb_gone(&mut self, row: FdbRow, at: Time) {
+        let FdbRow::Bridge(b) = row else { return };
+        let Some(&vni) = self.bridges.get(&b.bridge) else { return };
+        if b.vlan == 0 {
+            self.local_gone(vni, b.mac, b.port, "aged out, or its port lost carrier", at);
+        }
+    }
+
+    /// A row that a control plane (an earlier run of ours, or FRR) left on a device of ours: wanted until
+    /// End-of-RIB says otherwise (PIT-27).
+    fn adopt_vxlan(&mut self, dev: IfIndex, mac: Mac, vtep: IpAddr) {
+        let Some((seg, bridge)) =
+            self.segments.values().find(|s| s.vxlan == Some(dev)).and_then(|s| s.bridge.map(|b| (s, b)))
+        else {
+            return;
+        };
+        let (key, row) = if mac.is_zero() {
+            (RowKey::Flood { vxlan: dev, vtep }, Row::Flood)
+        } else {
+            let Some(row) = seg.remote_row(vtep, false) else { return };
+            (RowKey::Mac { bridge, mac }, row)
+        };
+        if self.want.get(&key).is_none() {
+            self.want.adopt(key, row);
+            self.stale.insert(key);
+            self.journal.count("rows_adopted");
+        }
+    }
+
+    pub(super) fn neigh_seen(&mut self, row: &NeighRow) {
+        if self.synced || !row.is_ours() || !self.bridges.contains_key(&row.dev) {
+            return;
+        }
+        let Some(mac) = row.mac else { return };
+        let key = RowKey::Neigh { dev: row.dev, ip: row.ip };
+        if self.want.get(&key).is_none() {
+            self.want.adopt(key, Row::Neigh { mac, router: row.router });
+            self.stale.insert(key);
+            self.journal.count("rows_adopted");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! Frames from the access ports: signs of life, IP bindings, and our probes.
+//!
+//! A frame alone never moves a MAC: what it says waits until the forwarding table shows the MAC on that
+//! port, because a locked, blocked or filtered port may refuse what the tap saw (PIT-07).
+
+use super::{Event, Node, Output};
+use crate::hosts::{BindingOrigin, Owner};
+use crate::types::{IfIndex, Mac, Span, Time, Vni};
+use crate::wire::frame::{self, Arp, ArpOp, Frame, Payload};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// How long the forwarding table may take to agree with a frame (design section 5).
+const PATIENCE: Span = Span::millis(20);
+/// Bindings that wait at a time; the oldest give way.
+const PARKED: usize = 4096;
+/// Signs of life kept at a time.
+const SIGNS: usize = 8192;
+/// Between two probes of a binding that came with its MAC.
+const PROBE_EVERY: Span = Span::secs(1);
+/// Unanswered probes after which such a binding is given up.
+const PROBES: u8 = 3;
+
+/// A binding that waits for the forwarding table.
+#[derive(Debug)]
+pub(super) struct Parked {
+    vni: Vni,
+    port: IfIndex,
+    mac: Mac,
+    ip: IpAddr,
+    origin: BindingOrigin,
+    router: bool,
+    pub(super) deadline: Time,
+}
+
+/// The last frame of a MAC on a port where the table does not show it yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sign {
+    at: Time,
+    strong: bool,
+}
+
+/// What a frame tells about its sender.
+struct Tells {
+    /// Announces or answers, rather than merely being under way (PIT-04).
+    strong: bool,
+    binding: Option<(IpAddr, BindingOrigin, bool)>,
+}
+
+impl Node {
+    pub(super) fn handle_frame(&mut self, port: IfIndex, bytes: &[u8], at: Time) {
+        let Some(&vni) = self.taps.get(&port) else { return };
+        let f = match frame::parse(bytes) {
+            Ok(f) => f,
+            Err(_) => {
+                self.journal.count("frames_malformed");
+                return;
+            }
+        };
+        // PIT-10: tagged frames belong to no VLAN-based VNI.
+        if f.vlan.is_some() {
+            self.journal.count("frames_tagged");
+            return;
+        }
+        if !f.src.is_host() || Some(f.src) == self.probe_mac(vni) {
+            return;
+        }
+        let tells = self.tells(vni, &f);
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let entry = seg.hosts.macs.get(&f.src);
+        let agrees = entry.and_then(|e| e.local()).is_some_and(|l| l.port == port);
+        if !agrees {
+            if self.signs.len() >= SIGNS {
+                self.signs.retain(|_, s| at.since(s.at) < PATIENCE);
+            }
+            if self.signs.len() < SIGNS {
+                self.signs.insert((port, f.src), Sign { at, strong: tells.strong });
+            }
+        }
+        // The table showed it here a moment ago and was put right; now it turns out that the VM is here.
+        let late = entry
+            .and_then(|e| e.lost.as_deref())
+            .is_some_and(|l| l.port == port && l.late.is_some_and(|t| at.since(t) < PATIENCE));
+        let remote = entry.is_some_and(|e| matches!(e.owner, Owner::Remote(_)));
+        if tells.strong && late && remote {
+            self.local_seen(vni, f.src, port, at);
+        }
+        if let Some((ip, origin, router)) = tells.binding {
+            self.binding_seen(vni, port, f.src, ip, origin, router, at);
+        }
+    }
+
+    fn tells(&self, vni: Vni, f: &Frame) -> Tells {
+        let nothing = Tells { strong: false, binding: None };
+        match &f.payload {
+            Payload::Rarp(_) => Tells { strong: true, binding: None },
+            Payload::Arp(a) => self.arp_tells(vni, f, a),
+            Payload::Na(na) => {
+                let ours = na.target_mac.is_none_or(|m| m == f.src) && is_host_v6(na.target);
+                // PROXY-LEARN-06: without O it is an anycast address.
+                let learn = ours && na.override_flag && na.target_mac.is_some();
+                let to_us = self.probe_mac(vni) == Some(f.dst);
+                Tells {
+                    strong: ours && (!na.solicited || to_us),
+                    binding: (learn || (ours && to_us))
+                        .then_some((IpAddr::V6(na.target), BindingOrigin::Nd, na.router)),
+                }
+            }
+            // PROXY-LEARN-02: never from NS or RS; HOST-DAD-01.
+            Payload::Ns(_) | Payload::Rs | Payload::Ra | Payload::Other => nothing,
+        }
+    }
+
+    /// PROXY-LEARN-01, HOST-GARP-01, HOST-ARP-01, -02.
+    fn arp_tells(&self, vni: Vni, f: &Frame, a: &Arp) -> Tells {
+        let honest = a.sender_mac == f.src;
+        let gratuitous = a.sender_ip == a.target_ip && !a.sender_ip.is_unspecified();
+        let answer = a.op == ArpOp::Reply && self.probe_mac(vni) == Some(f.dst);
+        let own = IpAddr::V4(a.sender_ip) == self.config.vtep;
+        Tells {
+            strong: honest && (gratuitous || answer),
+            binding: (honest && is_host_v4(a.sender_ip) && !own)
+                .then_some((IpAddr::V4(a.sender_ip), BindingOrigin::Arp, false)),
+        }
+    }
+
+    fn binding_seen(&mut self, vni: Vni, port: IfIndex, mac: Mac, ip: IpAddr, origin: BindingOrigin, router: bool, at: Time) {
+        let Some(seg) = self.segments.get(&vni) else { return };
+        if seg.hosts.macs.get(&mac).and_then(|e| e.local()).is_some_and(|l| l.port == port) {
+            self.learn_binding(vni, mac, ip, origin, router, at);
+            return;
+        }
+        if let Some(p) = self.parked.iter_mut().find(|p| (p.vni, p.port, p.mac, p.ip) == (vni, port, mac, ip)) {
+            (p.origin, p.router) = (origin, router);
+            return;
+        }
+        if self.parked.len() == PARKED {
+            self.parked.pop_front();
+            self.journal.count("parked_overflow");
+        }
+        self.parked.push_back(Parked { vni, port, mac, ip, origin, router, deadline: at + PATIENCE });
+    }
+
+    /// The table agrees: bindings that waited for it are learned.
+    pub(super) fn unpark(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
+        self.signs.remove(&(port, mac));
+        while let Some(i) = self.parked.iter().position(|p| (p.vni, p.port, p.mac) == (vni, port, mac)) {
+            let Some(p) = self.parked.remove(i) else { break };
+            self.learn_binding(vni, mac, p.ip, p.origin, p.router, at);
+        }
+    }
+
+    pub(super) fn due_parked(&mut self, at: Time) {
+        while let Some(p) = self.parked.front() {
+            if p.deadline > at {
+                break;
+            }
+            let Some(p) = self.parked.pop_front() else { break };
+            self.journal.count("bindings_refused");
+            if self.alarm(p.vni, p.mac, at) {
+                let port = self.dev_name(p.port);
+                let e = Event::BindingRefused { vni: p.vni, mac: p.mac, ip: Some(p.ip), port };
+                self.journal.event(e, at);
+            }
+        }
+    }
+
+    pub(super) fn strong_sign(&self, port: IfIndex, mac: Mac, at: Time) -> bool {
+        self.signs.get(&(port, mac)).is_some_and(|s| s.strong && at.since(s.at) < PATIENCE)
+    }
+
+    /// When the first sign of a MAC on this port was seen, and what it was.
+    pub(super) fn first_sign(&self, port: IfIndex, mac: Mac, at: Time) -> (Time, &'static str) {
+        match self.signs.get(&(port, mac)) {
+            Some(s) if at.since(s.at) < PATIENCE => (s.at.min(at), "frame"),
+            _ => (at, "fdb"),
+        }
+    }
+
+    /// Source of our probes in a VNI: the bridge's own MAC, so that answers come back to this host.
+    fn probe_mac(&self, vni: Vni) -> Option<Mac> {
+        let seg = self.segments.get(&vni)?;
+        seg.bridge.and_then(|b| self.links.get(&b)).map(|l| l.mac).filter(|m| m.is_host())
+    }
+
+    /// Asks one MAC on one port whether it has an address. Unicast, so nobody else is disturbed. The ARP
+    /// sender is 0: a VM that has just moved is past its own duplicate check (PIT-16).
+    pub(super) fn probe_on(&mut self, vni: Vni, mac: Mac, ip: IpAddr, port: IfIndex) {
+        let Some(from) = self.probe_mac(vni) else { return };
+        let frame = match ip {
+            IpAddr::V4(ip) => frame::arp_probe(from, mac, Ipv4Addr::UNSPECIFIED, ip),
+            IpAddr::V6(ip) => frame::ns_unicast(from, mac, link_local(from), ip),
+        };
+        self.journal.count("probes_sent");
+        self.journal.push(Output::Emit { port, frame });
+    }
+
+    /// Bindings that came with their MAC are confirmed, or given up.
+    pub(super) fn due_probes(&mut self, at: Time) {
+        while let Some(&(t, vni, ip)) = self.probes.first() {
+            if t > at {
+                break;
+            }
+            self.probes.pop_first();
+            let Some(seg) = self.segments.get_mut(&vni) else { continue };
+            let Some(b) = seg.hosts.binding(ip).copied() else { continue };
+            let Some(l) = seg.hosts.macs.get(&b.mac).and_then(|e| e.local().copied()) else { continue };
+            match b.origin {
+                BindingOrigin::Arp | BindingOrigin::Nd => continue,
+                BindingOrigin::Moved if b.probes >= PROBES => {
+                    self.journal.count("bindings_unanswered");
+                    self.drop_local_ip(vni, ip, at);
+                    continue;
+                }
+                BindingOrigin::Bgp if b.probes >= PROBES => continue,
+                BindingOrigin::Moved | BindingOrigin::Bgp => {}
+            }
+            seg.hosts.touch(ip, |b| b.probes += 1);
+            self.probes.insert((at + PROBE_EVERY, vni, ip));
+            self.probe_on(vni, b.mac, ip, l.port);
+        }
+    }
+}
+
+fn is_host_v4(ip: Ipv4Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback())
+}
+
+fn is_host_v6(ip: Ipv6Addr) -> bool {
+    !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback())
+}
+
+/// Link-local address of a MAC (RFC 4291 appendix A).
+fn link_local(mac: Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = mac.0;
+    let w = |h: u8, l: u8| u16::from_be_bytes([h, l]);
+    Ipv6Addr::new(0xfe80, 0, 0, 0, w(a ^ 2, b), w(c, 0xff), w(0xfe, d), w(e, f))
+}

@@ -1,0 +1,310 @@
+//! What the kernel and the access ports tell: MACs that appear, move here, leave.
+
+use super::journal::Journal;
+use super::moves::Opening;
+use super::segment::Segment;
+use super::view::Place;
+use super::{Event, Leaving, Node};
+use crate::fabric::{Row, RowKey};
+use crate::hosts::{Binding, BindingOrigin, Hosts, Local, Owner};
+use crate::mobility::{self, Claim, LocalSign};
+use crate::types::{IfIndex, Mac, Seq, Span, Time, Vni};
+use std::net::IpAddr;
+
+/// One alarm per MAC in this time.
+const ALARM_EVERY: Span = Span::secs(10);
+/// MACs under alarm; above it further ones are only counted.
+const ALARMS: usize = 4096;
+
+impl Node {
+    /// The forwarding table shows a MAC on a local port.
+    pub(super) fn local_seen(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
+        self.revision += 1;
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let Some(entry) = seg.hosts.macs.get(&mac) else {
+            self.claim(vni, mac, port, None, at);
+            return;
+        };
+        match entry.owner {
+            Owner::Local(l) if l.port == port => self.unpark(vni, mac, port, at),
+            Owner::Local(l) => self.change_port(vni, mac, l, port, at),
+            Owner::Remote(r) => {
+                let strong = self.strong_sign(port, mac, at);
+                match mobility::judge(&r.claim, entry.lost.as_deref(), port, strong, self.config.guard_time, at) {
+                    LocalSign::Claim => self.claim(vni, mac, port, Some(r.claim), at),
+                    LocalSign::Late => self.late_frame(vni, mac, port, at),
+                    LocalSign::Refused => self.refuse(vni, mac, port, &r.claim, at),
+                }
+            }
+        }
+    }
+
+    /// The MAC is ours from now on (EVPN-MOB-02, -03, -05, -12).
+    fn claim(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: Option<Claim>, at: Time) {
+        let seen = self.first_sign(port, mac, at);
+        let place = Place::Port(self.dev_name(port));
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let seq = mobility::local_seq(remote.map(|r| r.seq), seg.memory.get(mac));
+        seg.hosts.own(mac, Owner::Local(Local { port, seq }), at);
+        seg.memory.note(mac, seq, true, at);
+        let key = seg.mac_key(mac);
+        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
+            e.lost = None;
+            e.moves += u32::from(remote.is_some());
+        }
+        if let (Some(key), Some(vxlan)) = (key, seg.vxlan) {
+            // A MAC that won a move is a wanted row: a remote write that was under way is overwritten (PIT-05).
+            let adopted = self.stale.contains(&key);
+            if remote.is_some() || adopted {
+                self.want_set(key, Row::Local { vxlan, port }, true);
+            }
+        }
+        let left = key.and_then(|k| self.leaving.remove(&k));
+        self.originate_mac(vni, mac, true);
+        let mut ips = Vec::new();
+        if let Some(remote) = remote {
+            ips = self.take_ips_along(vni, mac, at);
+            let opening = Opening {
+                vni,
+                mac,
+                ips: ips.clone(),
+                role: "arrived",
+                cause: seen.1,
+                from: Place::Vtep(remote.vtep),
+                to: place,
+                seq_before: remote.seq,
+                seq,
+                seen: seen.0,
+            };
+            self.moves.open(opening, at, &mut self.journal);
+        } else {
+            self.journal.event(Event::MacLocal { vni, mac, port: place.to_string(), seq }, at);
+        }
+        self.withdraw_leftovers(left, mac, &ips);
+        self.unpark(vni, mac, port, at);
+    }
+
+    /// Known addresses come with their MAC, in the same flush (PIT-22; a step beyond EVPN-IRB-14 with a
+    /// switch back), and are confirmed by a unicast probe.
+    fn take_ips_along(&mut self, vni: Vni, mac: Mac, at: Time) -> Vec<IpAddr> {
+        let along = self.config.move_ips_with_mac;
+        let Some(seg) = self.segments.get_mut(&vni) else { return Vec::new() };
+        let ips = seg.hosts.ips_of(mac);
+        for &ip in &ips {
+            if along {
+                seg.hosts.touch(ip, |b| {
+                    b.origin = BindingOrigin::Moved;
+                    b.probes = 0;
+                });
+            }
+        }
+        let keys: Vec<RowKey> = ips.iter().filter_map(|ip| seg.neigh_key(*ip)).collect();
+        for k in &keys {
+            self.stale.remove(k);
+            self.want.remove(k, true);
+        }
+        for &ip in &ips {
+            if along {
+                self.originate_ip(vni, mac, ip, true);
+            }
+            self.probes.insert((at, vni, ip));
+        }
+        if along { ips } else { Vec::new() }
+    }
+
+    /// Routes that were to be withdrawn and have not been originated again.
+    fn withdraw_leftovers(&mut self, left: Option<Leaving>, mac: Mac, ips: &[IpAddr]) {
+        let Some(l) = left else { return };
+        for k in l.keys {
+            let again = matches!(&k, crate::wire::RouteKey::MacIp(_, _, m, ip)
+                if *m == mac && ip.is_none_or(|ip| ips.contains(&ip)));
+            if !again {
+                self.rib.withdraw(&k, true);
+            }
+        }
+    }
+
+    /// A move between two ports of ours changes no sequence (EVPN-MOB-05).
+    fn change_port(&mut self, vni: Vni, mac: Mac, l: Local, port: IfIndex, at: Time) {
+        let name = self.dev_name(port);
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        seg.hosts.own(mac, Owner::Local(Local { port, seq: l.seq }), at);
+        if let (Some(key), Some(vxlan)) = (seg.mac_key(mac), seg.vxlan)
+            && matches!(self.want.get(&key), Some(Row::Local { .. }))
+        {
+            self.want_set(key, Row::Local { vxlan, port }, true);
+        }
+        self.journal.count("port_changes");
+        self.journal.event(Event::MacLocal { vni, mac, port: name, seq: l.seq }, at);
+        self.unpark(vni, mac, port, at);
+    }
+
+    /// PIT-04: the row goes back to the winner at once; the port is asked whether the VM is really there.
+    fn late_frame(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
+        let name = self.dev_name(port);
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let key = seg.mac_key(mac);
+        let mut first = None;
+        if let Some(l) = seg.hosts.macs.get_mut(&mac).and_then(|e| e.lost.as_deref_mut()) {
+            l.late = Some(at);
+            l.frames += 1;
+            first = (l.frames == 1).then(|| at.since(l.at));
+        }
+        let ips = seg.hosts.ips_of(mac);
+        if let Some(key) = key {
+            self.want.mark(key, true);
+        }
+        self.journal.count("late_frames");
+        if let Some(after) = first {
+            self.journal.event(Event::LateFrame { vni, mac, port: name, after }, at);
+            for ip in ips {
+                self.probe_on(vni, mac, ip, port);
+            }
+        }
+    }
+
+    /// EVPN-MOB-17, EVPN-MOB-19: the entry stays remote, the operator is told.
+    fn refuse(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: &Claim, at: Time) {
+        if let Some(key) = self.segments.get(&vni).and_then(|s| s.mac_key(mac)) {
+            self.want.mark(key, true);
+        }
+        self.journal.count("sticky_conflicts");
+        if self.alarm(vni, mac, at) {
+            let port = self.dev_name(port);
+            self.journal.event(Event::StickyConflict { vni, mac, owner: remote.vtep, port }, at);
+        }
+    }
+
+    /// Whether an alarm about this MAC may be raised now.
+    pub(super) fn alarm(&mut self, vni: Vni, mac: Mac, at: Time) -> bool {
+        if let Some(t) = self.alarmed.get(&(vni, mac))
+            && at.since(*t) < ALARM_EVERY
+        {
+            return false;
+        }
+        if self.alarmed.len() >= ALARMS {
+            self.alarmed.retain(|_, t| at.since(*t) < ALARM_EVERY);
+        }
+        if self.alarmed.len() < ALARMS {
+            self.alarmed.insert((vni, mac), at);
+            return true;
+        }
+        false
+    }
+
+    /// The forwarding table has dropped a MAC from a local port.
+    pub(super) fn local_gone(&mut self, vni: Vni, mac: Mac, port: IfIndex, why: &str, at: Time) {
+        let name = self.dev_name(port);
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let Some(l) = seg.hosts.macs.get(&mac).and_then(|e| e.local().copied()).filter(|l| l.port == port) else {
+            return;
+        };
+        self.revision += 1;
+        seg.memory.note(mac, l.seq, true, at);
+        seg.hosts.disown(mac);
+        let mut keys = vec![seg.type2_key(mac, None)];
+        let ips = unbind_locals(seg, mac);
+        keys.extend(ips.iter().map(|ip| seg.type2_key(mac, Some(*ip))));
+        let row = seg.mac_key(mac);
+        for k in &keys {
+            self.rib.withdraw(k, false);
+        }
+        if let Some(row) = row {
+            self.leaving.remove(&row);
+            self.want_remove(&row, false);
+        }
+        self.journal.event(Event::MacGone { vni, mac, port: name, why: why.into() }, at);
+        self.decide_mac(vni, mac, at);
+        for ip in ips {
+            self.decide_ip(vni, ip, at);
+        }
+    }
+
+    /// A binding that the forwarding table agrees with: MAC is local on the port where it was seen.
+    pub(super) fn learn_binding(&mut self, vni: Vni, mac: Mac, ip: IpAddr, origin: BindingOrigin, router: bool, at: Time) {
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let Some(local) = seg.hosts.macs.get(&mac).and_then(|e| e.local().copied()) else { return };
+        let old = seg.hosts.binding(ip).copied();
+        if let Some(o) = old.filter(|o| o.mac == mac && o.is_local()) {
+            seg.hosts.touch(ip, |b| {
+                (b.origin, b.confirmed, b.probes) = (origin, at, 0);
+                b.router = router;
+            });
+            if o.router != router {
+                self.originate_ip(vni, mac, ip, false);
+            }
+            return;
+        }
+        if !seg.hosts.binding(ip).is_some_and(|b| b.mac == mac) && ips_full(&seg.hosts, mac) {
+            self.journal.count("ip_limit_refusals");
+            return;
+        }
+        self.revision += 1;
+        seg.hosts.bind(ip, Binding { mac, origin, router, confirmed: at, probes: 0 });
+        if let Some(key) = seg.neigh_key(ip) {
+            self.stale.remove(&key);
+            self.want.remove(&key, true);
+        }
+        // The address was another MAC's: theirs goes, and a remote one is beaten (EVPN-XMOB-06).
+        if let Some(o) = old.filter(|o| o.mac != mac && o.is_local()) {
+            let key = self.segments[&vni].type2_key(o.mac, Some(ip));
+            self.rib.withdraw(&key, true);
+        }
+        let rival = self.rib.ip_candidates(vni, ip).into_iter().find(|c| !c.stale && candidate_mac(&c.key) != Some(mac));
+        if let Some(c) = rival
+            && !local.seq.newer_than(c.seq)
+        {
+            self.raise_seq(vni, mac, mobility::takeover_seq(local.seq, c.seq), at);
+        }
+        self.originate_ip(vni, mac, ip, true);
+        self.moves.joined(vni, mac, ip);
+    }
+
+    /// A higher sequence for a local MAC: its route and all its children go out with it (EVPN-XMOB-04).
+    pub(super) fn raise_seq(&mut self, vni: Vni, mac: Mac, seq: Seq, at: Time) {
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let Some(e) = seg.hosts.macs.get_mut(&mac) else { return };
+        let Owner::Local(l) = &mut e.owner else { return };
+        l.seq = seq;
+        seg.memory.note(mac, seq, true, at);
+        let ips = seg.hosts.ips_of(mac);
+        self.originate_mac(vni, mac, true);
+        for ip in ips {
+            self.originate_ip(vni, mac, ip, true);
+        }
+    }
+
+    /// A local address is given up: it did not answer, or somebody else has it.
+    pub(super) fn drop_local_ip(&mut self, vni: Vni, ip: IpAddr, at: Time) {
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let Some(b) = seg.hosts.binding(ip).copied().filter(Binding::is_local) else { return };
+        self.revision += 1;
+        seg.hosts.unbind(ip);
+        let key = seg.type2_key(b.mac, Some(ip));
+        self.rib.withdraw(&key, false);
+        self.decide_ip(vni, ip, at);
+    }
+
+    pub(super) fn journal(&mut self) -> &mut Journal {
+        &mut self.journal
+    }
+}
+
+/// Removes the bindings of a MAC that are ours; returns their addresses.
+pub(super) fn unbind_locals(seg: &mut Segment, mac: Mac) -> Vec<IpAddr> {
+    let ips: Vec<IpAddr> =
+        seg.hosts.ips_of(mac).into_iter().filter(|ip| seg.hosts.binding(*ip).is_some_and(Binding::is_local)).collect();
+    for ip in &ips {
+        seg.hosts.unbind(*ip);
+    }
+    ips
+}
+
+fn ips_full(hosts: &Hosts, mac: Mac) -> bool {
+    hosts.ips_of(mac).len() >= Hosts::IPS_PER_MAC
+}
+
+/// MAC of a Type-2 key.
+pub(super) fn candidate_mac(key: &crate::wire::RouteKey) -> Option<Mac> {
+    if let crate::wire::RouteKey::MacIp(_, _, mac, _) = key { Some(*mac) } else { None }
+}

@@ -1,0 +1,288 @@
+//! Neighbours: sessions, their connections, and the way of UPDATEs in both directions.
+
+use super::input::ConnEvent;
+use super::{Config, Event, NeighborConfig, Node, Output};
+use crate::rib::Rib;
+use crate::session::{self, Agreed, Session};
+use crate::types::{ConnId, PeerId, Time};
+use crate::wire::{Fault, Family, RefreshKind, Treatment, Update};
+use bytes::Bytes;
+use std::net::{IpAddr, SocketAddr};
+
+/// Ids of dialled connections have this bit; the driver's own never do.
+const DIALLED: u64 = 1 << 63;
+/// UPDATEs are encoded only while so much room is left, so that they are packed well.
+const MIN_ROOM: usize = 4096;
+/// UPDATEs handed out per peer and flush; the rest waits for the next turn, so that others get theirs.
+const UPDATES_PER_FLUSH: usize = 64;
+/// Faults reported as events per UPDATE.
+const FAULTS_REPORTED: usize = 4;
+
+/// A neighbour at work.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) config: NeighborConfig,
+    pub(super) session: Session,
+    pub(super) up: Option<(ConnId, Box<Agreed>)>,
+    pub(super) end_of_rib: bool,
+    pub(super) since: Time,
+    pub(super) established_count: u64,
+    pub(super) updates_in: u64,
+    pub(super) updates_out: u64,
+    pub(super) faults: u64,
+    pub(super) last_error: Option<String>,
+}
+
+/// A connection of a neighbour.
+#[derive(Debug)]
+pub(super) struct Conn {
+    peer: usize,
+    room: usize,
+}
+
+pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<Peer> {
+    config
+        .neighbors
+        .iter()
+        .enumerate()
+        .map(|(i, n)| {
+            rib.add_peer(PeerId(i as u32), n.address, n.asn == config.asn);
+            let session = Session::new(session::Config {
+                local_as: config.asn,
+                peer_as: n.asn,
+                router_id: config.router_id,
+                hold_time: n.hold_time,
+                connect_retry: n.connect_retry,
+                passive: n.passive,
+                families: vec![Family::EVPN],
+                extended_message: true,
+                seed: seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            });
+            Peer {
+                config: n.clone(),
+                session,
+                up: None,
+                end_of_rib: false,
+                since: at,
+                established_count: 0,
+                updates_in: 0,
+                updates_out: 0,
+                faults: 0,
+                last_error: None,
+            }
+        })
+        .collect()
+}
+
+impl Node {
+    pub(super) fn start_sessions(&mut self, at: Time) {
+        for i in 0..self.peers.len() {
+            self.drive(i, session::Input::Start, at);
+        }
+    }
+
+    /// Cease/2 to everybody; their routes of ours go with the session.
+    pub(super) fn stop_sessions(&mut self, at: Time) {
+        for i in 0..self.peers.len() {
+            self.drive(i, session::Input::Stop { subcode: 2, data: Bytes::new() }, at);
+        }
+    }
+
+    pub(super) fn due_sessions(&mut self, at: Time) {
+        for i in 0..self.peers.len() {
+            // A session has few timers; more rounds would mean one that never moves on.
+            for _ in 0..8 {
+                match self.peers[i].session.poll_timeout() {
+                    Some((t, _)) if t <= at => self.drive(i, session::Input::Timer, at),
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    pub(super) fn handle_conn(&mut self, conn: ConnId, event: ConnEvent, at: Time) {
+        if let ConnEvent::Accepted { remote, .. } = &event {
+            self.accepted(conn, *remote, at);
+            return;
+        }
+        let Some(c) = self.conns.get_mut(&conn) else { return };
+        let peer = c.peer;
+        match event {
+            ConnEvent::Accepted { .. } => {}
+            ConnEvent::Room(n) => c.room = n,
+            ConnEvent::Connected { .. } => self.drive(peer, session::Input::Connected(conn), at),
+            ConnEvent::Failed { why } => {
+                self.conns.remove(&conn);
+                self.peers[peer].last_error = Some(why);
+                self.drive(peer, session::Input::Failed(conn), at);
+            }
+            ConnEvent::Bytes(b) => self.drive(peer, session::Input::Bytes(conn, &b), at),
+            ConnEvent::Closed { why } => {
+                self.conns.remove(&conn);
+                self.drive(peer, session::Input::Closed(conn, &why), at);
+            }
+        }
+    }
+
+    fn accepted(&mut self, conn: ConnId, remote: SocketAddr, at: Time) {
+        let address = remote.ip().to_canonical();
+        let Some(i) = self.peers.iter().position(|p| p.config.address == address).filter(|_| !self.stopping) else {
+            self.journal.count("connections_from_strangers");
+            self.journal.push(Output::Hangup { conn });
+            return;
+        };
+        self.conns.insert(conn, Conn { peer: i, room: 0 });
+        self.drive(i, session::Input::Accepted(conn), at);
+        if !self.peers[i].session.owns(conn) {
+            self.conns.remove(&conn);
+        }
+    }
+
+    /// Gives a session one input and acts on its outputs.
+    fn drive(&mut self, i: usize, input: session::Input<'_>, at: Time) {
+        let mut out = Vec::new();
+        let next = &mut self.next_conn;
+        let mut ids = || {
+            *next += 1;
+            ConnId(DIALLED | *next)
+        };
+        self.peers[i].session.handle(input, at, &mut ids, &mut out);
+        for o in out {
+            self.session_output(i, o, at);
+        }
+    }
+
+    fn session_output(&mut self, i: usize, o: session::Output, at: Time) {
+        match o {
+            session::Output::Dial(conn) => {
+                self.conns.insert(conn, Conn { peer: i, room: 0 });
+                let n = &self.peers[i].config;
+                let to = SocketAddr::new(n.address, n.port);
+                let ebgp = n.asn != self.config.asn;
+                // BGP-SEC-02
+                let ttl = n.multihop.or(ebgp.then_some(1));
+                self.journal.push(Output::Dial { conn, to, from: n.local_address, ttl });
+            }
+            session::Output::Send(conn, bytes) => {
+                if let Some(c) = self.conns.get_mut(&conn) {
+                    c.room = c.room.saturating_sub(bytes.len());
+                    self.journal.push(Output::Send { conn, bytes });
+                }
+            }
+            session::Output::Hangup(conn) => {
+                self.conns.remove(&conn);
+                self.journal.push(Output::Hangup { conn });
+            }
+            session::Output::Up(conn, agreed) => self.session_up(i, conn, agreed, at),
+            session::Output::Down { was_up, why, .. } => self.session_down(i, was_up, why, at),
+            session::Output::Update { update, treatment, faults } => {
+                self.session_update(i, &update, treatment, &faults, at);
+            }
+            session::Output::Refresh(r) => {
+                if r.kind == RefreshKind::Request && r.family == Family::EVPN {
+                    self.rib.refresh(PeerId(i as u32));
+                }
+            }
+            session::Output::Note(text) => {
+                let address = self.peers[i].config.address;
+                self.journal.count("session_notes");
+                self.journal.event(Event::SessionNote { address, text }, at);
+            }
+        }
+    }
+
+    fn session_up(&mut self, i: usize, conn: ConnId, agreed: Box<Agreed>, at: Time) {
+        self.revision += 1;
+        let p = &mut self.peers[i];
+        p.since = at;
+        p.established_count += 1;
+        p.end_of_rib = false;
+        let hold_time = agreed.hold_time;
+        self.rib.peer_up(PeerId(i as u32), &agreed);
+        let evpn = agreed.families.contains(&Family::EVPN);
+        p.up = Some((conn, agreed));
+        let address = p.config.address;
+        self.journal.event(Event::NeighborUp { peer: PeerId(i as u32), address, hold_time }, at);
+        if !evpn {
+            let what = format!("neighbour {address} does not speak L2VPN EVPN: no routes are exchanged");
+            self.journal.event(Event::SessionNote { address, text: what }, at);
+        }
+    }
+
+    fn session_down(&mut self, i: usize, was_up: bool, why: String, at: Time) {
+        self.revision += 1;
+        let p = &mut self.peers[i];
+        p.up = None;
+        p.last_error = Some(why.clone());
+        let address = p.config.address;
+        if was_up {
+            p.since = at;
+            p.end_of_rib = false;
+            self.rib.peer_down(PeerId(i as u32));
+        }
+        self.journal.event(Event::NeighborDown { peer: PeerId(i as u32), address, why }, at);
+    }
+
+    fn session_update(&mut self, i: usize, u: &Update, treatment: Option<Treatment>, faults: &[Fault], at: Time) {
+        let peer = PeerId(i as u32);
+        let p = &mut self.peers[i];
+        p.updates_in += 1;
+        p.faults += faults.len() as u64;
+        let address = p.config.address;
+        for f in faults.iter().take(FAULTS_REPORTED) {
+            let treatment = match f.treatment {
+                Treatment::SkipNlri => "skip-nlri",
+                Treatment::DiscardAttribute => "discard-attribute",
+                Treatment::TreatAsWithdraw => "treat-as-withdraw",
+                Treatment::Reset => "reset",
+            };
+            let e = Event::UpdateFault {
+                address,
+                offset: f.offset,
+                attribute: f.attribute,
+                what: f.what.into(),
+                treatment: treatment.into(),
+            };
+            self.journal.event(e, at);
+        }
+        self.rib.update(peer, u, treatment, at);
+        if !self.peers[i].end_of_rib && self.rib.end_of_rib(peer) {
+            self.peers[i].end_of_rib = true;
+            self.journal.event(Event::EndOfRib { peer, address }, at);
+        }
+    }
+
+    /// Encodes what is due for each established neighbour, within the room its connection has.
+    pub(super) fn pump(&mut self, at: Time) {
+        let mut all = true;
+        for i in 0..self.peers.len() {
+            let Some((conn, max_send)) = self.peers[i].up.as_ref().map(|(c, a)| (*c, usize::from(a.max_send))) else {
+                continue;
+            };
+            let peer = PeerId(i as u32);
+            let mut sent = 0;
+            while sent < UPDATES_PER_FLUSH
+                && let Some(c) = self.conns.get_mut(&conn)
+                && c.room >= MIN_ROOM
+                && let Some(bytes) = self.rib.next_update(peer, max_send.min(c.room))
+            {
+                c.room = c.room.saturating_sub(bytes.len());
+                self.journal.push(Output::Send { conn, bytes });
+                sent += 1;
+            }
+            self.more_changes |= sent == UPDATES_PER_FLUSH;
+            if sent > 0 {
+                self.peers[i].updates_out += sent as u64;
+                self.peers[i].session.note_sent(at);
+            }
+            all &= !self.rib.has_updates(peer);
+        }
+        if all && self.moves.waiting_to_be_sent() {
+            self.moves.all_sent(at, &mut self.journal);
+        }
+    }
+
+    pub(super) fn peer_address(&self, peer: PeerId) -> Option<IpAddr> {
+        self.peers.get(peer.0 as usize).map(|p| p.config.address)
+    }
+}

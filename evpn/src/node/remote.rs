@@ -1,0 +1,218 @@
+//! What the peers tell: MACs, IPs and VTEPs that the RIB says have changed.
+
+use super::local::{candidate_mac, unbind_locals};
+use super::moves::Opening;
+use super::view::Place;
+use super::{Event, Leaving, Node, WITHDRAW_DEADLINE};
+use crate::fabric::{Row, RowKey};
+use crate::hosts::{Binding, BindingOrigin, Local, Owner, RemoteMac};
+use crate::mobility::{self, Claim, Lost};
+use crate::rib::Candidate;
+use crate::types::{Mac, Time, Vni};
+use core::cmp::Ordering;
+use std::net::IpAddr;
+
+fn claim_of(c: &Candidate) -> Claim {
+    Claim { seq: c.seq, sticky: c.sticky, gateway: c.gateway, stale: c.stale, vtep: c.vtep }
+}
+
+impl Node {
+    /// The candidates of a MAC changed: who owns it now?
+    pub(super) fn decide_mac(&mut self, vni: Vni, mac: Mac, at: Time) {
+        let candidates = self.rib.mac_candidates(vni, mac);
+        let best = candidates.first().map(claim_of);
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let owner = seg.hosts.macs.get(&mac).map(|e| e.owner);
+        let key = seg.mac_key(mac);
+        match (owner, best) {
+            (Some(Owner::Local(l)), Some(b)) => {
+                let vtep = self.config.vtep;
+                let ours = Claim { seq: l.seq, sticky: false, gateway: false, stale: false, vtep };
+                if mobility::compare(&b, &ours) == Ordering::Greater {
+                    self.lose(vni, mac, l, b, at);
+                }
+            }
+            (Some(Owner::Local(_)), None) => {}
+            (Some(Owner::Remote(old)), Some(b)) => {
+                if old.claim != b {
+                    self.remote_changed(vni, mac, old.claim, b, at);
+                }
+            }
+            (None, Some(b)) => {
+                seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: b }), at);
+                if let (Some(key), Some(row)) = (key, seg.remote_row(b.vtep, b.sticky)) {
+                    self.want_set(key, row, false);
+                }
+            }
+            (Some(Owner::Remote(old)), None) => {
+                seg.memory.note(mac, old.claim.seq, false, at);
+                seg.hosts.disown(mac);
+                if let Some(key) = key {
+                    self.want_remove(&key, false);
+                }
+            }
+            (None, None) => {
+                if let Some(key) = key {
+                    self.want_remove(&key, false);
+                }
+            }
+        }
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let bound = if seg.hosts.has_ips(mac) { seg.hosts.ips_of(mac) } else { Vec::new() };
+        for ip in candidates.iter().filter_map(|c| c.ip) {
+            if !bound.contains(&ip) {
+                self.decide_ip(vni, ip, at);
+            }
+        }
+        for ip in bound {
+            self.decide_ip(vni, ip, at);
+        }
+    }
+
+    fn remote_changed(&mut self, vni: Vni, mac: Mac, old: Claim, new: Claim, at: Time) {
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let moved = old.vtep != new.vtep;
+        seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: new }), at);
+        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
+            e.moves += u32::from(moved);
+        }
+        if let (Some(key), Some(row)) = (seg.mac_key(mac), seg.remote_row(new.vtep, new.sticky)) {
+            self.want_set(key, row, moved);
+        }
+        if moved {
+            let ips = self.segments[&vni].hosts.ips_of(mac);
+            let opening = Opening {
+                vni,
+                mac,
+                ips,
+                role: "remote",
+                cause: "bgp",
+                from: Place::Vtep(old.vtep),
+                to: Place::Vtep(new.vtep),
+                seq_before: old.seq,
+                seq: new.seq,
+                seen: at,
+            };
+            self.moves.open(opening, at, &mut self.journal);
+        }
+    }
+
+    /// A remote route beats ours (EVPN-MOB-06): row first, withdrawal once the kernel has it (EVPN-MOB-07).
+    fn lose(&mut self, vni: Vni, mac: Mac, l: Local, best: Claim, at: Time) {
+        let from = Place::Port(self.dev_name(l.port));
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let ips = unbind_locals(seg, mac);
+        let mut keys = vec![seg.type2_key(mac, None)];
+        keys.extend(ips.iter().map(|ip| seg.type2_key(mac, Some(*ip))));
+        seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: best }), at);
+        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
+            e.moves += 1;
+            e.lost = Some(Box::new(Lost { port: l.port, at, late: None, frames: 0 }));
+        }
+        let row = seg.mac_key(mac).zip(seg.remote_row(best.vtep, best.sticky));
+        let opening = Opening {
+            vni,
+            mac,
+            ips: ips.clone(),
+            role: "left",
+            cause: "bgp",
+            from,
+            to: Place::Vtep(best.vtep),
+            seq_before: l.seq,
+            seq: best.seq,
+            seen: at,
+        };
+        self.moves.open(opening, at, &mut self.journal);
+        if let Some((key, row)) = row {
+            self.want_set(key, row, true);
+            // Even if the wish is what it was, the answer to this mark releases the withdrawal.
+            self.want.mark(key, true);
+            let deadline = at + WITHDRAW_DEADLINE;
+            self.leaving.insert(key, Leaving { vni, mac, keys, deadline });
+            self.leaving_queue.push_back((deadline, key));
+        } else {
+            for k in &keys {
+                self.rib.withdraw(k, true);
+            }
+        }
+        for ip in ips {
+            self.decide_ip(vni, ip, at);
+        }
+    }
+
+    /// The candidates of an address changed: which MAC do we answer with?
+    pub(super) fn decide_ip(&mut self, vni: Vni, ip: IpAddr, at: Time) {
+        let candidates = self.rib.ip_candidates(vni, ip);
+        let Some(seg) = self.segments.get(&vni) else { return };
+        if let Some(b) = seg.hosts.binding(ip).copied().filter(Binding::is_local) {
+            self.contest_ip(vni, ip, b, &candidates, at);
+            return;
+        }
+        // The location follows the MAC; the binding only says which MAC. A MAC that is ours answers itself.
+        let pick = candidates.iter().find_map(|c| {
+            let mac = candidate_mac(&c.key)?;
+            seg.hosts.macs.get(&mac).and_then(|e| e.remote()).map(|_| (mac, c.router))
+        });
+        let key = seg.neigh_key(ip);
+        let ready = seg.ready;
+        let seg = self.segments.get_mut(&vni).expect("looked up above");
+        if let Some((mac, router)) = pick {
+            let old = seg.hosts.binding(ip).copied();
+            if old.is_none_or(|o| o.mac != mac || o.router != router) {
+                let b = Binding { mac, origin: BindingOrigin::Bgp, router, confirmed: at, probes: 0 };
+                seg.hosts.bind(ip, b);
+            }
+            if let Some(key) = key.filter(|_| ready) {
+                let urgent = old.is_some_and(|o| o.mac != mac);
+                self.want_set(key, Row::Neigh { mac, router }, urgent);
+            }
+        } else {
+            seg.hosts.unbind(ip);
+            if let Some(key) = key {
+                self.want_remove(&key, false);
+            }
+        }
+    }
+
+    /// A peer has a route for an address that is bound to a local MAC.
+    fn contest_ip(&mut self, vni: Vni, ip: IpAddr, b: Binding, candidates: &[Candidate], at: Time) {
+        let Some(local) = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&b.mac)).and_then(|e| e.local().copied())
+        else {
+            return;
+        };
+        let vtep = self.config.vtep;
+        let ours = Claim { seq: local.seq, sticky: false, gateway: false, stale: false, vtep };
+        let beaten = candidates
+            .iter()
+            .filter(|c| candidate_mac(&c.key) != Some(b.mac))
+            .any(|c| mobility::compare(&claim_of(c), &ours) == Ordering::Greater);
+        if beaten {
+            // RFC 9721 §6.3: the other binding is the newer one.
+            self.drop_local_ip(vni, ip, at);
+        }
+    }
+
+    /// A VTEP joined or left the flood list of a VNI.
+    pub(super) fn decide_flood(&mut self, vni: Vni, vtep: IpAddr, at: Time) {
+        let present = self.rib.flood_vteps(vni).contains(&vtep);
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let Some(key) = seg.flood_key(vtep) else { return };
+        let had = self.want.get(&key).is_some();
+        if present {
+            self.want_set(key, Row::Flood, false);
+        } else {
+            self.want_remove(&key, false);
+        }
+        match (had, self.want.get(&key).is_some()) {
+            (false, true) => self.journal.event(Event::VtepJoined { vni, vtep }, at),
+            (true, false) => self.journal.event(Event::VtepLeft { vni, vtep }, at),
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    /// Nobody's row in the kernel is looked at here; `RowKey` only names it.
+    #[cfg(test)]
+    pub(super) fn wants(&self, key: &RowKey) -> Option<Row> {
+        self.want.get(key).copied()
+    }
+}

@@ -1,0 +1,149 @@
+//! One VNI: its devices, its hosts, and the routes we originate for it.
+
+use super::config::{Flooding, Targets, VniConfig};
+use crate::fabric::{Row, RowKey};
+use crate::hosts::Hosts;
+use crate::mobility::Memory;
+use crate::rib::Import;
+use crate::types::{Asn, Esi, EthTag, IfIndex, Label, Mac, Rd, Seq};
+use crate::wire::{AsPath, Attrs, EvpnRoute, ExtCommunity, Imet, MacIp, Origin, Pmsi, RouteKey, TunnelId};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Attribute sets kept for reuse; sequences above this many are built anew each time.
+const CACHED_ATTRS: usize = 64;
+
+/// Key of an attribute set: sequence, and ARP/ND flags for IPv6 routes (PROXY-EC-01).
+type AttrKey = (u32, Option<u8>);
+
+/// A VNI at work.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) config: VniConfig,
+    pub(super) rd: Rd,
+    pub(super) bridge: Option<IfIndex>,
+    pub(super) vxlan: Option<IfIndex>,
+    /// Devices are there, up and connected.
+    pub(super) ready: bool,
+    /// What is missing or wrong.
+    pub(super) problems: Vec<String>,
+    /// Our routes for it have been originated.
+    pub(super) advertised: bool,
+    pub(super) hosts: Hosts,
+    pub(super) memory: Memory,
+    export: Vec<ExtCommunity>,
+    attrs: BTreeMap<AttrKey, Arc<Attrs>>,
+}
+
+impl Segment {
+    pub(super) fn new(config: VniConfig, asn: Asn, rd: Rd) -> Self {
+        let export = match &config.export {
+            Targets::Auto => vec![ExtCommunity::auto_target(asn, config.vni)],
+            Targets::AutoRfc8365 => {
+                let ExtCommunity([t, s, a, b, _, x, y, z]) = ExtCommunity::auto_target(asn, config.vni);
+                vec![ExtCommunity([t, s, a, b, 0x10, x, y, z])]
+            }
+            Targets::List(l) => l.clone(),
+        };
+        Self {
+            config,
+            rd,
+            bridge: None,
+            vxlan: None,
+            ready: false,
+            problems: vec!["not looked at yet".into()],
+            advertised: false,
+            hosts: Hosts::default(),
+            memory: Memory::default(),
+            export,
+            attrs: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn import(config: &VniConfig) -> Import {
+        match &config.import {
+            Targets::Auto | Targets::AutoRfc8365 => Import::Auto,
+            Targets::List(l) => Import::List(l.clone()),
+        }
+    }
+
+    /// Key of the wanted row of a MAC; `None` while there is no bridge.
+    pub(super) fn mac_key(&self, mac: Mac) -> Option<RowKey> {
+        self.bridge.map(|bridge| RowKey::Mac { bridge, mac })
+    }
+
+    pub(super) fn neigh_key(&self, ip: IpAddr) -> Option<RowKey> {
+        self.bridge.filter(|_| self.config.arp_suppression).map(|dev| RowKey::Neigh { dev, ip })
+    }
+
+    pub(super) fn flood_key(&self, vtep: IpAddr) -> Option<RowKey> {
+        self.vxlan
+            .filter(|_| self.ready && self.config.flooding == Flooding::Replicate)
+            .map(|vxlan| RowKey::Flood { vxlan, vtep })
+    }
+
+    pub(super) fn remote_row(&self, vtep: IpAddr, sticky: bool) -> Option<Row> {
+        self.vxlan.filter(|_| self.ready).map(|vxlan| Row::Remote { vxlan, vtep, sticky })
+    }
+
+    /// Attributes of our Type-2 routes with this sequence; `nd` are the flags of the ARP/ND community.
+    pub(super) fn type2_attrs(&mut self, seq: Seq, nd: Option<u8>) -> Arc<Attrs> {
+        if let Some(a) = self.attrs.get(&(seq.0, nd)) {
+            return a.clone();
+        }
+        let mut attrs = self.base_attrs();
+        // EVPN-MOB-02: the first advertisement carries no community.
+        if seq != Seq::ZERO {
+            let [a, b, c, d] = seq.0.to_be_bytes();
+            attrs.ext_communities.push(ExtCommunity([0x06, 0x00, 0, 0, a, b, c, d]));
+        }
+        if let Some(flags) = nd {
+            attrs.ext_communities.push(ExtCommunity([0x06, 0x08, flags, 0, 0, 0, 0, 0]));
+        }
+        let attrs = Arc::new(attrs);
+        if self.attrs.len() < CACHED_ATTRS {
+            self.attrs.insert((seq.0, nd), attrs.clone());
+        }
+        attrs
+    }
+
+    fn base_attrs(&self) -> Attrs {
+        let mut ext_communities = self.export.clone();
+        ext_communities.push(ExtCommunity::VXLAN);
+        Attrs { origin: Some(Origin::Igp), as_path: Some(AsPath::default()), ext_communities, ..Attrs::default() }
+    }
+
+    /// EVPN-IMET-01, -02: originator, next hop and tunnel end point are the VTEP.
+    pub(super) fn imet(&self, vtep: IpAddr) -> (EvpnRoute, Arc<Attrs>) {
+        let mut attrs = self.base_attrs();
+        attrs.pmsi =
+            Some(Pmsi { flags: 0, tunnel_type: 6, label: Label::from(self.config.vni), tunnel: TunnelId::Ip(vtep) });
+        (EvpnRoute::Imet(Imet { rd: self.rd, tag: EthTag(0), originator: vtep }), Arc::new(attrs))
+    }
+
+    pub(super) fn imet_key(&self, vtep: IpAddr) -> RouteKey {
+        RouteKey::Imet(self.rd, EthTag(0), vtep)
+    }
+
+    pub(super) fn type2(&self, mac: Mac, ip: Option<IpAddr>) -> EvpnRoute {
+        EvpnRoute::MacIp(MacIp {
+            rd: self.rd,
+            esi: Esi::ZERO,
+            tag: EthTag(0),
+            mac,
+            ip,
+            label1: Label::from(self.config.vni),
+            label2: None,
+        })
+    }
+
+    pub(super) fn type2_key(&self, mac: Mac, ip: Option<IpAddr>) -> RouteKey {
+        RouteKey::MacIp(self.rd, EthTag(0), mac, ip)
+    }
+}
+
+/// R and O flags of the ARP/ND community: exactly one on every Type 2 with IPv6 (PROXY-EC-01).
+pub(super) fn nd_flags(ip: IpAddr, router: bool) -> Option<u8> {
+    ip.is_ipv6().then_some(0x02 | u8::from(router))
+}

@@ -1,0 +1,324 @@
+//! Answers to commands: slices of the tables as views.
+
+use super::input::{Command, MacFilter, Query, Show};
+use super::output::Reply;
+use super::view::{
+    HostView, KernelView, MacView, NeighborView, Page, Place, Rows, StatusView, VERSION, VniView,
+};
+use super::{Node, Segment};
+use crate::fabric::{Row, RowKey};
+use crate::hosts::{MacEntry, Owner};
+use crate::session::State;
+use crate::types::{Mac, Seq, Time, Vni};
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+/// Most rows of a slice.
+const SLICE: usize = 256;
+
+impl Node {
+    pub(super) fn answer(&self, command: &Command, at: Time) -> Reply {
+        match command {
+            Command::Events { after, limit } => {
+                let (lagged, events) = self.journal.after(*after, *limit);
+                Reply::Events { lagged, events }
+            }
+            Command::Show(q) => match self.show(q, at) {
+                Ok((rows, next)) => Reply::Page(Page { version: VERSION, revision: self.revision, rows, next }),
+                Err(why) => Reply::Error(why),
+            },
+        }
+    }
+
+    fn show(&self, q: &Query, at: Time) -> Result<(Rows, Option<String>), String> {
+        let limit = q.limit.clamp(1, SLICE);
+        Ok(match q.show {
+            Show::Status => (Rows::Status(vec![self.status(at)]), None),
+            Show::Neighbors => {
+                let (rows, next) = slice(&self.peers, q, limit)?;
+                (Rows::Neighbors(rows.map(|p| self.neighbor(p.0, at)).collect()), next)
+            }
+            Show::Vnis => {
+                let all: Vec<&Segment> =
+                    self.segments.values().filter(|s| q.filter.vni.is_none_or(|v| v == s.config.vni)).collect();
+                let (rows, next) = slice(&all, q, limit)?;
+                (Rows::Vnis(rows.map(|(_, s)| self.vni(s)).collect()), next)
+            }
+            Show::Macs => self.macs(q, limit, at)?,
+            Show::Hosts => self.hosts(q, limit, at)?,
+            Show::Routes => self.routes(q, limit)?,
+            Show::Moves => {
+                let after = q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<u64>().map_err(|_| bad_cursor(c)))?;
+                let found = self.moves.after(after);
+                let mut found = found.into_iter().filter(|m| {
+                    q.filter.vni.is_none_or(|v| v == m.vni)
+                        && q.filter.mac.is_none_or(|x| x == m.mac)
+                        && q.filter.ip.is_none_or(|ip| m.ips.contains(&ip))
+                });
+                let rows: Vec<_> = found.by_ref().take(limit).cloned().collect();
+                let next = found.next().and(rows.last()).map(|m| m.id.to_string());
+                (Rows::Moves(rows), next)
+            }
+            Show::Kernel => self.kernel(q, limit)?,
+        })
+    }
+
+    fn status(&self, at: Time) -> StatusView {
+        let mut counters: BTreeMap<String, u64> =
+            self.journal.counters.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        counters.insert("wanted_rows".into(), self.want.len() as u64);
+        counters.insert("stale_rows".into(), self.stale.len() as u64);
+        counters.insert("sequences_remembered".into(), self.segments.values().map(|s| s.memory.len() as u64).sum());
+        StatusView {
+            program: env!("CARGO_PKG_VERSION").into(),
+            vtep: self.config.vtep,
+            asn: self.config.asn,
+            router_id: IpAddr::V4(self.config.router_id),
+            uptime: at.since(self.started),
+            established: self.peers.iter().filter(|p| p.up.is_some()).count(),
+            neighbors: self.peers.len(),
+            converged: self.converged(),
+            local_macs: self.segments.values().map(|s| s.hosts.locals()).sum(),
+            remote_macs: self.segments.values().map(|s| s.hosts.remotes()).sum(),
+            counters,
+            wall: self.wall.map(|(t, unix)| unix + at.since(t).0 / 1_000_000_000),
+        }
+    }
+
+    /// All neighbours sent End-of-RIB, all VNIs are ready, and nothing waits to be written or sent.
+    fn converged(&self) -> bool {
+        self.synced
+            && !self.more_changes
+            && self.want.dirty_len() == 0
+            && self.leaving.is_empty()
+            && self.segments.values().all(|s| s.ready)
+            && self.peers.iter().enumerate().all(|(i, p)| {
+                p.up.is_some() && p.end_of_rib && !self.rib.has_updates(crate::types::PeerId(i as u32))
+            })
+    }
+
+    fn neighbor(&self, i: usize, at: Time) -> NeighborView {
+        let p = &self.peers[i];
+        let id = crate::types::PeerId(i as u32);
+        let agreed = p.up.as_ref().map(|(_, a)| a);
+        NeighborView {
+            address: p.config.address,
+            asn: p.config.asn,
+            state: match p.session.state() {
+                State::Idle => "Idle",
+                State::Connect => "Connect",
+                State::Active => "Active",
+                State::OpenSent => "OpenSent",
+                State::OpenConfirm => "OpenConfirm",
+                State::Established => "Established",
+            }
+            .into(),
+            since: at.since(p.since),
+            established_count: p.established_count,
+            hold_time: agreed.map(|a| a.hold_time),
+            router_id: agreed.map(|a| IpAddr::V4(a.peer_id)),
+            end_of_rib: p.end_of_rib,
+            routes_in: self.rib.routes_in(id),
+            routes_out: self.rib.routes_out(id),
+            updates_in: p.updates_in,
+            updates_out: p.updates_out,
+            faults: p.faults,
+            last_error: p.last_error.clone(),
+            description: p.config.description.clone(),
+        }
+    }
+
+    fn vni(&self, s: &Segment) -> VniView {
+        let ports = self.taps.iter().filter(|(_, v)| **v == s.config.vni).map(|(i, _)| self.dev_name(*i)).collect();
+        VniView {
+            vni: s.config.vni,
+            bridge: s.config.bridge.clone(),
+            vxlan: s.config.vxlan.clone(),
+            ready: s.ready,
+            problems: s.problems.clone(),
+            ports,
+            vteps: self.rib.flood_vteps(s.config.vni),
+            local_macs: s.hosts.locals(),
+            remote_macs: s.hosts.remotes(),
+            hosts: s.hosts.bindings_len(),
+            mtu: s.bridge.and_then(|b| self.links.get(&b)).map(|l| l.mtu),
+        }
+    }
+
+    fn macs(&self, q: &Query, limit: usize, at: Time) -> Result<(Rows, Option<String>), String> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let start = match q.cursor.as_deref() {
+            None => None,
+            Some(c) => Some(mac_cursor(c).ok_or_else(|| bad_cursor(c))?),
+        };
+        let mut rows: Vec<MacView> = Vec::new();
+        for (vni, s) in &self.segments {
+            if q.filter.vni.is_some_and(|v| v != *vni) || start.is_some_and(|(v, _)| *vni < v) {
+                continue;
+            }
+            let from = match (start, q.filter.mac) {
+                (Some((v, mac)), _) if v == *vni => Excluded(mac),
+                (_, Some(mac)) => Included(mac),
+                (Some(_) | None, None) => Unbounded,
+            };
+            for (mac, e) in s.hosts.macs.range((from, Unbounded)) {
+                if q.filter.mac.is_some_and(|m| m != *mac) {
+                    break;
+                }
+                if q.filter.ip.is_some_and(|ip| !s.hosts.ips_of(*mac).contains(&ip)) {
+                    continue;
+                }
+                if rows.len() == limit {
+                    let next = rows.last().map(|r| format!("{}/{}", r.vni, r.mac));
+                    return Ok((Rows::Macs(rows), next));
+                }
+                rows.push(self.mac(s, *mac, e, at));
+            }
+        }
+        Ok((Rows::Macs(rows), None))
+    }
+
+    fn mac(&self, s: &Segment, mac: Mac, e: &MacEntry, at: Time) -> MacView {
+        let (place, seq, sticky) = match &e.owner {
+            Owner::Local(l) => (Place::Port(self.dev_name(l.port)), l.seq, false),
+            Owner::Remote(r) => (Place::Vtep(r.claim.vtep), r.claim.seq, r.claim.sticky),
+        };
+        MacView {
+            vni: s.config.vni,
+            mac,
+            place,
+            seq,
+            sticky,
+            stale: s.mac_key(mac).is_some_and(|k| self.stale.contains(&k)),
+            ips: s.hosts.ips_of(mac),
+            moves: e.moves,
+            since: at.since(e.since),
+        }
+    }
+
+    fn place_of(&self, s: &Segment, mac: Mac) -> Place {
+        match s.hosts.macs.get(&mac).map(|e| e.owner) {
+            Some(Owner::Local(l)) => Place::Port(self.dev_name(l.port)),
+            Some(Owner::Remote(r)) => Place::Vtep(r.claim.vtep),
+            None => Place::None,
+        }
+    }
+
+    fn hosts(&self, q: &Query, limit: usize, at: Time) -> Result<(Rows, Option<String>), String> {
+        let start = match q.cursor.as_deref() {
+            None => None,
+            Some(c) => Some(ip_cursor(c).ok_or_else(|| bad_cursor(c))?),
+        };
+        let mut rows: Vec<HostView> = Vec::new();
+        for (vni, s) in &self.segments {
+            if q.filter.vni.is_some_and(|v| v != *vni) || start.is_some_and(|(v, _)| *vni < v) {
+                continue;
+            }
+            let after = start.filter(|(v, _)| v == vni).map(|(_, ip)| ip);
+            for (ip, b) in s.hosts.bindings_after(after) {
+                if q.filter.ip.is_some_and(|i| i != *ip) || q.filter.mac.is_some_and(|m| m != b.mac) {
+                    continue;
+                }
+                if rows.len() == limit {
+                    let next = rows.last().map(|r| format!("{}/{}", r.vni, r.ip));
+                    return Ok((Rows::Hosts(rows), next));
+                }
+                let answers = !b.is_local() && s.config.arp_suppression;
+                rows.push(HostView {
+                    vni: *vni,
+                    ip: *ip,
+                    mac: b.mac,
+                    place: self.place_of(s, b.mac),
+                    origin: b.origin.as_str().into(),
+                    confirmed: at.since(b.confirmed),
+                    answered_by: if answers { "kernel" } else { "host" }.into(),
+                });
+            }
+        }
+        Ok((Rows::Hosts(rows), None))
+    }
+
+    fn kernel(&self, q: &Query, limit: usize) -> Result<(Rows, Option<String>), String> {
+        // The cursor is the number of wanted rows passed: rows may shift between slices, `revision` tells.
+        let skip = q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<usize>().map_err(|_| bad_cursor(c)))?;
+        let mut rows = Vec::new();
+        let mut passed = skip;
+        for (key, row) in self.want.iter().skip(skip) {
+            passed += 1;
+            if !self.kernel_matches(key, row, &q.filter) {
+                continue;
+            }
+            rows.push(self.kernel_row(key, row));
+            if rows.len() == limit {
+                break;
+            }
+        }
+        let next = (passed < self.want.len()).then(|| passed.to_string());
+        Ok((Rows::Kernel(rows), next))
+    }
+
+    fn kernel_matches(&self, key: &RowKey, row: &Row, f: &MacFilter) -> bool {
+        let dev_vni = |i| self.bridges.get(&i).copied();
+        let (vni, mac, ip) = match key {
+            RowKey::Mac { bridge, mac } => (dev_vni(*bridge), Some(*mac), None),
+            RowKey::Flood { vxlan, vtep } => {
+                let vni = self.segments.values().find(|s| s.vxlan == Some(*vxlan)).map(|s| s.config.vni);
+                (vni, None, Some(*vtep))
+            }
+            RowKey::Neigh { dev, ip } => {
+                let mac = if let Row::Neigh { mac, .. } = row { Some(*mac) } else { None };
+                (dev_vni(*dev), mac, Some(*ip))
+            }
+        };
+        f.vni.is_none_or(|v| Some(v) == vni) && f.mac.is_none_or(|m| Some(m) == mac) && f.ip.is_none_or(|i| Some(i) == ip)
+    }
+
+    fn kernel_row(&self, key: &RowKey, row: &Row) -> KernelView {
+        let (device, kind, name) = match key {
+            RowKey::Mac { bridge, mac } => (self.dev_name(*bridge), "mac", mac.to_string()),
+            RowKey::Flood { vxlan, vtep } => (self.dev_name(*vxlan), "flood", vtep.to_string()),
+            RowKey::Neigh { dev, ip } => (self.dev_name(*dev), "neigh", ip.to_string()),
+        };
+        let want = match row {
+            Row::Remote { vxlan, vtep, sticky } => {
+                format!("{} to {vtep}{}", self.dev_name(*vxlan), if *sticky { " sticky" } else { "" })
+            }
+            Row::Local { port, .. } => format!("{} local", self.dev_name(*port)),
+            Row::Flood => "replicate".into(),
+            Row::Neigh { mac, router } => format!("{mac}{}", if *router { " router" } else { "" }),
+        };
+        KernelView { device, kind: kind.into(), key: name, want, stale: self.stale.contains(key) }
+    }
+
+    pub(super) fn seq_of(&self, vni: Vni, mac: Mac) -> Option<Seq> {
+        self.segments.get(&vni)?.hosts.macs.get(&mac).map(|e| match &e.owner {
+            Owner::Local(l) => l.seq,
+            Owner::Remote(r) => r.claim.seq,
+        })
+    }
+}
+
+/// A slice of a list whose cursor is an index.
+fn slice<'a, T>(
+    all: &'a [T],
+    q: &Query,
+    limit: usize,
+) -> Result<(impl Iterator<Item = (usize, &'a T)> + use<'a, T>, Option<String>), String> {
+    let from = q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<usize>().map_err(|_| bad_cursor(c)))?;
+    let next = (from.saturating_add(limit) < all.len()).then(|| (from + limit).to_string());
+    Ok((all.iter().enumerate().skip(from).take(limit), next))
+}
+
+fn bad_cursor(c: &str) -> String {
+    format!("cursor `{c}` is not one that this table gave out")
+}
+
+fn mac_cursor(c: &str) -> Option<(Vni, Mac)> {
+    let (vni, mac) = c.split_once('/')?;
+    Some((Vni::new(vni.parse().ok()?)?, mac.parse().ok()?))
+}
+
+fn ip_cursor(c: &str) -> Option<(Vni, IpAddr)> {
+    let (vni, ip) = c.split_once('/')?;
+    Some((Vni::new(vni.parse().ok()?)?, ip.parse().ok()?))
+}
