@@ -322,3 +322,4 @@ fn ip_cursor(c: &str) -> Option<(Vni, IpAddr)> {
     let (vni, ip) = c.split_once('/')?;
     Some((Vni::new(vni.parse().ok()?)?, ip.parse().ok()?))
 }
+impl Node { fn routes(&self, _q: &Query, _limit: usize) -> Result<(Rows, Option<String>), String> { Ok((Rows::Routes(Vec::new()), None)) } }

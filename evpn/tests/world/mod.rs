@@ -1,0 +1,369 @@
+//! A few whole nodes on one virtual clock: connections are byte queues with a one-way delay, and each kernel
+//! is a table of rows where a frame from an access port takes its MAC over, as the real bridge does.
+
+#![allow(dead_code)]
+
+use bytes::Bytes;
+use evpn::fabric::{
+    BridgeFdb, BridgeLink, FdbRow, KernelEvent, Link, LinkKind, PortFlags, Row, RowKey, VxlanLink, WriteResult,
+};
+use evpn::node::{Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, NeighborConfig, Node, Output, Query};
+use evpn::node::{Reply, Show, Targets, VniConfig, view};
+use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+pub const BRIDGE: IfIndex = IfIndex(1);
+pub const VXLAN: IfIndex = IfIndex(2);
+pub const P1: IfIndex = IfIndex(11);
+pub const P2: IfIndex = IfIndex(12);
+
+pub fn vni() -> Vni {
+    Vni::new(100).expect("valid")
+}
+
+pub fn vtep(i: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 255, 0, i as u8 + 1))
+}
+
+pub fn mac(n: u8) -> Mac {
+    Mac([0x52, 0x54, 0, 0, 0, n])
+}
+
+pub fn config(i: usize, n: usize) -> Config {
+    let own = Ipv4Addr::new(10, 255, 0, i as u8 + 1);
+    Config {
+        vtep: vtep(i),
+        asn: Asn(65000),
+        router_id: own,
+        udp_port: 4789,
+        bgp_port: 179,
+        listen: None,
+        neighbors: (0..n)
+            .filter(|j| *j != i)
+            .map(|j| NeighborConfig {
+                address: vtep(j),
+                port: 179,
+                asn: Asn(65000),
+                local_address: Some(vtep(i)),
+                passive: false,
+                hold_time: 90,
+                connect_retry: Span::secs(5),
+                multihop: None,
+                description: None,
+            })
+            .collect(),
+        vnis: vec![VniConfig {
+            vni: vni(),
+            bridge: "br100".into(),
+            vxlan: "vx100".into(),
+            ports: vec![],
+            import: Targets::Auto,
+            export: Targets::Auto,
+            flooding: Flooding::Replicate,
+            arp_suppression: true,
+            mtu: Some(1450),
+            bridge_mac: Mac([2, 0, 0, 0, 1, i as u8]),
+        }],
+        restart_time: Span::secs(120),
+        guard_time: Span::secs(1),
+        move_ips_with_mac: true,
+    }
+}
+
+fn link(index: IfIndex, name: &str, kind: LinkKind, master: Option<IfIndex>, mac: Mac) -> Link {
+    let port = master.map(|_| PortFlags { learning: true, flood: true, forwarding: true, ..PortFlags::default() });
+    Link { index, name: name.into(), mac, mtu: 1450, up: true, carrier: true, master, kind, port }
+}
+
+struct Pipe {
+    to: usize,
+    to_conn: ConnId,
+    room: usize,
+}
+
+pub struct Host {
+    pub node: Node,
+    pub rows: BTreeMap<RowKey, Row>,
+    /// Where the bridge has a MAC.
+    pub fdb: BTreeMap<Mac, IfIndex>,
+    pub events: Vec<(Time, Event)>,
+    pub emitted: Vec<(IfIndex, Bytes)>,
+    pub taps: Vec<IfIndex>,
+    pub writes: u64,
+    /// Kernel writes wait.
+    pub paused: bool,
+    conns: BTreeMap<ConnId, Pipe>,
+    accepted: u64,
+    replies: Vec<Reply>,
+}
+
+pub struct World {
+    pub now: Time,
+    pub delay: Span,
+    pub hosts: Vec<Host>,
+    queue: BTreeMap<(Time, u64), (usize, Input)>,
+    seq: u64,
+    pub sent_bytes: u64,
+}
+
+impl World {
+    pub fn new(n: usize, delay: Span) -> Self {
+        Self::with(n, delay, |_| {})
+    }
+
+    pub fn with(n: usize, delay: Span, tweak: impl Fn(&mut Config)) -> Self {
+        let hosts = (0..n)
+            .map(|i| {
+                let mut c = config(i, n);
+                tweak(&mut c);
+                Host {
+                    node: Node::new(c, i as u64 + 1, Time(0)),
+                    rows: BTreeMap::new(),
+                    fdb: BTreeMap::new(),
+                    events: vec![],
+                    emitted: vec![],
+                    taps: vec![],
+                    writes: 0,
+                    paused: false,
+                    conns: BTreeMap::new(),
+                    accepted: 0,
+                    replies: vec![],
+                }
+            })
+            .collect();
+        let mut w = Self { now: Time(0), delay, hosts, queue: BTreeMap::new(), seq: 0, sent_bytes: 0 };
+        for i in 0..n {
+            let base = Mac([2, 0, 0, 0, 1, i as u8]);
+            let vx = LinkKind::Vxlan(VxlanLink { vni: 100, local: Some(vtep(i)), port: 4789, learning: false });
+            w.kernel(i, KernelEvent::Link(link(BRIDGE, "br100", LinkKind::Bridge(BridgeLink::default()), None, base)));
+            w.kernel(i, KernelEvent::Link(link(VXLAN, "vx100", vx, Some(BRIDGE), base)));
+            for (p, name) in [(P1, "p1"), (P2, "p2")] {
+                w.kernel(i, KernelEvent::Link(link(p, name, LinkKind::Other("veth".into()), Some(BRIDGE), base)));
+            }
+            w.kernel(i, KernelEvent::Synced);
+        }
+        w
+    }
+
+    /// N nodes, all sessions up, all tables exchanged.
+    pub fn converged(n: usize, delay: Span) -> Self {
+        let mut w = Self::new(n, delay);
+        w.run_for(Span::secs(10));
+        for i in 0..n {
+            let s = w.status(i);
+            assert!(s.converged, "node {i} has not converged: {s:?}");
+        }
+        w
+    }
+
+    pub fn kernel(&mut self, i: usize, ev: KernelEvent) {
+        self.input(i, Input::Kernel(ev));
+    }
+
+    pub fn input(&mut self, i: usize, input: Input) {
+        self.hosts[i].node.handle(input, self.now);
+        self.turn(i);
+    }
+
+    /// A frame of `mac` enters by `port`: the tap sees it, the bridge learns it.
+    pub fn frame(&mut self, i: usize, port: IfIndex, mac: Mac, bytes: Option<Bytes>) {
+        if let Some(bytes) = bytes {
+            self.hosts[i].node.handle(Input::Frame { port, bytes }, self.now);
+        }
+        if self.hosts[i].fdb.insert(mac, port) != Some(port) {
+            let row = FdbRow::Bridge(bridge_row(mac, port, false));
+            self.hosts[i].node.handle(Input::Kernel(KernelEvent::Fdb(row)), self.now);
+        }
+        self.turn(i);
+    }
+
+    /// The bridge drops a MAC (ageing, carrier loss).
+    pub fn forget(&mut self, i: usize, mac: Mac) {
+        if let Some(port) = self.hosts[i].fdb.remove(&mac) {
+            self.kernel(i, KernelEvent::FdbGone(FdbRow::Bridge(bridge_row(mac, port, false))));
+        }
+    }
+
+    fn turn(&mut self, i: usize) {
+        loop {
+            self.hosts[i].node.flush(self.now);
+            while let Some(o) = self.hosts[i].node.poll_output() {
+                self.output(i, o);
+            }
+            if self.hosts[i].paused {
+                break;
+            }
+            let keys = self.hosts[i].node.want_mut().take_dirty(usize::MAX);
+            if keys.is_empty() {
+                break;
+            }
+            let results = keys.into_iter().map(|k| (k, self.write(i, k))).collect();
+            self.hosts[i].node.handle(Input::Written(results), self.now);
+        }
+    }
+
+    fn write(&mut self, i: usize, key: RowKey) -> WriteResult {
+        let h = &mut self.hosts[i];
+        let want = h.node.want().get(&key).copied();
+        let had = h.rows.get(&key).copied();
+        let mut changed = want != had;
+        match want {
+            Some(row) => h.rows.insert(key, row),
+            None => h.rows.remove(&key),
+        };
+        if let RowKey::Mac { mac, .. } = key {
+            match want {
+                Some(Row::Remote { .. }) => changed |= h.fdb.insert(mac, VXLAN) != Some(VXLAN),
+                Some(Row::Local { port, .. }) => changed |= h.fdb.insert(mac, port) != Some(port),
+                _ => {
+                    if h.fdb.get(&mac) == Some(&VXLAN) {
+                        h.fdb.remove(&mac);
+                    }
+                }
+            }
+        }
+        if changed {
+            h.writes += 1;
+            WriteResult::Done
+        } else {
+            WriteResult::Unchanged
+        }
+    }
+
+    fn send(&mut self, to: usize, after: Span, input: Input) {
+        self.seq += 1;
+        self.queue.insert((self.now + after, self.seq), (to, input));
+    }
+
+    fn output(&mut self, i: usize, o: Output) {
+        match o {
+            Output::Dial { conn, to, .. } => {
+                let Some(j) = (0..self.hosts.len()).find(|j| vtep(*j) == to.ip()) else { return };
+                self.hosts[j].accepted += 1;
+                let theirs = ConnId(self.hosts[j].accepted);
+                self.hosts[i].conns.insert(conn, Pipe { to: j, to_conn: theirs, room: 65536 });
+                self.hosts[j].conns.insert(theirs, Pipe { to: i, to_conn: conn, room: 65536 });
+                let (a, b) = (SocketAddr::new(vtep(i), 40000), SocketAddr::new(vtep(j), 179));
+                let d = self.delay;
+                self.send(j, d, Input::Conn { conn: theirs, event: ConnEvent::Accepted { remote: a, local: b } });
+                self.send(j, d, Input::Conn { conn: theirs, event: ConnEvent::Room(65536) });
+                self.send(i, d + d, Input::Conn { conn, event: ConnEvent::Connected { local: a } });
+                self.send(i, d + d, Input::Conn { conn, event: ConnEvent::Room(65536) });
+            }
+            Output::Send { conn, bytes } => {
+                self.sent_bytes += bytes.len() as u64;
+                let d = self.delay;
+                if let Some(p) = self.hosts[i].conns.get(&conn) {
+                    let (to, c) = (p.to, p.to_conn);
+                    self.send(to, d, Input::Conn { conn: c, event: ConnEvent::Bytes(bytes) });
+                    self.send(i, d, Input::Conn { conn, event: ConnEvent::Room(65536) });
+                }
+            }
+            Output::Hangup { conn } => {
+                let d = self.delay;
+                if let Some(p) = self.hosts[i].conns.remove(&conn) {
+                    let event = ConnEvent::Closed { why: "closed by peer".into() };
+                    self.send(p.to, d, Input::Conn { conn: p.to_conn, event });
+                }
+            }
+            Output::Tap(p) => self.hosts[i].taps.push(p),
+            Output::Untap(p) => self.hosts[i].taps.retain(|t| *t != p),
+            Output::Emit { port, frame } => self.hosts[i].emitted.push((port, frame)),
+            Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
+            Output::Reply { reply, .. } => self.hosts[i].replies.push(reply),
+            Output::Listen(_) | Output::Resync | Output::Stopped => {}
+        }
+    }
+
+    pub fn run_for(&mut self, span: Span) {
+        let end = self.now + span;
+        for _ in 0..10_000_000u64 {
+            let timer = (0..self.hosts.len())
+                .filter_map(|i| self.hosts[i].node.poll_timeout().map(|(t, why)| (t.max(self.now), i, why)))
+                .min_by_key(|(t, i, _)| (*t, *i));
+            let packet = self.queue.first_key_value().map(|((t, _), _)| *t);
+            match (packet, timer) {
+                (Some(p), t) if p <= end && t.is_none_or(|(t, ..)| p <= t) => {
+                    let (_, (i, input)) = self.queue.pop_first().expect("just looked at it");
+                    self.now = p;
+                    self.input(i, input);
+                }
+                (_, Some((t, i, _))) if t <= end => {
+                    self.now = t;
+                    self.turn(i);
+                }
+                _ => {
+                    self.now = end;
+                    return;
+                }
+            }
+        }
+        panic!("the world never comes to rest");
+    }
+
+    pub fn ask(&mut self, i: usize, show: Show) -> view::Rows {
+        let q = Query { show, filter: MacFilter::default(), cursor: None, limit: 256 };
+        self.hosts[i].replies.clear();
+        self.input(i, Input::Command { id: 1, command: Command::Show(q) });
+        match self.hosts[i].replies.pop() {
+            Some(Reply::Page(p)) => p.rows,
+            other => panic!("no page but {other:?}"),
+        }
+    }
+
+    pub fn status(&mut self, i: usize) -> view::StatusView {
+        match self.ask(i, Show::Status) {
+            view::Rows::Status(mut v) => v.remove(0),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn macs(&mut self, i: usize) -> Vec<view::MacView> {
+        match self.ask(i, Show::Macs) {
+            view::Rows::Macs(v) => v,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn moves(&mut self, i: usize) -> Vec<view::MoveView> {
+        match self.ask(i, Show::Moves) {
+            view::Rows::Moves(v) => v,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn mac_row(&self, i: usize, mac: Mac) -> Option<Row> {
+        self.hosts[i].rows.get(&RowKey::Mac { bridge: BRIDGE, mac }).copied()
+    }
+
+    pub fn neigh_row(&self, i: usize, ip: IpAddr) -> Option<Row> {
+        self.hosts[i].rows.get(&RowKey::Neigh { dev: BRIDGE, ip }).copied()
+    }
+
+    /// Cuts all connections between two nodes, or of one with itself: both see them closed.
+    pub fn cut(&mut self, a: usize, b: usize) {
+        let gone: VecDeque<ConnId> =
+            self.hosts[a].conns.iter().filter(|(_, p)| p.to == b).map(|(c, _)| *c).collect();
+        for conn in gone {
+            let p = self.hosts[a].conns.remove(&conn).expect("listed");
+            self.hosts[b].conns.remove(&p.to_conn);
+            let closed = || ConnEvent::Closed { why: "cut".into() };
+            self.send(a, Span::ZERO, Input::Conn { conn, event: closed() });
+            self.send(b, Span::ZERO, Input::Conn { conn: p.to_conn, event: closed() });
+        }
+    }
+}
+
+pub fn bridge_row(mac: Mac, port: IfIndex, ext_learned: bool) -> BridgeFdb {
+    BridgeFdb {
+        bridge: BRIDGE,
+        port,
+        mac,
+        vlan: 0,
+        ext_learned,
+        sticky: false,
+        is_static: false,
+        permanent: false,
+    }
+}
