@@ -116,6 +116,9 @@ pub struct Hosts {
     ips: BTreeMap<IpAddr, Binding>,
     by_mac: BTreeSet<(Mac, IpAddr)>,
     locals: usize,
+    /// Remote MACs per VTEP.
+    vteps: BTreeMap<IpAddr, usize>,
+    vteps_changed: bool,
 }
 
 impl Hosts {
@@ -181,10 +184,12 @@ impl Hosts {
             self.locals = self.locals + usize::from(is_local) - usize::from(matches!(old, Owner::Local(_)));
             e.owner = owner;
             e.since = at;
+            self.count_vteps(Some(old), Some(owner));
             Some(old)
         } else {
             self.locals += usize::from(is_local);
             self.macs.insert(mac, MacEntry { owner, since: at, moves: 0, lost: None });
+            self.count_vteps(None, Some(owner));
             None
         }
     }
@@ -192,7 +197,40 @@ impl Hosts {
     pub fn disown(&mut self, mac: Mac) -> Option<MacEntry> {
         let e = self.macs.remove(&mac)?;
         self.locals -= usize::from(e.local().is_some());
+        self.count_vteps(Some(e.owner), None);
         Some(e)
+    }
+    fn count_vteps(&mut self, old: Option<Owner>, new: Option<Owner>) {
+        let vtep = |o: Option<Owner>| match o {
+            Some(Owner::Remote(r)) => Some(r.claim.vtep),
+            Some(Owner::Local(_)) | None => None,
+        };
+        let (old, new) = (vtep(old), vtep(new));
+        if old == new {
+            return;
+        }
+        if let Some(v) = new {
+            let n = self.vteps.entry(v).or_default();
+            *n += 1;
+            self.vteps_changed |= *n == 1;
+        }
+        if let Some(v) = old
+            && let Some(n) = self.vteps.get_mut(&v)
+        {
+            *n -= 1;
+            if *n == 0 {
+                self.vteps.remove(&v);
+                self.vteps_changed = true;
+            }
+        }
+    }
+    /// VTEPs that own a MAC.
+    pub fn vteps(&self) -> impl Iterator<Item = IpAddr> {
+        self.vteps.keys().copied()
+    }
+    /// Whether that set changed since the last call.
+    pub fn take_vteps_changed(&mut self) -> bool {
+        std::mem::take(&mut self.vteps_changed)
     }
     /// Number of local MACs.
     pub fn locals(&self) -> usize {
@@ -242,10 +280,13 @@ mod tests {
         assert_eq!((h.locals(), h.remotes()), (1, 1));
         h.own(M1, remote, Time(1));
         assert_eq!((h.locals(), h.remotes()), (0, 2));
+        assert_eq!(h.vteps().count(), 1);
+        assert!(h.take_vteps_changed());
         h.own(M2, local, Time(2));
         h.disown(M1);
         assert_eq!((h.locals(), h.remotes()), (1, 0));
         h.disown(M2);
         assert_eq!((h.locals(), h.remotes()), (0, 0));
+        assert_eq!(h.vteps().count(), 0);
     }
 }

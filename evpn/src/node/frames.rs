@@ -6,7 +6,7 @@
 use super::{Event, Node, Output};
 use crate::hosts::{BindingOrigin, Owner};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
-use crate::wire::frame::{self, Arp, ArpOp, Frame, Payload};
+use crate::wire::frame::{self, Arp, Body, Frame};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How long the forwarding table may take to agree with a frame (design section 5).
@@ -51,8 +51,8 @@ impl Node {
         let Some(&vni) = self.taps.get(&port) else { return };
         let f = match frame::parse(bytes) {
             Ok(f) => f,
-            Err(_) => {
-                self.journal.count("frames_malformed");
+            Err(why) => {
+                *self.journal.refused_frames.entry(why.name()).or_default() += 1;
                 return;
             }
         };
@@ -90,14 +90,13 @@ impl Node {
     }
 
     fn tells(&self, vni: Vni, f: &Frame) -> Tells {
-        let nothing = Tells { strong: false, binding: None };
-        match &f.payload {
-            Payload::Rarp(_) => Tells { strong: true, binding: None },
-            Payload::Arp(a) => self.arp_tells(vni, f, a),
-            Payload::Na(na) => {
-                let ours = na.target_mac.is_none_or(|m| m == f.src) && is_host_v6(na.target);
+        match &f.body {
+            Body::Rarp(_) => Tells { strong: true, binding: None },
+            Body::Arp(a) => self.arp_tells(vni, f, a),
+            Body::NeighborAdvertisement(na) => {
+                let ours = na.tlla.is_none_or(|m| m == f.src) && is_host_v6(na.target);
                 // PROXY-LEARN-06: without O it is an anycast address.
-                let learn = ours && na.override_flag && na.target_mac.is_some();
+                let learn = ours && na.r#override && na.tlla.is_some();
                 let to_us = self.probe_mac(vni) == Some(f.dst);
                 Tells {
                     strong: ours && (!na.solicited || to_us),
@@ -106,18 +105,20 @@ impl Node {
                 }
             }
             // PROXY-LEARN-02: never from NS or RS; HOST-DAD-01.
-            Payload::Ns(_) | Payload::Rs | Payload::Ra | Payload::Other => nothing,
+            Body::NeighborSolicitation(_)
+            | Body::RouterSolicitation(_)
+            | Body::RouterAdvertisement(_)
+            | Body::Other(_) => Tells { strong: false, binding: None },
         }
     }
 
     /// PROXY-LEARN-01, HOST-GARP-01, HOST-ARP-01, -02.
     fn arp_tells(&self, vni: Vni, f: &Frame, a: &Arp) -> Tells {
         let honest = a.sender_mac == f.src;
-        let gratuitous = a.sender_ip == a.target_ip && !a.sender_ip.is_unspecified();
-        let answer = a.op == ArpOp::Reply && self.probe_mac(vni) == Some(f.dst);
+        let answer = a.reply && self.probe_mac(vni) == Some(f.dst);
         let own = IpAddr::V4(a.sender_ip) == self.config.vtep;
         Tells {
-            strong: honest && (gratuitous || answer),
+            strong: honest && (a.is_gratuitous() || answer),
             binding: (honest && is_host_v4(a.sender_ip) && !own)
                 .then_some((IpAddr::V4(a.sender_ip), BindingOrigin::Arp, false)),
         }
@@ -188,7 +189,7 @@ impl Node {
         let Some(from) = self.probe_mac(vni) else { return };
         let frame = match ip {
             IpAddr::V4(ip) => frame::arp_probe(from, mac, Ipv4Addr::UNSPECIFIED, ip),
-            IpAddr::V6(ip) => frame::ns_unicast(from, mac, link_local(from), ip),
+            IpAddr::V6(ip) => frame::neighbor_solicitation(from, link_local(from), Some(mac), ip),
         };
         self.journal.count("probes_sent");
         self.journal.push(Output::Emit { port, frame });

@@ -15,6 +15,8 @@ pub(super) struct Journal {
     events: VecDeque<(u64, Time, Event)>,
     next: u64,
     pub(super) counters: BTreeMap<&'static str, u64>,
+    /// Frames that were not used, by reason.
+    pub(super) refused_frames: BTreeMap<&'static str, u64>,
 }
 
 impl Journal {

@@ -1,6 +1,5 @@
 //! What the kernel and the access ports tell: MACs that appear, move here, leave.
 
-use super::journal::Journal;
 use super::moves::Opening;
 use super::segment::Segment;
 use super::view::Place;
@@ -283,10 +282,6 @@ impl Node {
         let key = seg.type2_key(b.mac, Some(ip));
         self.rib.withdraw(&key, false);
         self.decide_ip(vni, ip, at);
-    }
-
-    pub(super) fn journal(&mut self) -> &mut Journal {
-        &mut self.journal
     }
 }
 

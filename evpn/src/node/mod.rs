@@ -85,6 +85,8 @@ pub struct Node {
     retries: BTreeSet<(Time, RowKey)>,
     alarmed: BTreeMap<(Vni, Mac), Time>,
     path_mtu: BTreeMap<IpAddr, u32>,
+    vteps: BTreeSet<IpAddr>,
+    vteps_changed: bool,
     journal: Journal,
     moves: Moves,
     more_changes: bool,
@@ -93,6 +95,8 @@ pub struct Node {
     overruns: u64,
     revision: u64,
     wall: Option<(Time, u64)>,
+    cursors: VecDeque<(u64, rib::RouteCursor)>,
+    next_cursor: u64,
 }
 
 impl Node {
@@ -139,6 +143,8 @@ impl Node {
             retries: BTreeSet::new(),
             alarmed: BTreeMap::new(),
             path_mtu: BTreeMap::new(),
+            vteps: BTreeSet::new(),
+            vteps_changed: false,
             journal: Journal::default(),
             moves: Moves::default(),
             more_changes: false,
@@ -147,6 +153,8 @@ impl Node {
             overruns: 0,
             revision: 0,
             wall: None,
+            cursors: VecDeque::new(),
+            next_cursor: 0,
         }
     }
 
@@ -187,6 +195,7 @@ impl Node {
             }
         }
         self.due_sweep(at);
+        self.tell_vteps(at);
         self.pump(at);
         if self.stopping {
             self.finish_stop();
@@ -251,9 +260,23 @@ impl Node {
             .collect()
     }
 
-    /// Remote VTEPs in use: whose path MTU matters (PIT-11), and from whom VXLAN is accepted (PIT-12).
-    pub fn vteps(&self) -> BTreeSet<IpAddr> {
-        self.segments.keys().flat_map(|v| self.rib.flood_vteps(*v)).collect()
+    /// Tells the set of remote VTEPs in use, if it changed: those that sent IMET, and those that own a MAC.
+    fn tell_vteps(&mut self, at: Time) {
+        let mut changed = std::mem::take(&mut self.vteps_changed);
+        for s in self.segments.values_mut() {
+            changed |= s.hosts.take_vteps_changed();
+        }
+        if !changed {
+            return;
+        }
+        let vteps: BTreeSet<IpAddr> =
+            self.segments.iter().flat_map(|(v, s)| self.rib.flood_vteps(*v).into_iter().chain(s.hosts.vteps())).collect();
+        if vteps != self.vteps {
+            self.path_mtu.retain(|v, _| vteps.contains(v));
+            self.vteps.clone_from(&vteps);
+            self.journal.push(Output::Vteps(vteps));
+            self.review_segments(at);
+        }
     }
 
     fn begin(&mut self, at: Time) {

@@ -4,6 +4,7 @@ use super::event::Event;
 use super::view;
 use crate::types::{ConnId, IfIndex, Time};
 use bytes::Bytes;
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 /// An output of `Node::poll_output`.
@@ -47,6 +48,9 @@ pub enum Output {
     },
     /// Read all kernel tables again.
     Resync,
+    /// The VTEPs in use, whenever the set changes: VXLAN is accepted from these only (PIT-12), and the path
+    /// MTU to each is to be measured and told as `Input::PathMtu` (PIT-11).
+    Vteps(BTreeSet<IpAddr>),
     /// Answer to a command.
     Reply {
         /// The command's id.

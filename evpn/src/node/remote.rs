@@ -4,7 +4,7 @@ use super::local::{candidate_mac, unbind_locals};
 use super::moves::Opening;
 use super::view::Place;
 use super::{Event, Leaving, Node, WITHDRAW_DEADLINE};
-use crate::fabric::{Row, RowKey};
+use crate::fabric::Row;
 use crate::hosts::{Binding, BindingOrigin, Local, Owner, RemoteMac};
 use crate::mobility::{self, Claim, Lost};
 use crate::rib::Candidate;
@@ -194,6 +194,7 @@ impl Node {
 
     /// A VTEP joined or left the flood list of a VNI.
     pub(super) fn decide_flood(&mut self, vni: Vni, vtep: IpAddr, at: Time) {
+        self.vteps_changed = true;
         let present = self.rib.flood_vteps(vni).contains(&vtep);
         let Some(seg) = self.segments.get(&vni) else { return };
         let Some(key) = seg.flood_key(vtep) else { return };
@@ -210,9 +211,4 @@ impl Node {
         }
     }
 
-    /// Nobody's row in the kernel is looked at here; `RowKey` only names it.
-    #[cfg(test)]
-    pub(super) fn wants(&self, key: &RowKey) -> Option<Row> {
-        self.want.get(key).copied()
-    }
 }

@@ -3,21 +3,27 @@
 use super::input::{Command, MacFilter, Query, Show};
 use super::output::Reply;
 use super::view::{
-    HostView, KernelView, MacView, NeighborView, Page, Place, Rows, StatusView, VERSION, VniView,
+    HostView, KernelView, MacView, NeighborView, Page, Place, RouteView, Rows, StatusView, VERSION, VniView,
 };
 use super::{Node, Segment};
 use crate::fabric::{Row, RowKey};
 use crate::hosts::{MacEntry, Owner};
+use crate::rib::RouteInfo;
 use crate::session::State;
-use crate::types::{Mac, Seq, Time, Vni};
+use crate::types::{Mac, Time, Vni};
+use crate::wire::{EvpnRoute, NextHop};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Most rows of a slice.
 const SLICE: usize = 256;
+/// Cursors into the route table that are still good.
+const CURSORS: usize = 64;
+/// Slices of the route table looked at for one answer.
+const SLICES_PER_ANSWER: usize = 8;
 
 impl Node {
-    pub(super) fn answer(&self, command: &Command, at: Time) -> Reply {
+    pub(super) fn answer(&mut self, command: &Command, at: Time) -> Reply {
         match command {
             Command::Events { after, limit } => {
                 let (lagged, events) = self.journal.after(*after, *limit);
@@ -30,7 +36,7 @@ impl Node {
         }
     }
 
-    fn show(&self, q: &Query, at: Time) -> Result<(Rows, Option<String>), String> {
+    fn show(&mut self, q: &Query, at: Time) -> Result<(Rows, Option<String>), String> {
         let limit = q.limit.clamp(1, SLICE);
         Ok(match q.show {
             Show::Status => (Rows::Status(vec![self.status(at)]), None),
@@ -66,6 +72,7 @@ impl Node {
     fn status(&self, at: Time) -> StatusView {
         let mut counters: BTreeMap<String, u64> =
             self.journal.counters.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
+        counters.extend(self.journal.refused_frames.iter().map(|(k, v)| (format!("frames_refused_{k}"), *v)));
         counters.insert("wanted_rows".into(), self.want.len() as u64);
         counters.insert("stale_rows".into(), self.stale.len() as u64);
         counters.insert("sequences_remembered".into(), self.segments.values().map(|s| s.memory.len() as u64).sum());
@@ -101,6 +108,7 @@ impl Node {
         let p = &self.peers[i];
         let id = crate::types::PeerId(i as u32);
         let agreed = p.up.as_ref().map(|(_, a)| a);
+        let counters = self.rib.counters(id);
         NeighborView {
             address: p.config.address,
             asn: p.config.asn,
@@ -118,8 +126,8 @@ impl Node {
             hold_time: agreed.map(|a| a.hold_time),
             router_id: agreed.map(|a| IpAddr::V4(a.peer_id)),
             end_of_rib: p.end_of_rib,
-            routes_in: self.rib.routes_in(id),
-            routes_out: self.rib.routes_out(id),
+            routes_in: counters.routes_in,
+            routes_out: counters.routes_out,
             updates_in: p.updates_in,
             updates_out: p.updates_out,
             faults: p.faults,
@@ -238,6 +246,69 @@ impl Node {
         Ok((Rows::Hosts(rows), None))
     }
 
+    fn routes(&mut self, q: &Query, limit: usize) -> Result<(Rows, Option<String>), String> {
+        let mut from = match q.cursor.as_deref() {
+            None => None,
+            Some(c) => {
+                let n = c.parse::<u64>().ok();
+                let held = n.and_then(|n| self.cursors.iter().find(|(id, _)| *id == n)).map(|(_, c)| c.clone());
+                Some(held.ok_or_else(|| format!("cursor `{c}` is unknown or too old: start again without one"))?)
+            }
+        };
+        let mut rows = Vec::new();
+        // A filtered listing looks at a bounded number of routes per slice.
+        for _ in 0..SLICES_PER_ANSWER {
+            let found = self.rib.routes_after(from.as_ref(), limit);
+            let Some(last) = found.last().map(|r| r.cursor.clone()) else { return Ok((Rows::Routes(rows), None)) };
+            let full = found.len() == limit;
+            rows.extend(found.iter().filter(|r| route_matches(r, &q.filter)).map(|r| self.route(r)));
+            if !full {
+                return Ok((Rows::Routes(rows), None));
+            }
+            from = Some(last);
+            if rows.len() >= limit {
+                break;
+            }
+        }
+        self.next_cursor += 1;
+        if self.cursors.len() == CURSORS {
+            self.cursors.pop_front();
+        }
+        self.cursors.extend(from.map(|c| (self.next_cursor, c)));
+        Ok((Rows::Routes(rows), Some(self.next_cursor.to_string())))
+    }
+
+    fn route(&self, r: &RouteInfo) -> RouteView {
+        let (route_type, rd, label) = match &r.route {
+            EvpnRoute::EthernetAd(x) => (1, Some(x.rd), Some(x.label)),
+            EvpnRoute::MacIp(x) => (2, Some(x.rd), Some(x.label1)),
+            EvpnRoute::Imet(x) => (3, Some(x.rd), r.attrs.pmsi.as_ref().map(|p| p.label)),
+            EvpnRoute::EthernetSegment(x) => (4, Some(x.rd), None),
+            EvpnRoute::Prefix(x) => (5, Some(x.rd), Some(x.label)),
+            EvpnRoute::Smet(x) => (6, Some(x.rd), None),
+            EvpnRoute::JoinSync(x) => (7, Some(x.key.rd), None),
+            EvpnRoute::LeaveSync(x) => (8, Some(x.key.rd), None),
+            EvpnRoute::Unknown(x) => (x.route_type, None, None),
+        };
+        RouteView {
+            route: r.route.to_string(),
+            route_type,
+            rd: rd.map_or_else(|| "-".into(), |r| r.to_string()),
+            from: r.peer.and_then(|p| self.peer_address(p)),
+            next_hop: Some(match r.next_hop {
+                NextHop::V4(a) => a.into(),
+                NextHop::V6(a) | NextHop::V6Both(a, _) => a.into(),
+            }),
+            vni: label.map(|l| l.0),
+            seq: r.seq,
+            sticky: r.sticky,
+            communities: r.attrs.ext_communities.iter().map(ToString::to_string).collect(),
+            imported: r.imported.clone(),
+            best: r.best,
+            why_not: r.why_not.map(|w| w.to_string()),
+        }
+    }
+
     fn kernel(&self, q: &Query, limit: usize) -> Result<(Rows, Option<String>), String> {
         // The cursor is the number of wanted rows passed: rows may shift between slices, `revision` tells.
         let skip = q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<usize>().map_err(|_| bad_cursor(c)))?;
@@ -289,13 +360,6 @@ impl Node {
         };
         KernelView { device, kind: kind.into(), key: name, want, stale: self.stale.contains(key) }
     }
-
-    pub(super) fn seq_of(&self, vni: Vni, mac: Mac) -> Option<Seq> {
-        self.segments.get(&vni)?.hosts.macs.get(&mac).map(|e| match &e.owner {
-            Owner::Local(l) => l.seq,
-            Owner::Remote(r) => r.claim.seq,
-        })
-    }
 }
 
 /// A slice of a list whose cursor is an index.
@@ -307,6 +371,22 @@ fn slice<'a, T>(
     let from = q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<usize>().map_err(|_| bad_cursor(c)))?;
     let next = (from.saturating_add(limit) < all.len()).then(|| (from + limit).to_string());
     Ok((all.iter().enumerate().skip(from).take(limit), next))
+}
+
+fn route_matches(r: &RouteInfo, f: &MacFilter) -> bool {
+    let (mac, ip) = match &r.route {
+        EvpnRoute::MacIp(x) => (Some(x.mac), x.ip),
+        EvpnRoute::Imet(x) => (None, Some(x.originator)),
+        _ => (None, None),
+    };
+    let label = match &r.route {
+        EvpnRoute::MacIp(x) => x.label1.vni(),
+        EvpnRoute::Imet(_) => r.attrs.pmsi.as_ref().and_then(|p| p.label.vni()),
+        _ => None,
+    };
+    f.vni.is_none_or(|v| label == Some(v) || r.imported.contains(&v))
+        && f.mac.is_none_or(|m| mac == Some(m))
+        && f.ip.is_none_or(|i| ip == Some(i))
 }
 
 fn bad_cursor(c: &str) -> String {
@@ -322,4 +402,3 @@ fn ip_cursor(c: &str) -> Option<(Vni, IpAddr)> {
     let (vni, ip) = c.split_once('/')?;
     Some((Vni::new(vni.parse().ok()?)?, ip.parse().ok()?))
 }
-impl Node { fn routes(&self, _q: &Query, _limit: usize) -> Result<(Rows, Option<String>), String> { Ok((Rows::Routes(Vec::new()), None)) } }

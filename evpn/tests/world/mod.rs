@@ -1,7 +1,7 @@
 //! A few whole nodes on one virtual clock: connections are byte queues with a one-way delay, and each kernel
 //! is a table of rows where a frame from an access port takes its MAC over, as the real bridge does.
 
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub)]
 
 use bytes::Bytes;
 use evpn::fabric::{
@@ -272,7 +272,7 @@ impl World {
             Output::Emit { port, frame } => self.hosts[i].emitted.push((port, frame)),
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
             Output::Reply { reply, .. } => self.hosts[i].replies.push(reply),
-            Output::Listen(_) | Output::Resync | Output::Stopped => {}
+            Output::Listen(_) | Output::Resync | Output::Vteps(_) | Output::Stopped => {}
         }
     }
 

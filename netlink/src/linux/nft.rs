@@ -107,7 +107,8 @@ impl VxlanFilter {
     /// # Errors
     /// As the kernel gives them; the filter is then as it was.
     pub fn allow(&mut self, vteps: &BTreeSet<IpAddr>) -> io::Result<()> {
-        let ours = |a: &&IpAddr| a.is_ipv4() == (self.family == 2);
+        let v4 = self.family == 2;
+        let ours = |a: &&IpAddr| a.is_ipv4() == v4;
         let add: Vec<IpAddr> = vteps.difference(&self.allowed).filter(ours).copied().collect();
         let del: Vec<IpAddr> = self.allowed.difference(vteps).copied().collect();
         let mut messages = Vec::new();
