@@ -40,6 +40,7 @@ fn arp(m: Mac, from: Ipv4Addr, target: Ipv4Addr) -> Bytes {
     b.freeze()
 }
 
+#[allow(clippy::unnecessary_wraps)] // compared with what the kernel may not have
 fn remote(i: usize) -> Option<Row> {
     Some(Row::Remote { vxlan: VXLAN, vtep: vtep(i), sticky: false })
 }
@@ -92,7 +93,11 @@ fn a_hot_move_by_rarp_takes_the_address_along_in_the_same_flush() {
     w.run_for(Span::millis(10));
     let start = w.now;
     w.frame(1, P2, mac(1), Some(rarp(mac(1))));
-    assert_eq!(w.mac_row(1, mac(1)), Some(Row::Local { vxlan: VXLAN, port: P2 }), "the old self row goes (PIT-05)");
+    assert_eq!(
+        w.mac_row(1, mac(1)),
+        Some(Row::Local { vxlan: VXLAN, port: P2 }),
+        "the old self row goes (PIT-05)"
+    );
     w.run_for(MS);
     // One one-way delay after the frame everybody has the row.
     assert_eq!(w.mac_row(0, mac(1)), remote(1));
@@ -101,9 +106,16 @@ fn a_hot_move_by_rarp_takes_the_address_along_in_the_same_flush() {
     assert_eq!(w.neigh_row(2, ip(1).into()), Some(Row::Neigh { mac: mac(1), router: false }));
     assert_eq!(w.neigh_row(1, ip(1).into()), None);
     w.run_for(Span::millis(5));
-    assert_eq!(w.neigh_row(2, ip(1).into()), Some(Row::Neigh { mac: mac(1), router: false }), "no gap in answering");
+    assert_eq!(
+        w.neigh_row(2, ip(1).into()),
+        Some(Row::Neigh { mac: mac(1), router: false }),
+        "no gap in answering"
+    );
     let m = w.moves(1).pop().expect("a record");
-    assert_eq!((m.role.as_str(), m.cause.as_str(), m.seq_before, m.seq), ("arrived", "frame", Seq(0), Seq(1)));
+    assert_eq!(
+        (m.role.as_str(), m.cause.as_str(), m.seq_before, m.seq),
+        ("arrived", "frame", Seq(0), Seq(1))
+    );
     assert_eq!((m.ips, m.seen), (vec![IpAddr::V4(ip(1))], start));
     assert!(m.sent.is_some() && m.acked.is_some());
     let left = w.moves(0).pop().expect("a record");

@@ -49,7 +49,8 @@ fn check(local: &'static str, known: &'static str, stranger: &'static str) {
         assert!(VxlanFilter::install(local.parse().unwrap(), port).is_err(), "one filter per namespace");
         f.allow(&BTreeSet::new()).unwrap();
         assert!(!passes(known, &sock), "a VTEP that left is a stranger");
-        let many: BTreeSet<IpAddr> = (0..500u32).map(|i| IpAddr::from((0x0a00_0000 + i).to_be_bytes())).collect();
+        let many: BTreeSet<IpAddr> =
+            (0..500u32).map(|i| IpAddr::from((0x0a00_0000 + i).to_be_bytes())).collect();
         f.allow(&many).unwrap();
         drop(f);
         assert!(passes(stranger, &sock), "the filter goes with its owner");

@@ -273,7 +273,13 @@ mod tests {
         let mut h = Hosts::default();
         let local = Owner::Local(Local { port: IfIndex(1), seq: Seq(0) });
         let remote = Owner::Remote(RemoteMac {
-            claim: Claim { seq: Seq(0), sticky: false, gateway: false, stale: false, vtep: IpAddr::from([10, 0, 0, 9]) },
+            claim: Claim {
+                seq: Seq(0),
+                sticky: false,
+                gateway: false,
+                stale: false,
+                vtep: IpAddr::from([10, 0, 0, 9]),
+            },
         });
         h.own(M1, local, Time(0));
         h.own(M2, remote, Time(0));

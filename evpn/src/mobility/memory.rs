@@ -1,7 +1,7 @@
 //! Sequences of MACs that nobody advertises at the moment (EVPN-MOB-12).
 
 use crate::types::{Mac, Seq, Time};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What is remembered of a MAC.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -16,7 +16,7 @@ pub struct Remembered {
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     by_mac: BTreeMap<Mac, (Remembered, Time)>,
-    by_age: BTreeMap<(Time, Mac), ()>,
+    by_age: BTreeSet<(Time, Mac)>,
 }
 
 impl Memory {
@@ -35,9 +35,9 @@ impl Memory {
         if let Some((_, since)) = self.by_mac.insert(mac, (new, at)) {
             self.by_age.remove(&(since, mac));
         }
-        self.by_age.insert((at, mac), ());
+        self.by_age.insert((at, mac));
         while self.by_mac.len() > Self::LIMIT {
-            let Some(((_, old), ())) = self.by_age.pop_first() else { break };
+            let Some((_, old)) = self.by_age.pop_first() else { break };
             self.by_mac.remove(&old);
         }
     }

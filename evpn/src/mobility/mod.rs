@@ -90,7 +90,14 @@ pub enum LocalSign {
 /// On the port that just lost the MAC, a learn within the guard time is no claim by itself; a strong sign
 /// (RARP, gratuitous ARP, unsolicited NA, an answer to our probe) makes it one, as do frames that still
 /// come after the guard time.
-pub fn judge(remote: &Claim, lost: Option<&Lost>, port: IfIndex, strong: bool, guard: Span, at: Time) -> LocalSign {
+pub fn judge(
+    remote: &Claim,
+    lost: Option<&Lost>,
+    port: IfIndex,
+    strong: bool,
+    guard: Span,
+    at: Time,
+) -> LocalSign {
     if (remote.sticky || remote.gateway) && !remote.stale {
         return LocalSign::Refused;
     }
@@ -105,7 +112,13 @@ mod tests {
     use super::*;
 
     fn claim(seq: u32, vtep: u8) -> Claim {
-        Claim { seq: Seq(seq), sticky: false, gateway: false, stale: false, vtep: IpAddr::from([10, 0, 0, vtep]) }
+        Claim {
+            seq: Seq(seq),
+            sticky: false,
+            gateway: false,
+            stale: false,
+            vtep: IpAddr::from([10, 0, 0, vtep]),
+        }
     }
 
     /// EVPN-MOB-06

@@ -61,8 +61,13 @@ impl Node {
 
     fn port_left(&mut self, vni: Vni, port: IfIndex, why: &str, at: Time) {
         let Some(seg) = self.segments.get(&vni) else { return };
-        let gone: Vec<Mac> =
-            seg.hosts.macs.iter().filter(|(_, e)| e.local().is_some_and(|l| l.port == port)).map(|(m, _)| *m).collect();
+        let gone: Vec<Mac> = seg
+            .hosts
+            .macs
+            .iter()
+            .filter(|(_, e)| e.local().is_some_and(|l| l.port == port))
+            .map(|(m, _)| *m)
+            .collect();
         for mac in gone {
             self.local_gone(vni, mac, port, why, at);
         }
@@ -87,7 +92,9 @@ impl Node {
             Some(b) => match &b.kind {
                 LinkKind::Bridge(_) if !b.up => problems.push(format!("bridge {} is down", b.name)),
                 LinkKind::Bridge(_) => {}
-                LinkKind::Vxlan(_) | LinkKind::Other(_) => problems.push(format!("{} is not a bridge", b.name)),
+                LinkKind::Vxlan(_) | LinkKind::Other(_) => {
+                    problems.push(format!("{} is not a bridge", b.name));
+                }
             },
         }
         match vxlan {
@@ -99,7 +106,8 @@ impl Node {
                     }
                     if x.local != Some(self.config.vtep) {
                         let has = x.local.map_or_else(|| "none".to_owned(), |l| l.to_string());
-                        problems.push(format!("{} has local address {has}, not {}", v.name, self.config.vtep));
+                        problems
+                            .push(format!("{} has local address {has}, not {}", v.name, self.config.vtep));
                     }
                     if !v.up {
                         problems.push(format!("{} is down", v.name));
@@ -108,7 +116,9 @@ impl Node {
                         problems.push(format!("{} is not a port of {}", v.name, seg.config.bridge));
                     }
                 }
-                LinkKind::Bridge(_) | LinkKind::Other(_) => problems.push(format!("{} is no VXLAN device", v.name)),
+                LinkKind::Bridge(_) | LinkKind::Other(_) => {
+                    problems.push(format!("{} is no VXLAN device", v.name));
+                }
             },
         }
         let ready = problems.is_empty();
@@ -129,7 +139,11 @@ impl Node {
         if seg.problems != problems {
             for p in problems.iter().filter(|p| !seg.problems.contains(p)) {
                 if self.synced {
-                    let e = Event::DeviceProblem { device: seg.config.bridge.clone(), problem: p.clone(), index: ids.0 };
+                    let e = Event::DeviceProblem {
+                        device: seg.config.bridge.clone(),
+                        problem: p.clone(),
+                        index: ids.0,
+                    };
                     self.journal.event(e, at);
                 }
             }
@@ -158,7 +172,14 @@ impl Node {
         }
     }
 
-    fn switch_devices(&mut self, vni: Vni, bridge: Option<IfIndex>, vxlan: Option<IfIndex>, ready: bool, at: Time) {
+    fn switch_devices(
+        &mut self,
+        vni: Vni,
+        bridge: Option<IfIndex>,
+        vxlan: Option<IfIndex>,
+        ready: bool,
+        at: Time,
+    ) {
         let seg = self.segments.get_mut(&vni).expect("caller has it");
         let (old_bridge, old_vxlan, was_ready) = (seg.bridge, seg.vxlan, seg.ready);
         if (old_bridge, old_vxlan) != (bridge, vxlan) {
@@ -263,7 +284,10 @@ impl Node {
     pub(super) fn fdb_seen(&mut self, row: FdbRow, at: Time) {
         match row {
             FdbRow::Vxlan(v) => {
-                if !self.synced && v.ext_learned && let Some(vtep) = v.vtep {
+                if !self.synced
+                    && v.ext_learned
+                    && let Some(vtep) = v.vtep
+                {
                     self.adopt_vxlan(v.dev, v.mac, vtep);
                 }
             }

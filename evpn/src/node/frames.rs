@@ -100,8 +100,11 @@ impl Node {
                 let to_us = self.probe_mac(vni) == Some(f.dst);
                 Tells {
                     strong: ours && (!na.solicited || to_us),
-                    binding: (learn || (ours && to_us))
-                        .then_some((IpAddr::V6(na.target), BindingOrigin::Nd, na.router)),
+                    binding: (learn || (ours && to_us)).then_some((
+                        IpAddr::V6(na.target),
+                        BindingOrigin::Nd,
+                        na.router,
+                    )),
                 }
             }
             // PROXY-LEARN-02: never from NS or RS; HOST-DAD-01.
@@ -119,18 +122,31 @@ impl Node {
         let own = IpAddr::V4(a.sender_ip) == self.config.vtep;
         Tells {
             strong: honest && (a.is_gratuitous() || answer),
-            binding: (honest && is_host_v4(a.sender_ip) && !own)
-                .then_some((IpAddr::V4(a.sender_ip), BindingOrigin::Arp, false)),
+            binding: (honest && is_host_v4(a.sender_ip) && !own).then_some((
+                IpAddr::V4(a.sender_ip),
+                BindingOrigin::Arp,
+                false,
+            )),
         }
     }
 
-    fn binding_seen(&mut self, vni: Vni, port: IfIndex, mac: Mac, ip: IpAddr, origin: BindingOrigin, router: bool, at: Time) {
+    fn binding_seen(
+        &mut self,
+        vni: Vni,
+        port: IfIndex,
+        mac: Mac,
+        ip: IpAddr,
+        origin: BindingOrigin,
+        router: bool,
+        at: Time,
+    ) {
         let Some(seg) = self.segments.get(&vni) else { return };
         if seg.hosts.macs.get(&mac).and_then(|e| e.local()).is_some_and(|l| l.port == port) {
             self.learn_binding(vni, mac, ip, origin, router, at);
             return;
         }
-        if let Some(p) = self.parked.iter_mut().find(|p| (p.vni, p.port, p.mac, p.ip) == (vni, port, mac, ip)) {
+        if let Some(p) = self.parked.iter_mut().find(|p| (p.vni, p.port, p.mac, p.ip) == (vni, port, mac, ip))
+        {
             (p.origin, p.router) = (origin, router);
             return;
         }

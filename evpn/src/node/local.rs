@@ -29,7 +29,14 @@ impl Node {
             Owner::Local(l) => self.change_port(vni, mac, l, port, at),
             Owner::Remote(r) => {
                 let strong = self.strong_sign(port, mac, at);
-                match mobility::judge(&r.claim, entry.lost.as_deref(), port, strong, self.config.guard_time, at) {
+                match mobility::judge(
+                    &r.claim,
+                    entry.lost.as_deref(),
+                    port,
+                    strong,
+                    self.config.guard_time,
+                    at,
+                ) {
                     LocalSign::Claim => self.claim(vni, mac, port, Some(r.claim), at),
                     LocalSign::Late => self.late_frame(vni, mac, port, at),
                     LocalSign::Refused => self.refuse(vni, mac, port, &r.claim, at),
@@ -195,7 +202,8 @@ impl Node {
     pub(super) fn local_gone(&mut self, vni: Vni, mac: Mac, port: IfIndex, why: &str, at: Time) {
         let name = self.dev_name(port);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
-        let Some(l) = seg.hosts.macs.get(&mac).and_then(|e| e.local().copied()).filter(|l| l.port == port) else {
+        let Some(l) = seg.hosts.macs.get(&mac).and_then(|e| e.local().copied()).filter(|l| l.port == port)
+        else {
             return;
         };
         self.revision += 1;
@@ -220,7 +228,15 @@ impl Node {
     }
 
     /// A binding that the forwarding table agrees with: MAC is local on the port where it was seen.
-    pub(super) fn learn_binding(&mut self, vni: Vni, mac: Mac, ip: IpAddr, origin: BindingOrigin, router: bool, at: Time) {
+    pub(super) fn learn_binding(
+        &mut self,
+        vni: Vni,
+        mac: Mac,
+        ip: IpAddr,
+        origin: BindingOrigin,
+        router: bool,
+        at: Time,
+    ) {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let Some(local) = seg.hosts.macs.get(&mac).and_then(|e| e.local().copied()) else { return };
         let old = seg.hosts.binding(ip).copied();
@@ -234,7 +250,7 @@ impl Node {
             }
             return;
         }
-        if !seg.hosts.binding(ip).is_some_and(|b| b.mac == mac) && ips_full(&seg.hosts, mac) {
+        if seg.hosts.binding(ip).is_none_or(|b| b.mac != mac) && ips_full(&seg.hosts, mac) {
             self.journal.count("ip_limit_refusals");
             return;
         }
@@ -249,7 +265,11 @@ impl Node {
             let key = self.segments[&vni].type2_key(o.mac, Some(ip));
             self.rib.withdraw(&key, true);
         }
-        let rival = self.rib.ip_candidates(vni, ip).into_iter().find(|c| !c.stale && candidate_mac(&c.key) != Some(mac));
+        let rival = self
+            .rib
+            .ip_candidates(vni, ip)
+            .into_iter()
+            .find(|c| !c.stale && candidate_mac(&c.key) != Some(mac));
         if let Some(c) = rival
             && !local.seq.newer_than(c.seq)
         {
@@ -287,8 +307,12 @@ impl Node {
 
 /// Removes the bindings of a MAC that are ours; returns their addresses.
 pub(super) fn unbind_locals(seg: &mut Segment, mac: Mac) -> Vec<IpAddr> {
-    let ips: Vec<IpAddr> =
-        seg.hosts.ips_of(mac).into_iter().filter(|ip| seg.hosts.binding(*ip).is_some_and(Binding::is_local)).collect();
+    let ips: Vec<IpAddr> = seg
+        .hosts
+        .ips_of(mac)
+        .into_iter()
+        .filter(|ip| seg.hosts.binding(*ip).is_some_and(Binding::is_local))
+        .collect();
     for ip in &ips {
         seg.hosts.unbind(*ip);
     }

@@ -269,8 +269,11 @@ impl Node {
         if !changed {
             return;
         }
-        let vteps: BTreeSet<IpAddr> =
-            self.segments.iter().flat_map(|(v, s)| self.rib.flood_vteps(*v).into_iter().chain(s.hosts.vteps())).collect();
+        let vteps: BTreeSet<IpAddr> = self
+            .segments
+            .iter()
+            .flat_map(|(v, s)| self.rib.flood_vteps(*v).into_iter().chain(s.hosts.vteps()))
+            .collect();
         if vteps != self.vteps {
             self.path_mtu.retain(|v, _| vteps.contains(v));
             self.vteps.clone_from(&vteps);

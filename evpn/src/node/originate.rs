@@ -30,7 +30,8 @@ impl Node {
         }
         seg.advertised = true;
         let (route, attrs) = seg.imet(vtep);
-        let macs: Vec<Mac> = seg.hosts.macs.iter().filter(|(_, e)| e.local().is_some()).map(|(m, _)| *m).collect();
+        let macs: Vec<Mac> =
+            seg.hosts.macs.iter().filter(|(_, e)| e.local().is_some()).map(|(m, _)| *m).collect();
         let ips: Vec<(Mac, IpAddr)> =
             seg.hosts.bindings().filter(|(_, b)| b.is_local()).map(|(ip, b)| (b.mac, *ip)).collect();
         self.rib.originate(route, attrs, next_hop, false);
@@ -80,7 +81,9 @@ impl Node {
         let next_hop = self.next_hop();
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let Some(seq) = seg.hosts.macs.get(&mac).and_then(|e| e.local()).map(|l| l.seq) else { return };
-        let Some(router) = seg.hosts.binding(ip).filter(|b| b.mac == mac && Binding::is_local(b)).map(|b| b.router) else {
+        let Some(router) =
+            seg.hosts.binding(ip).filter(|b| b.mac == mac && Binding::is_local(b)).map(|b| b.router)
+        else {
             return;
         };
         let attrs = seg.type2_attrs(seq, nd_flags(ip, router));

@@ -5,7 +5,7 @@ use super::{Config, Event, NeighborConfig, Node, Output};
 use crate::rib::Rib;
 use crate::session::{self, Agreed, Session};
 use crate::types::{ConnId, PeerId, Time};
-use crate::wire::{Fault, Family, RefreshKind, Treatment, Update};
+use crate::wire::{Family, Fault, RefreshKind, Treatment, Update};
 use bytes::Bytes;
 use std::net::{IpAddr, SocketAddr};
 
@@ -126,7 +126,8 @@ impl Node {
 
     fn accepted(&mut self, conn: ConnId, remote: SocketAddr, at: Time) {
         let address = remote.ip().to_canonical();
-        let Some(i) = self.peers.iter().position(|p| p.config.address == address).filter(|_| !self.stopping) else {
+        let Some(i) = self.peers.iter().position(|p| p.config.address == address).filter(|_| !self.stopping)
+        else {
             self.journal.count("connections_from_strangers");
             self.journal.push(Output::Hangup { conn });
             return;
@@ -223,7 +224,14 @@ impl Node {
         self.journal.event(Event::NeighborDown { peer: PeerId(i as u32), address, why }, at);
     }
 
-    fn session_update(&mut self, i: usize, u: &Update, treatment: Option<Treatment>, faults: &[Fault], at: Time) {
+    fn session_update(
+        &mut self,
+        i: usize,
+        u: &Update,
+        treatment: Option<Treatment>,
+        faults: &[Fault],
+        at: Time,
+    ) {
         let peer = PeerId(i as u32);
         let p = &mut self.peers[i];
         p.updates_in += 1;
@@ -256,7 +264,9 @@ impl Node {
     pub(super) fn pump(&mut self, at: Time) {
         let mut all = true;
         for i in 0..self.peers.len() {
-            let Some((conn, max_send)) = self.peers[i].up.as_ref().map(|(c, a)| (*c, usize::from(a.max_send))) else {
+            let Some((conn, max_send)) =
+                self.peers[i].up.as_ref().map(|(c, a)| (*c, usize::from(a.max_send)))
+            else {
                 continue;
             };
             let peer = PeerId(i as u32);

@@ -176,7 +176,8 @@ impl Node {
 
     /// A peer has a route for an address that is bound to a local MAC.
     fn contest_ip(&mut self, vni: Vni, ip: IpAddr, b: Binding, candidates: &[Candidate], at: Time) {
-        let Some(local) = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&b.mac)).and_then(|e| e.local().copied())
+        let Some(local) =
+            self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&b.mac)).and_then(|e| e.local().copied())
         else {
             return;
         };
@@ -210,5 +211,4 @@ impl Node {
             (true, true) | (false, false) => {}
         }
     }
-
 }

@@ -111,14 +111,23 @@ impl Segment {
     fn base_attrs(&self) -> Attrs {
         let mut ext_communities = self.export.clone();
         ext_communities.push(ExtCommunity::VXLAN);
-        Attrs { origin: Some(Origin::Igp), as_path: Some(AsPath::default()), ext_communities, ..Attrs::default() }
+        Attrs {
+            origin: Some(Origin::Igp),
+            as_path: Some(AsPath::default()),
+            ext_communities,
+            ..Attrs::default()
+        }
     }
 
     /// EVPN-IMET-01, -02: originator, next hop and tunnel end point are the VTEP.
     pub(super) fn imet(&self, vtep: IpAddr) -> (EvpnRoute, Arc<Attrs>) {
         let mut attrs = self.base_attrs();
-        attrs.pmsi =
-            Some(Pmsi { flags: 0, tunnel_type: 6, label: Label::from(self.config.vni), tunnel: TunnelId::Ip(vtep) });
+        attrs.pmsi = Some(Pmsi {
+            flags: 0,
+            tunnel_type: 6,
+            label: Label::from(self.config.vni),
+            tunnel: TunnelId::Ip(vtep),
+        });
         (EvpnRoute::Imet(Imet { rd: self.rd, tag: EthTag(0), originator: vtep }), Arc::new(attrs))
     }
 

@@ -30,7 +30,9 @@ impl Node {
                 Reply::Events { lagged, events }
             }
             Command::Show(q) => match self.show(q, at) {
-                Ok((rows, next)) => Reply::Page(Page { version: VERSION, revision: self.revision, rows, next }),
+                Ok((rows, next)) => {
+                    Reply::Page(Page { version: VERSION, revision: self.revision, rows, next })
+                }
                 Err(why) => Reply::Error(why),
             },
         }
@@ -45,8 +47,11 @@ impl Node {
                 (Rows::Neighbors(rows.map(|p| self.neighbor(p.0, at)).collect()), next)
             }
             Show::Vnis => {
-                let all: Vec<&Segment> =
-                    self.segments.values().filter(|s| q.filter.vni.is_none_or(|v| v == s.config.vni)).collect();
+                let all: Vec<&Segment> = self
+                    .segments
+                    .values()
+                    .filter(|s| q.filter.vni.is_none_or(|v| v == s.config.vni))
+                    .collect();
                 let (rows, next) = slice(&all, q, limit)?;
                 (Rows::Vnis(rows.map(|(_, s)| self.vni(s)).collect()), next)
             }
@@ -54,7 +59,8 @@ impl Node {
             Show::Hosts => self.hosts(q, limit, at)?,
             Show::Routes => self.routes(q, limit)?,
             Show::Moves => {
-                let after = q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<u64>().map_err(|_| bad_cursor(c)))?;
+                let after =
+                    q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<u64>().map_err(|_| bad_cursor(c)))?;
                 let found = self.moves.after(after);
                 let mut found = found.into_iter().filter(|m| {
                     q.filter.vni.is_none_or(|v| v == m.vni)
@@ -75,7 +81,10 @@ impl Node {
         counters.extend(self.journal.refused_frames.iter().map(|(k, v)| (format!("frames_refused_{k}"), *v)));
         counters.insert("wanted_rows".into(), self.want.len() as u64);
         counters.insert("stale_rows".into(), self.stale.len() as u64);
-        counters.insert("sequences_remembered".into(), self.segments.values().map(|s| s.memory.len() as u64).sum());
+        counters.insert(
+            "sequences_remembered".into(),
+            self.segments.values().map(|s| s.memory.len() as u64).sum(),
+        );
         StatusView {
             program: env!("CARGO_PKG_VERSION").into(),
             vtep: self.config.vtep,
@@ -137,7 +146,8 @@ impl Node {
     }
 
     fn vni(&self, s: &Segment) -> VniView {
-        let ports = self.taps.iter().filter(|(_, v)| **v == s.config.vni).map(|(i, _)| self.dev_name(*i)).collect();
+        let ports =
+            self.taps.iter().filter(|(_, v)| **v == s.config.vni).map(|(i, _)| self.dev_name(*i)).collect();
         VniView {
             vni: s.config.vni,
             bridge: s.config.bridge.clone(),
@@ -247,19 +257,25 @@ impl Node {
     }
 
     fn routes(&mut self, q: &Query, limit: usize) -> Result<(Rows, Option<String>), String> {
-        let mut from = match q.cursor.as_deref() {
-            None => None,
-            Some(c) => {
-                let n = c.parse::<u64>().ok();
-                let held = n.and_then(|n| self.cursors.iter().find(|(id, _)| *id == n)).map(|(_, c)| c.clone());
-                Some(held.ok_or_else(|| format!("cursor `{c}` is unknown or too old: start again without one"))?)
-            }
-        };
+        let mut from =
+            match q.cursor.as_deref() {
+                None => None,
+                Some(c) => {
+                    let n = c.parse::<u64>().ok();
+                    let held =
+                        n.and_then(|n| self.cursors.iter().find(|(id, _)| *id == n)).map(|(_, c)| c.clone());
+                    Some(held.ok_or_else(|| {
+                        format!("cursor `{c}` is unknown or too old: start again without one")
+                    })?)
+                }
+            };
         let mut rows = Vec::new();
         // A filtered listing looks at a bounded number of routes per slice.
         for _ in 0..SLICES_PER_ANSWER {
             let found = self.rib.routes_after(from.as_ref(), limit);
-            let Some(last) = found.last().map(|r| r.cursor.clone()) else { return Ok((Rows::Routes(rows), None)) };
+            let Some(last) = found.last().map(|r| r.cursor.clone()) else {
+                return Ok((Rows::Routes(rows), None));
+            };
             let full = found.len() == limit;
             rows.extend(found.iter().filter(|r| route_matches(r, &q.filter)).map(|r| self.route(r)));
             if !full {
@@ -341,7 +357,9 @@ impl Node {
                 (dev_vni(*dev), mac, Some(*ip))
             }
         };
-        f.vni.is_none_or(|v| Some(v) == vni) && f.mac.is_none_or(|m| Some(m) == mac) && f.ip.is_none_or(|i| Some(i) == ip)
+        f.vni.is_none_or(|v| Some(v) == vni)
+            && f.mac.is_none_or(|m| Some(m) == mac)
+            && f.ip.is_none_or(|i| Some(i) == ip)
     }
 
     fn kernel_row(&self, key: &RowKey, row: &Row) -> KernelView {

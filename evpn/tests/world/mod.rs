@@ -5,9 +5,12 @@
 
 use bytes::Bytes;
 use evpn::fabric::{
-    BridgeFdb, BridgeLink, FdbRow, KernelEvent, Link, LinkKind, PortFlags, Row, RowKey, VxlanLink, WriteResult,
+    BridgeFdb, BridgeLink, FdbRow, KernelEvent, Link, LinkKind, PortFlags, Row, RowKey, VxlanLink,
+    WriteResult,
 };
-use evpn::node::{Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, NeighborConfig, Node, Output, Query};
+use evpn::node::{
+    Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, NeighborConfig, Node, Output, Query,
+};
 use evpn::node::{Reply, Show, Targets, VniConfig, view};
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
 use std::collections::{BTreeMap, VecDeque};
@@ -72,7 +75,8 @@ pub fn config(i: usize, n: usize) -> Config {
 }
 
 fn link(index: IfIndex, name: &str, kind: LinkKind, master: Option<IfIndex>, mac: Mac) -> Link {
-    let port = master.map(|_| PortFlags { learning: true, flood: true, forwarding: true, ..PortFlags::default() });
+    let port =
+        master.map(|_| PortFlags { learning: true, flood: true, forwarding: true, ..PortFlags::default() });
     Link { index, name: name.into(), mac, mtu: 1450, up: true, carrier: true, master, kind, port }
 }
 
@@ -135,11 +139,18 @@ impl World {
         let mut w = Self { now: Time(0), delay, hosts, queue: BTreeMap::new(), seq: 0, sent_bytes: 0 };
         for i in 0..n {
             let base = Mac([2, 0, 0, 0, 1, i as u8]);
-            let vx = LinkKind::Vxlan(VxlanLink { vni: 100, local: Some(vtep(i)), port: 4789, learning: false });
-            w.kernel(i, KernelEvent::Link(link(BRIDGE, "br100", LinkKind::Bridge(BridgeLink::default()), None, base)));
+            let vx =
+                LinkKind::Vxlan(VxlanLink { vni: 100, local: Some(vtep(i)), port: 4789, learning: false });
+            w.kernel(
+                i,
+                KernelEvent::Link(link(BRIDGE, "br100", LinkKind::Bridge(BridgeLink::default()), None, base)),
+            );
             w.kernel(i, KernelEvent::Link(link(VXLAN, "vx100", vx, Some(BRIDGE), base)));
             for (p, name) in [(P1, "p1"), (P2, "p2")] {
-                w.kernel(i, KernelEvent::Link(link(p, name, LinkKind::Other("veth".into()), Some(BRIDGE), base)));
+                w.kernel(
+                    i,
+                    KernelEvent::Link(link(p, name, LinkKind::Other("veth".into()), Some(BRIDGE), base)),
+                );
             }
             w.kernel(i, KernelEvent::Synced);
         }
@@ -246,7 +257,11 @@ impl World {
                 self.hosts[j].conns.insert(theirs, Pipe { to: i, to_conn: conn, room: 65536 });
                 let (a, b) = (SocketAddr::new(vtep(i), 40000), SocketAddr::new(vtep(j), 179));
                 let d = self.delay;
-                self.send(j, d, Input::Conn { conn: theirs, event: ConnEvent::Accepted { remote: a, local: b } });
+                self.send(
+                    j,
+                    d,
+                    Input::Conn { conn: theirs, event: ConnEvent::Accepted { remote: a, local: b } },
+                );
                 self.send(j, d, Input::Conn { conn: theirs, event: ConnEvent::Room(65536) });
                 self.send(i, d + d, Input::Conn { conn, event: ConnEvent::Connected { local: a } });
                 self.send(i, d + d, Input::Conn { conn, event: ConnEvent::Room(65536) });
@@ -339,6 +354,11 @@ impl World {
 
     pub fn neigh_row(&self, i: usize, ip: IpAddr) -> Option<Row> {
         self.hosts[i].rows.get(&RowKey::Neigh { dev: BRIDGE, ip }).copied()
+    }
+
+    /// The other end's id of a connection.
+    pub fn other_end(&self, i: usize, conn: ConnId) -> ConnId {
+        self.hosts[i].conns[&conn].to_conn
     }
 
     /// Cuts all connections between two nodes, or of one with itself: both see them closed.

@@ -63,7 +63,12 @@ impl VxlanFilter {
         let mut table = Attrs::default();
         table.bytes(1, TABLE).be32(2, 2);
         let mut set = Attrs::default();
-        set.bytes(1, TABLE).bytes(2, SET).be32(3, 0).be32(4, if len == 4 { 7 } else { 8 }).be32(5, len).be32(10, 1);
+        set.bytes(1, TABLE)
+            .bytes(2, SET)
+            .be32(3, 0)
+            .be32(4, if len == 4 { 7 } else { 8 })
+            .be32(5, len)
+            .be32(10, 1);
         let mut chain = Attrs::default();
         chain.bytes(1, TABLE).bytes(3, CHAIN);
         chain.nest(4, |h| {
@@ -95,11 +100,12 @@ impl VxlanFilter {
                 });
             });
         });
-        self.batch(&[(NEWTABLE, F_CREATE, table), (NEWSET, F_CREATE, set), (NEWCHAIN, F_CREATE, chain), (
-            NEWRULE,
-            F_CREATE | 0x800,
-            rule,
-        )])
+        self.batch(&[
+            (NEWTABLE, F_CREATE, table),
+            (NEWSET, F_CREATE, set),
+            (NEWCHAIN, F_CREATE, chain),
+            (NEWRULE, F_CREATE | 0x800, rule),
+        ])
     }
 
     /// Makes `vteps` the allowed sources; only the difference is written.
@@ -172,7 +178,8 @@ impl VxlanFilter {
             while let Some((kind, at, body, tail)) = split(rest) {
                 if kind == 2 && at >= first && at <= self.seq {
                     acks += 1;
-                    let code = i32::from_ne_bytes(body.get(..4).and_then(|b| b.try_into().ok()).unwrap_or_default());
+                    let code =
+                        i32::from_ne_bytes(body.get(..4).and_then(|b| b.try_into().ok()).unwrap_or_default());
                     if code != 0 {
                         failure.get_or_insert_with(|| io::Error::from_raw_os_error(-code));
                         // A failed batch is answered once per faulty message only.
