@@ -1,0 +1,235 @@
+//! Raw sockets of the outside observer: frames in and out, and the kernel's own notifications.
+
+use crate::ns::Netns;
+use evpn::types::Mac;
+use rustix::net::netlink::SocketAddrNetlink;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::time::{ClockId, clock_gettime};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use std::io::{Read, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+/// Nanoseconds of the monotonic clock, the same in every namespace.
+pub fn now() -> u64 {
+    let t = clock_gettime(ClockId::Monotonic);
+    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+}
+
+const ETH_P_ALL: u16 = 3;
+
+/// A packet socket on one interface.
+#[derive(Debug)]
+pub struct Wire {
+    socket: Socket,
+}
+
+impl Wire {
+    /// On `device` in `ns`, sees everything that passes there, both ways.
+    ///
+    /// # Panics
+    /// When the device is not there.
+    pub fn open(ns: &Netns, device: &str) -> Self {
+        let index = ns.index(device);
+        ns.enter(|| {
+            let socket =
+                Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ETH_P_ALL.to_be()))))
+                    .expect("root may open packet sockets");
+            socket.bind(&link_address(index)).expect("the device is there");
+            let _ = socket.set_recv_buffer_size(8 << 20);
+            Self { socket }
+        })
+    }
+
+    /// Sends a frame and says when, just before it went.
+    ///
+    /// # Panics
+    /// When the device is down.
+    pub fn send(&self, frame: &[u8]) -> u64 {
+        let at = now();
+        (&self.socket).write_all(frame).expect("the device is up");
+        at
+    }
+
+    /// The next frame, or `None` after `limit`.
+    pub fn receive(&self, limit: Duration) -> Option<(u64, Vec<u8>)> {
+        self.socket.set_read_timeout(Some(limit.max(Duration::from_millis(1)))).ok()?;
+        let mut buf = [0; 2048];
+        let n = (&self.socket).read(&mut buf).ok()?;
+        Some((now(), buf[..n].to_vec()))
+    }
+
+    /// The first frame that `pick` takes, or `None` after `limit`.
+    pub fn find<T>(&self, limit: Duration, mut pick: impl FnMut(&[u8]) -> Option<T>) -> Option<(u64, T)> {
+        let end = now() + limit.as_nanos() as u64;
+        while now() < end {
+            if let Some((at, f)) = self.receive(Duration::from_nanos(end.saturating_sub(now())))
+                && let Some(t) = pick(&f)
+            {
+                return Some((at, t));
+            }
+        }
+        None
+    }
+
+    /// Throws away what has arrived so far.
+    pub fn drain(&self) {
+        let _ = self.socket.set_nonblocking(true);
+        let mut buf = [0; 2048];
+        while (&self.socket).read(&mut buf).is_ok() {}
+        let _ = self.socket.set_nonblocking(false);
+    }
+}
+
+fn link_address(index: u32) -> SockAddr {
+    let mut storage = SockAddrStorage::zeroed();
+    let ll = libc::sockaddr_ll {
+        sll_family: libc::AF_PACKET as u16,
+        sll_protocol: ETH_P_ALL.to_be(),
+        sll_ifindex: index.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    // SAFETY: `sockaddr_ll` is a plain address structure for AF_PACKET that fits into the storage.
+    #[allow(unsafe_code)]
+    unsafe {
+        *storage.view_as::<libc::sockaddr_ll>() = ll;
+        SockAddr::new(storage, size_of::<libc::sockaddr_ll>() as u32)
+    }
+}
+
+/// A notification about a forwarding row.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FdbNote {
+    /// When it was read.
+    pub at: u64,
+    /// New or changed; otherwise deleted.
+    pub new: bool,
+    /// Device of the row: a port for a bridge row, the VXLAN device for a `self` row.
+    pub device: u32,
+    /// It has a master: a bridge row.
+    pub bridge: bool,
+    /// MAC.
+    pub mac: Mac,
+    /// Destination, for rows of a VXLAN device.
+    pub vtep: Option<IpAddr>,
+}
+
+const RTM_NEWNEIGH: u16 = 28;
+const RTM_DELNEIGH: u16 = 29;
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NDA_MASTER: u16 = 9;
+const RTNLGRP_NEIGH: u32 = 3;
+const AF_BRIDGE: u8 = 7;
+
+/// A netlink monitor for forwarding rows.
+#[derive(Debug)]
+pub struct Monitor {
+    socket: OwnedFd,
+    buf: Vec<u8>,
+}
+
+impl Monitor {
+    /// In this namespace, with a buffer for some hundred thousand notifications.
+    ///
+    /// # Panics
+    /// When the socket cannot be made.
+    pub fn open(ns: &Netns) -> Self {
+        ns.enter(|| {
+            let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None)
+                .expect("anybody may open netlink sockets");
+            let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&socket, 128 << 20);
+            bind(&socket, &SocketAddrNetlink::new(0, 1 << (RTNLGRP_NEIGH - 1))).expect("the group exists");
+            Self { socket, buf: vec![0; 1 << 16] }
+        })
+    }
+
+    /// Waits up to `limit` and gives the next notifications to `f`; `false` if none came.
+    ///
+    /// # Panics
+    /// When notifications were lost.
+    pub fn read(&mut self, limit: Duration, mut f: impl FnMut(FdbNote)) -> bool {
+        let mut p = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
+        let t = rustix::event::Timespec {
+            tv_sec: limit.as_secs().cast_signed(),
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
+        if !matches!(rustix::event::poll(&mut p, Some(&t)), Ok(1..)) {
+            return false;
+        }
+        let n = match recv(&self.socket, &mut *self.buf, RecvFlags::DONTWAIT) {
+            Ok((n, _)) => n,
+            Err(rustix::io::Errno::NOBUFS) => panic!("the observer lost notifications"),
+            Err(_) => return false,
+        };
+        let at = now();
+        let mut rest = &self.buf[..n];
+        while let Some((kind, body, next)) = message(rest) {
+            if let Some(note) = fdb_note(at, kind, body) {
+                f(note);
+            }
+            rest = next;
+        }
+        true
+    }
+
+    /// The first notification that `pick` takes, or `None` after `limit`.
+    pub fn find(&mut self, limit: Duration, pick: impl Fn(&FdbNote) -> bool) -> Option<FdbNote> {
+        let end = now() + limit.as_nanos() as u64;
+        let mut found = None;
+        while found.is_none() && now() < end {
+            self.read(Duration::from_nanos(end.saturating_sub(now())), |n| {
+                if found.is_none() && pick(&n) {
+                    found = Some(n);
+                }
+            });
+        }
+        found
+    }
+
+    /// Throws away what has arrived so far.
+    pub fn drain(&mut self) {
+        while self.read(Duration::ZERO, |_| {}) {}
+    }
+}
+
+fn u16_at(b: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(b.get(at..at + 2)?.try_into().ok()?))
+}
+
+fn u32_at(b: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(b.get(at..at + 4)?.try_into().ok()?))
+}
+
+/// First message: type, body, and what follows.
+fn message(b: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+    let len = u32_at(b, 0)? as usize;
+    let body = b.get(16..len)?;
+    Some((u16_at(b, 4)?, body, b.get(len.next_multiple_of(4)..).unwrap_or(&[])))
+}
+
+fn fdb_note(at: u64, kind: u16, body: &[u8]) -> Option<FdbNote> {
+    if !(RTM_NEWNEIGH..=RTM_DELNEIGH).contains(&kind) || *body.first()? != AF_BRIDGE {
+        return None;
+    }
+    let device = u32_at(body, 4)?;
+    let mut note =
+        FdbNote { at, new: kind == RTM_NEWNEIGH, device, bridge: false, mac: Mac::ZERO, vtep: None };
+    let mut attrs = body.get(12..)?;
+    while let Some(len) = u16_at(attrs, 0).map(usize::from).filter(|l| *l >= 4) {
+        let value = attrs.get(4..len)?;
+        match (u16_at(attrs, 2)? & 0x3fff, value.len()) {
+            (NDA_LLADDR, 6) => note.mac = Mac::from_slice(value)?,
+            (NDA_MASTER, 4) => note.bridge = true,
+            (NDA_DST, 4) => note.vtep = Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
+            (NDA_DST, 16) => note.vtep = Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+            _ => {}
+        }
+        attrs = attrs.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+    }
+    Some(note)
+}

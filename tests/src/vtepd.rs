@@ -1,0 +1,171 @@
+//! A vtepd process in a namespace, and its command line as the client.
+
+use crate::need::our;
+use crate::ns::{Netns, text};
+use crate::poll::{SOON, eventually};
+use crate::proc::Proc;
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// What the tests put into a configuration file.
+#[derive(Clone, Debug)]
+pub struct Conf {
+    /// VTEP address.
+    pub address: IpAddr,
+    /// AS number.
+    pub asn: u32,
+    /// BGP identifier, needed with an IPv6 address.
+    pub router_id: Option<String>,
+    /// Address and AS of each neighbour.
+    pub neighbors: Vec<(IpAddr, u32)>,
+    /// VNI and its ports.
+    pub vnis: Vec<(u32, Vec<String>)>,
+    /// Lines to append to `[vtep]`.
+    pub vtep_extra: String,
+    /// Lines to append to each `[[vni]]`.
+    pub vni_extra: String,
+    /// Whole sections to append.
+    pub sections: String,
+}
+
+impl Conf {
+    /// An iBGP speaker in AS 65000 with VNI 100 on port `p1`.
+    pub fn new(address: IpAddr, neighbors: &[IpAddr]) -> Self {
+        Self {
+            address,
+            asn: 65000,
+            router_id: None,
+            neighbors: neighbors.iter().map(|a| (*a, 65000)).collect(),
+            vnis: vec![(100, vec!["p1".into()])],
+            vtep_extra: String::new(),
+            vni_extra: String::new(),
+            sections: String::new(),
+        }
+    }
+
+    fn toml(&self, state: &str, socket: &str) -> String {
+        let mut t =
+            format!("[vtep]\naddress = \"{}\"\nasn = {}\nstate-dir = \"{state}\"\n", self.address, self.asn);
+        if let Some(id) = &self.router_id {
+            let _ = writeln!(t, "router-id = \"{id}\"");
+        }
+        let _ = writeln!(t, "{}", self.vtep_extra);
+        for (address, asn) in &self.neighbors {
+            // A dial that met a peer not yet up is repeated soon.
+            let _ = writeln!(t, "[[neighbor]]\naddress = \"{address}\"\nasn = {asn}\nconnect-retry = 1");
+        }
+        for (vni, ports) in &self.vnis {
+            let _ = writeln!(t, "[[vni]]\nvni = {vni}\nports = {ports:?}\n{}", self.vni_extra);
+        }
+        let _ = writeln!(t, "{}\n[api]\nsocket = \"{socket}\"", self.sections);
+        t
+    }
+}
+
+/// A running daemon.
+#[derive(Debug)]
+pub struct Vtepd {
+    /// The process.
+    pub process: Proc,
+    dir: TempDir,
+}
+
+impl Vtepd {
+    /// Starts it and waits until its API answers.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    pub fn start(ns: &Netns, conf: &Conf) -> Self {
+        let dir = tempfile::Builder::new().prefix("vt-vtepd-").tempdir().expect("a scratch directory");
+        Self::start_in(ns, conf, dir)
+    }
+
+    fn start_in(ns: &Netns, conf: &Conf, dir: TempDir) -> Self {
+        let at = |f: &str| dir.path().join(f);
+        let toml = conf.toml(&at("state").display().to_string(), &at("vtepd.sock").display().to_string());
+        let config = at("vtepd.toml");
+        std::fs::write(&config, toml).expect("writable");
+        let args = ["run".into(), "--config".into(), config.into_os_string()];
+        let mut process = Proc::start(ns, &our("vtepd"), &args, &at("vtepd.log"));
+        eventually(SOON, "vtepd answers", || {
+            assert!(process.running(), "vtepd ended:\n{}", process.log());
+            try_show(&at("vtepd.sock"), "status", &[]).map_err(|e| format!("{e}\n{}", process.log()))
+        });
+        Self { process, dir }
+    }
+
+    /// Ends the process (SIGTERM) and starts one with the same directory.
+    pub fn restart(mut self, ns: &Netns, conf: &Conf) -> Self {
+        self.process.terminate(Duration::from_secs(10));
+        let Self { process, dir } = self;
+        drop(process);
+        Self::start_in(ns, conf, dir)
+    }
+
+    /// Kills the process (SIGKILL) and gives back its directory for [`Vtepd::start_again`].
+    pub fn kill(mut self) -> TempDir {
+        self.process.kill();
+        self.dir
+    }
+
+    /// Starts one in the directory of a killed one.
+    pub fn start_again(ns: &Netns, conf: &Conf, dir: TempDir) -> Self {
+        Self::start_in(ns, conf, dir)
+    }
+
+    /// Its API socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("vtepd.sock")
+    }
+
+    /// Rows of `vtepd show TABLE --json`.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn show(&self, table: &str, args: &[&str]) -> Vec<Value> {
+        try_show(&self.socket(), table, args)
+            .unwrap_or_else(|e| panic!("vtepd show {table} {args:?}: {e}\n{}", self.process.log()))
+    }
+
+    /// The row of `show status`.
+    pub fn status(&self) -> Value {
+        self.show("status", &[]).into_iter().next().unwrap_or(Value::Null)
+    }
+
+    /// State of a neighbour.
+    pub fn neighbor_state(&self, address: IpAddr) -> String {
+        let address = address.to_string();
+        self.show("neighbors", &[])
+            .iter()
+            .find(|r| r["address"] == address.as_str())
+            .and_then(|r| r["state"].as_str())
+            .unwrap_or("unknown")
+            .to_owned()
+    }
+
+    /// The row of `show macs` for a MAC in VNI 100, or `Null`.
+    pub fn mac(&self, mac: &str) -> Value {
+        self.show("macs", &["--vni", "100", "--mac", mac]).into_iter().next().unwrap_or(Value::Null)
+    }
+
+    /// Waits until every neighbour is Established and sent End-of-RIB and nothing waits to be sent or written.
+    pub fn converge(&self) {
+        eventually(crate::poll::LATER, "vtepd converges", || {
+            let s = self.status();
+            if s["converged"] == true { Ok(()) } else { Err((s, self.show("neighbors", &[]))) }
+        });
+    }
+}
+
+fn try_show(socket: &std::path::Path, table: &str, args: &[&str]) -> Result<Vec<Value>, String> {
+    let mut c = Command::new(our("vtepd"));
+    c.args(["show", table, "--json", "--socket"]).arg(socket).args(args);
+    let out = text(c.output())?;
+    let v: Value = serde_json::from_str(&out).map_err(|e| format!("{e}: {out}"))?;
+    v["rows"].as_array().cloned().ok_or(out)
+}
