@@ -6,7 +6,9 @@ use crate::wire::{Capability, DecodeCtx, Family, Open};
 
 /// Our OPEN (BGP-CAP-01). `plain`: without capabilities, after the peer refused them (BGP-CAP-10).
 ///
-/// Graceful restart (64) and enhanced refresh (70) are not offered: nothing behind the session acts on them yet.
+/// Graceful restart is offered without a family (BGP-GR-03): nothing of ours survives a restart, but FRR sends
+/// End-of-RIB only to those who offer the capability. Enhanced refresh (70) is not offered: nothing behind the
+/// session acts on it yet.
 pub(super) fn our_open(config: &Config, plain: bool) -> Open {
     let mut capabilities = Vec::new();
     if !plain {
@@ -15,6 +17,12 @@ pub(super) fn our_open(config: &Config, plain: bool) -> Open {
         if config.extended_message {
             capabilities.push(Capability::ExtendedMessage);
         }
+        capabilities.push(Capability::GracefulRestart {
+            restarting: false,
+            notification: false,
+            time: 120,
+            families: Vec::new(),
+        });
         capabilities.push(Capability::As4(config.local_as));
     }
     Open {
