@@ -42,6 +42,8 @@ pub struct MacEntry {
     pub moves: u32,
     /// The port that lost it a short while ago.
     pub lost: Option<Box<Lost>>,
+    /// Remote, but the kernel still shows it on this port: our row has not been written (again) yet.
+    pub shadow: Option<IfIndex>,
 }
 
 impl MacEntry {
@@ -188,7 +190,7 @@ impl Hosts {
             Some(old)
         } else {
             self.locals += usize::from(is_local);
-            self.macs.insert(mac, MacEntry { owner, since: at, moves: 0, lost: None });
+            self.macs.insert(mac, MacEntry { owner, since: at, moves: 0, lost: None, shadow: None });
             self.count_vteps(None, Some(owner));
             None
         }

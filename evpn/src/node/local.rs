@@ -46,7 +46,7 @@ impl Node {
     }
 
     /// The MAC is ours from now on (EVPN-MOB-02, -03, -05, -12).
-    fn claim(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: Option<Claim>, at: Time) {
+    pub(super) fn claim(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: Option<Claim>, at: Time) {
         let seen = self.first_sign(port, mac, at);
         let place = Place::Port(self.dev_name(port));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
@@ -56,6 +56,7 @@ impl Node {
         let key = seg.mac_key(mac);
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.lost = None;
+            e.shadow = None;
             e.moves += u32::from(remote.is_some());
         }
         if let (Some(key), Some(vxlan)) = (key, seg.vxlan) {
@@ -151,10 +152,13 @@ impl Node {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let key = seg.mac_key(mac);
         let mut first = None;
-        if let Some(l) = seg.hosts.macs.get_mut(&mac).and_then(|e| e.lost.as_deref_mut()) {
-            l.late = Some(at);
-            l.frames += 1;
-            first = (l.frames == 1).then(|| at.since(l.at));
+        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
+            e.shadow = Some(port);
+            if let Some(l) = e.lost.as_deref_mut() {
+                l.late = Some(at);
+                l.frames += 1;
+                first = (l.frames == 1).then(|| at.since(l.at));
+            }
         }
         let ips = seg.hosts.ips_of(mac);
         if let Some(key) = key {
@@ -171,7 +175,11 @@ impl Node {
 
     /// EVPN-MOB-17, EVPN-MOB-19: the entry stays remote, the operator is told.
     fn refuse(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: &Claim, at: Time) {
-        if let Some(key) = self.segments.get(&vni).and_then(|s| s.mac_key(mac)) {
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
+            e.shadow = Some(port);
+        }
+        if let Some(key) = seg.mac_key(mac) {
             self.want.mark(key, true);
         }
         self.journal.count("sticky_conflicts");

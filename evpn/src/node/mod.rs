@@ -331,6 +331,9 @@ impl Node {
             if let RowKey::Mac { bridge, mac } = key
                 && let Some(&vni) = self.bridges.get(&bridge)
             {
+                if let Some(e) = self.segments.get_mut(&vni).and_then(|s| s.hosts.macs.get_mut(&mac)) {
+                    e.shadow = None;
+                }
                 self.moves.acked(vni, mac, at, &mut self.journal);
             }
         }

@@ -46,9 +46,18 @@ impl Node {
             }
             (Some(Owner::Remote(old)), None) => {
                 seg.memory.note(mac, old.claim.seq, false, at);
-                seg.hosts.disown(mac);
+                let shadow = seg.hosts.disown(mac).and_then(|e| e.shadow);
                 if let Some(key) = key {
                     self.want_remove(&key, false);
+                }
+                // The row on a local port was never overwritten, and no further frame will tell (EVPN-MOB-11).
+                if let Some(port) = shadow {
+                    self.claim(vni, mac, port, None, at);
+                    // A write of the remote row may still be under way (PIT-05).
+                    let vxlan = self.segments.get(&vni).and_then(|s| s.vxlan);
+                    if let (Some(key), Some(vxlan)) = (key, vxlan) {
+                        self.want_set(key, Row::Local { vxlan, port }, true);
+                    }
                 }
             }
             (None, None) => {
@@ -108,6 +117,7 @@ impl Node {
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.moves += 1;
             e.lost = Some(Box::new(Lost { port: l.port, at, late: None, frames: 0 }));
+            e.shadow = Some(l.port);
         }
         let row = seg.mac_key(mac).zip(seg.remote_row(best.vtep, best.sticky));
         let opening = Opening {
