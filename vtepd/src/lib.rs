@@ -1,3 +1,6 @@
 //! The daemon around [`evpn::node::Node`]: sockets, one loop, configuration, API, command line.
 
+pub mod api;
+pub mod cli;
 pub mod config;
+pub mod driver;

@@ -1,2 +1,5 @@
 //! Entry point; everything is in the library.
-fn main() {}
+
+fn main() -> std::process::ExitCode {
+    vtepd::cli::main()
+}

@@ -208,6 +208,9 @@ pub struct KernelView {
     pub key: String,
     /// Wanted value.
     pub want: String,
+    /// What the kernel has there, in the form of `want`; filled in by the driver, which alone sees the mirror.
+    #[serde(default)]
+    pub has: Option<String>,
     /// Adopted at start and not confirmed yet.
     pub stale: bool,
 }

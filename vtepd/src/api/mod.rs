@@ -1,0 +1,119 @@
+//! HTTP/1.1 + JSON under `/v1` on a unix socket. Runs on the side thread; the core only sees [`core::Request`]s.
+//!
+//! | path | answer |
+//! |---|---|
+//! | `/v1/status`, `/v1/neighbors`, `/v1/vnis`, `/v1/macs`, `/v1/hosts`, `/v1/routes`, `/v1/moves`, `/v1/kernel` | one slice of a table ([`evpn::node::view::Page`]); `next` is the `cursor` of the next one |
+//! | `/v1/events` | server-sent events, history first; with `follow=false` the history as JSON |
+//!
+//! Errors are `{"error": "..."}` with 400, 404, 405 or 503.
+
+pub mod core;
+mod events;
+pub mod listener;
+pub mod query;
+pub mod socket;
+
+use crate::api::core::{Core, CoreError};
+use axum::Router;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use evpn::node::{Command, Reply};
+
+/// Parameters of a request in their order.
+pub(crate) type Parameters = Result<Query<Vec<(String, String)>>, QueryRejection>;
+
+/// An answer that is no success.
+#[derive(Debug)]
+pub struct ApiError {
+    status: StatusCode,
+    text: String,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into() }
+    }
+    pub(crate) fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+    pub(crate) fn busy(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, text)
+    }
+}
+
+impl From<CoreError> for ApiError {
+    fn from(e: CoreError) -> Self {
+        Self::busy(e.to_string())
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let body = json(self.status, &serde_json::json!({ "error": self.text }));
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            return ([(header::RETRY_AFTER, "1")], body).into_response();
+        }
+        body
+    }
+}
+
+/// A JSON answer with a newline at its end, for people with curl.
+pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Response {
+    match serde_json::to_string(value) {
+        Ok(mut text) => {
+            text.push('\n');
+            (status, [(header::CONTENT_TYPE, "application/json")], text).into_response()
+        }
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
+
+/// All routes.
+pub fn router(core: Core) -> Router {
+    Router::new()
+        .route("/v1/events", get(events::events))
+        .route("/v1/{table}", get(show))
+        .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; everything is under /v1") })
+        .method_not_allowed_fallback(|| async {
+            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is understood here")
+        })
+        .with_state(core)
+}
+
+async fn show(
+    State(core): State<Core>,
+    Path(table): Path<String>,
+    parameters: Parameters,
+) -> Result<Response, ApiError> {
+    let Some(show) = query::table(&table) else {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, format!("no table `{table}`")));
+    };
+    let Query(parameters) = parameters.map_err(|e| ApiError::bad_request(e.body_text()))?;
+    let query = query::parse(show, &parameters).map_err(ApiError::bad_request)?;
+    match core.ask(Command::Show(query)).await? {
+        Reply::Page(page) => Ok(json(StatusCode::OK, &page)),
+        Reply::Error(text) => Err(ApiError::bad_request(text)),
+        Reply::Events { .. } => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")),
+    }
+}
+
+/// Serves until `stop` resolves.
+///
+/// # Errors
+/// The listener failed.
+pub async fn serve(
+    listener: tokio::net::UnixListener,
+    core: Core,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let app = router(core);
+    let listener = listener::Limited::new(listener, listener::MAX_CONNECTIONS);
+    let server = axum::serve(listener, app);
+    tokio::select! {
+        r = server => r,
+        () = stop => Ok(()),
+    }
+}

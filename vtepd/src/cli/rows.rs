@@ -1,0 +1,299 @@
+//! How each table looks.
+
+use super::out::{Color, Look};
+use super::table::{Cell, Column, cell, colored, flexible, left, list, maybe, render as table, right, span};
+use crate::driver::clock;
+use evpn::node::view::{
+    HostView, KernelView, MacView, MoveView, NeighborView, RouteView, Rows, StatusView, VniView,
+};
+use evpn::types::{Span, Time};
+
+/// A table as text.
+pub(super) fn render(rows: &Rows, look: Look) -> String {
+    match rows {
+        Rows::Status(r) => r.iter().map(|s| status(s, look)).collect(),
+        Rows::Neighbors(r) => print(&NEIGHBORS, r, neighbor, look, "no neighbours are configured"),
+        Rows::Vnis(r) => print(&VNIS, r, vni, look, "no VNIs"),
+        Rows::Macs(r) => print(&MACS, r, mac, look, "no MAC addresses"),
+        Rows::Hosts(r) => print(&HOSTS, r, host, look, "no IP addresses"),
+        Rows::Routes(r) => print(&ROUTES, r, route, look, "no routes"),
+        Rows::Moves(r) => print(&MOVES, r, one_move, look, "no moves"),
+        Rows::Kernel(r) => print(&KERNEL, r, kernel, look, "no rows are wanted"),
+    }
+}
+
+fn print<T>(columns: &[Column], rows: &[T], row: fn(&T) -> Vec<Cell>, look: Look, none: &str) -> String {
+    if rows.is_empty() {
+        return format!("{none}\n");
+    }
+    let cells: Vec<_> = rows.iter().map(row).collect();
+    table(columns, &cells, look)
+}
+
+fn status(s: &StatusView, look: Look) -> String {
+    let converged = if s.converged { colored("yes", Color::Green) } else { colored("no", Color::Yellow) };
+    let sessions = format!("{} of {} established", s.established, s.neighbors);
+    let mut rows = vec![
+        vec![cell("program"), cell(&s.program)],
+        vec![cell("VTEP address"), cell(s.vtep)],
+        vec![cell("AS"), cell(s.asn)],
+        vec![cell("router id"), cell(s.router_id)],
+        vec![cell("uptime"), cell(span(s.uptime))],
+        vec![cell("neighbors"), cell(sessions)],
+        vec![cell("converged"), converged],
+        vec![cell("local MACs"), cell(s.local_macs)],
+        vec![cell("remote MACs"), cell(s.remote_macs)],
+    ];
+    rows.extend(s.counters.iter().map(|(name, n)| vec![cell(name), cell(n)]));
+    let body = table(&[left(""), flexible("")], &rows, look);
+    // The empty heads make an empty first line.
+    body.split_once('\n').map_or(String::new(), |(_, rest)| rest.to_owned())
+}
+
+const NEIGHBORS: [Column; 10] = [
+    left("NEIGHBOR"),
+    right("AS"),
+    left("STATE"),
+    right("FOR"),
+    left("EOR"),
+    right("IN"),
+    right("OUT"),
+    right("UPD-IN"),
+    right("UPD-OUT"),
+    flexible("NOTE"),
+];
+
+fn neighbor(n: &NeighborView) -> Vec<Cell> {
+    let up = n.state == "Established";
+    let color = if up { Color::Green } else { Color::Red };
+    let error = n.last_error.clone().filter(|_| !up);
+    let eor = if n.end_of_rib { "yes" } else { "no" };
+    vec![
+        cell(n.address),
+        cell(n.asn),
+        colored(&n.state, color),
+        cell(span(n.since)),
+        cell(eor),
+        cell(n.routes_in),
+        cell(n.routes_out),
+        cell(n.updates_in),
+        cell(n.updates_out),
+        maybe(error.or_else(|| n.description.clone())),
+    ]
+}
+
+const VNIS: [Column; 11] = [
+    right("VNI"),
+    left("BRIDGE"),
+    left("VXLAN"),
+    left("READY"),
+    right("LOCAL"),
+    right("REMOTE"),
+    right("HOSTS"),
+    right("MTU"),
+    flexible("PORTS"),
+    flexible("VTEPS"),
+    flexible("PROBLEMS"),
+];
+
+fn vni(v: &VniView) -> Vec<Cell> {
+    let ready = if v.ready { colored("yes", Color::Green) } else { colored("no", Color::Red) };
+    let problems = v.problems.join("; ");
+    vec![
+        cell(v.vni),
+        cell(&v.bridge),
+        cell(&v.vxlan),
+        ready,
+        cell(v.local_macs),
+        cell(v.remote_macs),
+        cell(v.hosts),
+        maybe(v.mtu),
+        list(&v.ports),
+        list(&v.vteps),
+        colored(problems, Color::Yellow),
+    ]
+}
+
+const MACS: [Column; 8] = [
+    right("VNI"),
+    left("MAC"),
+    left("PLACE"),
+    right("SEQ"),
+    left("FLAGS"),
+    right("MOVES"),
+    right("FOR"),
+    flexible("IPS"),
+];
+
+fn mac(m: &MacView) -> Vec<Cell> {
+    let flags: Vec<&str> =
+        [m.sticky.then_some("sticky"), m.stale.then_some("stale")].into_iter().flatten().collect();
+    vec![
+        cell(m.vni),
+        cell(m.mac),
+        cell(&m.place),
+        cell(m.seq),
+        list(&flags),
+        cell(m.moves),
+        cell(span(m.since)),
+        list(&m.ips),
+    ]
+}
+
+const HOSTS: [Column; 7] = [
+    right("VNI"),
+    left("IP"),
+    left("MAC"),
+    left("PLACE"),
+    left("KNOWN-BY"),
+    right("CONFIRMED"),
+    left("ANSWERED-BY"),
+];
+
+fn host(h: &HostView) -> Vec<Cell> {
+    let confirmed = format!("{} ago", span(h.confirmed));
+    vec![
+        cell(h.vni),
+        cell(h.ip),
+        cell(h.mac),
+        cell(&h.place),
+        cell(&h.origin),
+        cell(confirmed),
+        cell(&h.answered_by),
+    ]
+}
+
+const ROUTES: [Column; 9] = [
+    left("BEST"),
+    flexible("ROUTE"),
+    left("RD"),
+    left("FROM"),
+    left("NEXT-HOP"),
+    right("SEQ"),
+    left("VNI"),
+    flexible("IMPORTED"),
+    flexible("NOTE"),
+];
+
+fn route(r: &RouteView) -> Vec<Cell> {
+    let best = if r.best { colored("*", Color::Green) } else { cell("") };
+    let from = r.from.map_or_else(|| "local".to_owned(), |a| a.to_string());
+    vec![
+        best,
+        cell(&r.route),
+        cell(&r.rd),
+        cell(from),
+        maybe(r.next_hop),
+        maybe(r.seq),
+        maybe(r.vni),
+        list(&r.imported),
+        maybe(r.why_not.clone()),
+    ]
+}
+
+const MOVES: [Column; 12] = [
+    right("ID"),
+    right("VNI"),
+    left("MAC"),
+    left("ROLE"),
+    left("CAUSE"),
+    left("FROM"),
+    left("TO"),
+    right("SEQ"),
+    right("SENT"),
+    right("KERNEL"),
+    right("AGO"),
+    flexible("IPS"),
+];
+
+/// `SENT` and `KERNEL` count from the first sign of the move.
+fn one_move(m: &MoveView) -> Vec<Cell> {
+    let after = |t: Option<Time>| maybe(t.map(|t| t.since(m.seen)));
+    let ago: Span = clock::now().since(m.seen);
+    let seq = format!("{}→{}", m.seq_before, m.seq);
+    vec![
+        cell(m.id),
+        cell(m.vni),
+        cell(m.mac),
+        cell(&m.role),
+        cell(&m.cause),
+        cell(&m.from),
+        cell(&m.to),
+        cell(seq),
+        after(m.sent),
+        after(m.acked),
+        cell(span(ago)),
+        list(&m.ips),
+    ]
+}
+
+const KERNEL: [Column; 6] =
+    [left("DEVICE"), left("KIND"), left("KEY"), flexible("WANTED"), flexible("IN-KERNEL"), left("STATE")];
+
+fn kernel(k: &KernelView) -> Vec<Cell> {
+    let mut state = match &k.has {
+        None => colored("missing", Color::Red),
+        Some(has) if *has == k.want => colored("ok", Color::Green),
+        Some(_) => colored("differs", Color::Yellow),
+    };
+    if k.stale {
+        state = colored("stale", Color::Yellow);
+    }
+    vec![cell(&k.device), cell(&k.kind), cell(&k.key), cell(&k.want), maybe(k.has.clone()), state]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evpn::node::view::Place;
+    use evpn::types::{Mac, Seq, Vni};
+
+    const PLAIN: Look = Look { color: false, width: Some(100) };
+
+    #[test]
+    fn macs_line_up() {
+        let row = |n: u8, place: Place, ips: &[&str]| MacView {
+            vni: Vni::new(100).expect("valid"),
+            mac: Mac([2, 0, 0, 0, 0, n]),
+            place,
+            seq: Seq(u32::from(n)),
+            sticky: n == 2,
+            stale: false,
+            ips: ips.iter().map(|i| i.parse().expect("address")).collect(),
+            moves: 0,
+            since: Span::secs(75),
+        };
+        let rows = Rows::Macs(vec![
+            row(1, Place::Port("p1".into()), &["192.0.2.1", "2001:db8::1"]),
+            row(2, Place::Vtep("10.255.0.2".parse().expect("address")), &[]),
+        ]);
+        assert_eq!(
+            render(&rows, PLAIN).lines().map(str::trim_end).collect::<Vec<_>>(),
+            [
+                "VNI  MAC                PLACE       SEQ  FLAGS   MOVES     FOR  IPS",
+                "100  02:00:00:00:00:01  p1            1  -           0  1m 15s  192.0.2.1 2001:db8::1",
+                "100  02:00:00:00:00:02  10.255.0.2    2  sticky      0  1m 15s  -",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_empty_table_says_so() {
+        assert_eq!(render(&Rows::Moves(vec![]), PLAIN), "no moves\n");
+    }
+
+    #[test]
+    fn kernel_rows_show_what_is_missing_or_different() {
+        let row = |has: Option<&str>| KernelView {
+            device: "br100".into(),
+            kind: "mac".into(),
+            key: "02:00:00:00:00:01".into(),
+            want: "10.255.0.2".into(),
+            has: has.map(str::to_owned),
+            stale: false,
+        };
+        let text = render(&Rows::Kernel(vec![row(Some("10.255.0.2")), row(None), row(Some("p1"))]), PLAIN);
+        let states: Vec<&str> = text.lines().skip(1).filter_map(|l| l.split_whitespace().last()).collect();
+        assert_eq!(states, ["ok", "missing", "differs"]);
+    }
+}

@@ -1,0 +1,91 @@
+//! `vtepd show`: fetches every slice of a table and prints it.
+
+use super::client::Client;
+use super::{Failure, OK, ShowArgs, TableName, out, path_with, rows, watch};
+use evpn::node::view::Rows;
+use serde_json::{Value, json};
+
+/// Slices fetched at most; a table that has more changes faster than it can be read.
+const MAX_SLICES: usize = 1 << 16;
+
+pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
+    let client = Client::new(&args.target.socket);
+    if args.table == TableName::Events {
+        return events(&client, &args).await;
+    }
+    let table = name(args.table);
+    let look = out::Look::of_stdout();
+    let mut all = Vec::new();
+    let mut head = Value::Null;
+    let mut cursor: Option<String> = None;
+    for _ in 0..MAX_SLICES {
+        let mut parameters = args.filter.parameters();
+        parameters.extend(cursor.take().map(|c| ("cursor", c)));
+        let mut page = client.get(&path_with(&format!("/v1/{table}"), &parameters)).await?;
+        if let Some(rows) = page["rows"]["rows"].as_array_mut() {
+            all.append(rows);
+        }
+        cursor = page["next"].as_str().map(str::to_owned);
+        head = page;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    if args.json {
+        let whole = json!({
+            "version": head["version"], "revision": head["revision"], "table": table, "rows": all,
+        });
+        out::print(&format!("{whole:#}\n"))?;
+        return Ok(OK);
+    }
+    let rows: Rows = serde_json::from_value(json!({ "table": table, "rows": all }))
+        .map_err(|e| Failure::Other(format!("the daemon is of another version than this program: {e}")))?;
+    out::print(&rows::render(&rows, look))?;
+    Ok(OK)
+}
+
+fn name(table: TableName) -> &'static str {
+    match table {
+        TableName::Status => "status",
+        TableName::Neighbors => "neighbors",
+        TableName::Vnis => "vnis",
+        TableName::Macs => "macs",
+        TableName::Hosts => "hosts",
+        TableName::Routes => "routes",
+        TableName::Moves => "moves",
+        TableName::Kernel => "kernel",
+        TableName::Events => "events",
+    }
+}
+
+/// The history, oldest first.
+async fn events(client: &Client, args: &ShowArgs) -> Result<u8, Failure> {
+    let color = out::Look::of_stdout().color;
+    let (mut after, mut lagged, mut all) = (0, 0, Vec::new());
+    for _ in 0..MAX_SLICES {
+        let parameters = [("after", after.to_string()), ("follow", "false".to_owned())];
+        let page = client.get(&path_with("/v1/events", &parameters)).await?;
+        lagged += page["lagged"].as_u64().unwrap_or(0);
+        let lines = page["events"].as_array().cloned().unwrap_or_default();
+        all.extend(lines.into_iter().filter(|l| watch::matches(&args.filter, l)));
+        match page["next"].as_u64() {
+            Some(n) if n > after => after = n,
+            _ => break,
+        }
+    }
+    if args.json {
+        let version = evpn::node::view::VERSION;
+        let whole = json!({ "version": version, "table": "events", "lagged": lagged, "rows": all });
+        out::print(&format!("{whole:#}\n"))?;
+        return Ok(OK);
+    }
+    let mut text = String::new();
+    if lagged > 0 {
+        text.push_str(&watch::lagged_line(lagged, color));
+    }
+    for line in &all {
+        text.push_str(&watch::human(line, color));
+    }
+    out::print(&text)?;
+    Ok(OK)
+}

@@ -1,0 +1,235 @@
+//! The API in-process, with a scripted core behind it.
+
+use evpn::node::view::{self, MacView, Page, Place, Rows};
+use evpn::node::{Command, Event, Reply, Show};
+use evpn::types::{Mac, Seq, Span, Time, Vni};
+use serde_json::Value;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use vtepd::api::core::{self, CoreEnd, EVENT_QUEUE, EventLine, REQUEST_QUEUE, Request};
+use vtepd::api::{self, socket};
+use vtepd::cli::client::{Client, ClientError};
+
+/// A served API; the directory goes when it is dropped.
+struct Served {
+    _dir: tempfile::TempDir,
+    _file: socket::SocketFile,
+    socket: PathBuf,
+    end: CoreEnd,
+}
+
+fn serve() -> Served {
+    let dir = tempfile::tempdir().expect("directory");
+    let socket = dir.path().join("api.sock");
+    let claim = socket::claim_socket(&socket).expect("free");
+    let (core, end) = core::pair();
+    let listener = tokio::net::UnixListener::from_std(claim.listener).expect("listener");
+    tokio::spawn(api::serve(listener, core, std::future::pending()));
+    Served { _dir: dir, _file: claim.file, socket, end }
+}
+
+/// Status line, headers and body of one request.
+async fn raw(socket: &PathBuf, request: &str) -> (u16, String, Value) {
+    let mut stream = UnixStream::connect(socket).await.expect("connected");
+    let text = format!("{request} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    stream.write_all(text.as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("read");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("status");
+    (status, head.to_lowercase(), serde_json::from_str(body.trim()).unwrap_or(Value::Null))
+}
+
+fn vni(n: u32) -> Vni {
+    Vni::new(n).expect("valid")
+}
+
+fn mac_row(n: u8) -> MacView {
+    MacView {
+        vni: vni(100),
+        mac: Mac([2, 0, 0, 0, 0, n]),
+        place: Place::None,
+        seq: Seq::ZERO,
+        sticky: false,
+        stale: false,
+        ips: Vec::new(),
+        moves: 0,
+        since: Span::ZERO,
+    }
+}
+
+fn page(rows: Vec<MacView>, next: Option<&str>) -> Reply {
+    Reply::Page(Page {
+        version: view::VERSION,
+        revision: 1,
+        rows: Rows::Macs(rows),
+        next: next.map(str::to_owned),
+    })
+}
+
+fn event(n: u64) -> Event {
+    Event::Overrun { count: n }
+}
+
+fn line(n: u64) -> Arc<EventLine> {
+    Arc::new(EventLine { n, at: Time(n), unix_ms: n, event: event(n) })
+}
+
+#[tokio::test]
+async fn a_table_is_asked_for_with_its_filter_and_cursor() {
+    let Served { mut end, socket, _dir, _file } = serve();
+    let core = tokio::spawn(async move {
+        let Request { command, reply } = end.requests.recv().await.expect("a request");
+        reply.send(page(vec![mac_row(1)], Some("c2"))).expect("awaited");
+        command
+    });
+    let path = "GET /v1/macs?vni=100&mac=02:00:00:00:00:01&ip=10.0.0.1&cursor=a%20b&limit=7";
+    let (status, head, body) = raw(&socket, path).await;
+    assert_eq!(status, 200, "{body}");
+    assert!(head.contains("content-type: application/json"), "{head}");
+    assert_eq!((&body["version"], &body["next"]), (&1.into(), &"c2".into()));
+    assert_eq!(body["rows"]["table"], "macs");
+    assert_eq!(body["rows"]["rows"][0]["mac"], "02:00:00:00:00:01");
+    let Command::Show(q) = core.await.expect("core") else { panic!("a table was asked for") };
+    assert_eq!((q.show, q.filter.vni, q.limit), (Show::Macs, Some(vni(100)), 7));
+    assert_eq!(q.cursor.as_deref(), Some("a b"));
+    assert_eq!(q.filter.ip, Some("10.0.0.1".parse().expect("address")));
+}
+
+#[tokio::test]
+async fn wrong_requests_get_json_errors_and_never_reach_the_core() {
+    let mut s = serve();
+    for (request, status, part) in [
+        ("GET /v1/colours", 404, "no table `colours`"),
+        ("GET /", 404, "everything is under /v1"),
+        ("GET /v2/macs", 404, "everything is under /v1"),
+        ("POST /v1/macs", 405, "only GET"),
+        ("DELETE /v1/events", 405, "only GET"),
+        ("GET /v1/macs?vni=0", 400, "between 1 and 16777215"),
+        ("GET /v1/macs?mac=x", 400, "not a MAC address"),
+        ("GET /v1/macs?limit=1000", 400, "between 1 and 256"),
+        ("GET /v1/macs?color=red", 400, "unknown parameter `color`"),
+        ("GET /v1/macs?ip=%ff", 400, "not an IP address"),
+        ("GET /v1/events?after=x", 400, "number of an event"),
+    ] {
+        let (got, head, body) = raw(&s.socket, request).await;
+        assert_eq!(got, status, "{request}: {body}");
+        let text = body["error"].as_str().unwrap_or_default();
+        assert!(text.contains(part), "{request}: {text}");
+        assert!(head.contains("application/json"), "{request}: {head}");
+    }
+    assert!(s.end.requests.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn what_the_node_refuses_is_a_400() {
+    let Served { mut end, socket, _dir, _file } = serve();
+    tokio::spawn(async move {
+        let r = end.requests.recv().await.expect("a request");
+        let _ = r.reply.send(Reply::Error("no such cursor".into()));
+        end
+    });
+    let (status, _, body) = raw(&socket, "GET /v1/macs?cursor=old").await;
+    assert_eq!((status, &body["error"]), (400, &"no such cursor".into()));
+}
+
+#[tokio::test]
+async fn a_full_queue_is_a_503_with_retry_after() {
+    let s = serve();
+    let mut waiting = Vec::new();
+    for _ in 0..REQUEST_QUEUE {
+        let mut stream = UnixStream::connect(&s.socket).await.expect("connected");
+        stream.write_all(b"GET /v1/macs HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("written");
+        waiting.push(stream);
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while s.end.requests.len() < REQUEST_QUEUE {
+        assert!(tokio::time::Instant::now() < deadline, "{} requests queued", s.end.requests.len());
+        tokio::task::yield_now().await;
+    }
+    let (status, head, body) = raw(&s.socket, "GET /v1/macs").await;
+    assert_eq!(status, 503, "{body}");
+    assert!(head.contains("retry-after: 1"), "{head}");
+    assert_eq!(body["error"], "vtepd is busy; try again");
+}
+
+#[tokio::test]
+async fn a_core_that_is_gone_is_a_503() {
+    let Served { end, socket, _dir, _file } = serve();
+    drop(end);
+    let (status, _, body) = raw(&socket, "GET /v1/status").await;
+    assert_eq!((status, &body["error"]), (503, &"vtepd is stopping".into()));
+}
+
+/// Answers `Command::Events` from a history of `n` events until the request queue closes.
+fn scripted_history(mut end: CoreEnd, n: u64) -> tokio::sync::broadcast::Sender<Arc<EventLine>> {
+    let events = end.events.clone();
+    tokio::spawn(async move {
+        while let Some(Request { command, reply }) = end.requests.recv().await {
+            let Command::Events { after, limit } = command else { continue };
+            let events = (after + 1..=n).take(limit).map(|n| (n, Time(n), event(n))).collect();
+            let _ = reply.send(Reply::Events { lagged: 0, events });
+        }
+    });
+    events
+}
+
+async fn next_number(stream: &mut vtepd::cli::client::EventStream) -> (String, u64) {
+    let limit = Duration::from_secs(10);
+    let next = tokio::time::timeout(limit, stream.next()).await.expect("an event in time");
+    let (kind, data) = next.expect("connection").expect("an event");
+    let value: Value = serde_json::from_str(&data).expect("JSON");
+    let n = value["n"].as_u64().or(value["lagged"].as_u64()).expect("number");
+    (kind, n)
+}
+
+#[tokio::test]
+async fn a_watcher_gets_the_history_and_then_what_happens_without_gap_or_repetition() {
+    let Served { end, socket, _dir, _file } = serve();
+    let live = scripted_history(end, 300);
+    let mut stream = Client::new(&socket).events("/v1/events?after=0").await.expect("stream");
+    for want in 1..=300 {
+        assert_eq!(next_number(&mut stream).await, ("event".into(), want));
+    }
+    // An event that the history already had is not repeated.
+    live.send(line(300)).expect("watched");
+    live.send(line(301)).expect("watched");
+    assert_eq!(next_number(&mut stream).await, ("event".into(), 301));
+}
+
+#[tokio::test]
+async fn a_slow_watcher_is_told_how_many_events_it_lost() {
+    let Served { end, socket, _dir, _file } = serve();
+    let live = scripted_history(end, 1);
+    let mut stream = Client::new(&socket).events("/v1/events").await.expect("stream");
+    assert_eq!(next_number(&mut stream).await, ("event".into(), 1));
+    // Nothing is awaited in between, so the server cannot send before all of these are in.
+    let lost = 10;
+    let many = EVENT_QUEUE as u64 + lost;
+    for n in 2..2 + many {
+        live.send(line(n)).expect("watched");
+    }
+    assert_eq!(next_number(&mut stream).await, ("lagged".into(), lost));
+    assert_eq!(next_number(&mut stream).await, ("event".into(), 2 + lost));
+}
+
+#[tokio::test]
+async fn the_history_can_be_had_as_json() {
+    let Served { end, socket, _dir, _file } = serve();
+    scripted_history(end, 5);
+    let (status, _, body) = raw(&socket, "GET /v1/events?follow=false&after=2&limit=2").await;
+    assert_eq!((status, &body["next"], &body["lagged"]), (200, &4.into(), &0.into()));
+    assert_eq!(body["events"].as_array().map(Vec::len), Some(2));
+    assert_eq!(body["events"][0]["event"], "overrun");
+}
+
+#[tokio::test]
+async fn the_client_asks_a_busy_daemon_again_and_names_an_absent_one() {
+    let s = serve();
+    let error = Client::new(&s.socket.with_extension("other")).get("/v1/status").await.expect_err("absent");
+    assert!(matches!(error, ClientError::NoDaemon { denied: false, .. }), "{error}");
+    assert!(error.help().is_some_and(|h| h.contains("vtepd run")));
+}
