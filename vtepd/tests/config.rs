@@ -229,3 +229,14 @@ fn colour_is_only_added_when_asked_for() {
     assert!(!report.render(false).contains('\x1b'));
     assert!(report.render(true).contains('\x1b'));
 }
+
+#[test]
+fn a_port_that_the_host_lacks_is_named_with_its_line() {
+    let text = format!(
+        "{HEAD}[[vni]]\nvni = 100\nports = [\"p1\", \"p2\"]\n\n[[vni]]\nvni = 200\nports = [\"p3\"]\nlate-ports = true\n"
+    );
+    let settings = read(&text).expect("valid");
+    assert_eq!(settings.missing_ports(|_| true), None);
+    let report = settings.missing_ports(|name| name == "p1").expect("p2 is missing");
+    insta::assert_snapshot!(report.render(false));
+}

@@ -14,6 +14,7 @@ use crate::config;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::ClientError;
 use evpn::types::{Mac, Vni};
+use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -179,7 +180,7 @@ pub fn main() -> ExitCode {
             if let Failure::Client(e) = &failure
                 && let Some(help) = e.help()
             {
-                text.push_str(&format!("  help: {help}\n"));
+                let _ = writeln!(text, "  help: {help}");
             }
             out::complain(&text);
             ExitCode::from(FAILED)
@@ -203,7 +204,7 @@ fn path_with(path: &str, parameters: &[(&str, String)]) -> String {
             if b.is_ascii_alphanumeric() || b"-._~:".contains(&b) {
                 out.push(b as char);
             } else {
-                out.push_str(&format!("%{b:02X}"));
+                let _ = write!(out, "%{b:02X}");
             }
         }
     }

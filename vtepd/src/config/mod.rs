@@ -36,6 +36,40 @@ pub struct Settings {
     pub socket: PathBuf,
     /// Loudness and form of the log.
     pub log: LogSettings,
+    origin: Origin,
+}
+
+/// What is needed to point at the file again after it was read.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Origin {
+    file: PathBuf,
+    text: String,
+    ports: Vec<PortAt>,
+}
+
+/// A port that has to be there at start, and where the file names it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct PortAt {
+    name: String,
+    place: Place,
+}
+
+impl Settings {
+    /// The ports that this host does not have, as errors with their line; `None` if all are there.
+    pub fn missing_ports(&self, exists: impl Fn(&str) -> bool) -> Option<Box<Report>> {
+        let missing = |p: &&PortAt| !exists(&p.name);
+        let problem = |p: &PortAt| {
+            Problem::new(
+                "vni.ports",
+                p.place.clone(),
+                format!("there is no device `{}` on this host", p.name),
+            )
+            .help("create it first, or set `late-ports = true` in this [[vni]] to take it when it appears")
+        };
+        let problems: Vec<_> = self.origin.ports.iter().filter(missing).map(problem).collect();
+        let Origin { file, text, .. } = &self.origin;
+        (!problems.is_empty()).then(|| Box::new(Report { file: file.clone(), text: text.clone(), problems }))
+    }
 }
 
 /// `[log]`.
@@ -93,7 +127,9 @@ pub fn load(file: &Path) -> Result<Settings, Box<Report>> {
 pub fn parse(file: &Path, text: String) -> Result<Settings, Box<Report>> {
     let (settings, mut problems) = read(&text);
     if problems.is_empty() {
-        if let Some(settings) = settings {
+        if let Some(mut settings) = settings {
+            file.clone_into(&mut settings.origin.file);
+            settings.origin.text = text;
             return Ok(settings);
         }
         problems.push(Problem::new("", 0..0, "the configuration is not complete"));
@@ -113,7 +149,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let bgp = vtep::bgp(&root, &mut c);
     let mobility = vtep::mobility(&root, &mut c);
     let neighbors = neighbor::neighbors(&root, &vtep, &mut c);
-    let vnis = vni::vnis(&root, &vtep, &mut c);
+    let (vnis, ports) = vni::vnis(&root, &vtep, &mut c);
     let socket = vtep::api(&root, &mut c);
     let log = vtep::log(&root, &mut c);
 
@@ -136,6 +172,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
             state_dir: vtep.state_dir,
             socket,
             log,
+            origin: Origin { file: PathBuf::new(), text: String::new(), ports },
         }),
         _ => None,
     };

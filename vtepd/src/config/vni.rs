@@ -2,13 +2,13 @@
 
 use super::vtep::{MTU, Vtep, choice};
 use super::walk::{At, Collector, Place, Section, kind};
-use super::{names, targets};
+use super::{PortAt, names, targets};
 use evpn::node::{Flooding, Targets, VniConfig};
 use evpn::types::Vni;
 use std::collections::BTreeMap;
 
-const KEYS: [&str; 8] =
-    ["vni", "ports", "bridge", "vxlan", "flooding", "arp-suppression", "mtu", "route-targets"];
+const KEYS: [&str; 9] =
+    ["vni", "ports", "late-ports", "bridge", "vxlan", "flooding", "arp-suppression", "mtu", "route-targets"];
 
 /// What a device name is already used for.
 struct Use {
@@ -17,14 +17,16 @@ struct Use {
     vni: String,
 }
 
-pub(super) fn vnis(root: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> Vec<VniConfig> {
+/// The VNIs, and the ports that must be there at start.
+pub(super) fn vnis(root: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> (Vec<VniConfig>, Vec<PortAt>) {
     let mut numbers = BTreeMap::new();
     let mut devices = BTreeMap::new();
+    let mut at_start = Vec::new();
     let mut out = Vec::new();
     for s in root.sections("vni", &KEYS, c) {
-        out.extend(vni(&s, vtep, &mut numbers, &mut devices, c));
+        out.extend(vni(&s, vtep, &mut numbers, &mut devices, &mut at_start, c));
     }
-    out
+    (out, at_start)
 }
 
 fn vni(
@@ -32,6 +34,7 @@ fn vni(
     vtep: &Vtep,
     numbers: &mut BTreeMap<Vni, Place>,
     devices: &mut BTreeMap<String, Use>,
+    at_start: &mut Vec<PortAt>,
     c: &mut Collector,
 ) -> Option<VniConfig> {
     let vni = number(s, numbers, c);
@@ -48,10 +51,14 @@ fn vni(
     };
     let bridge = device("bridge", "bridge", "br", c);
     let vxlan = device("vxlan", "VXLAN device", "vx", c);
+    let late_ports = s.boolean("late-ports", c).unwrap_or(false);
     let mut ports = Vec::new();
     for At { value, place } in s.texts("ports", c).unwrap_or_default() {
-        if claim(s, "ports", value, of(place, "port"), devices, c) {
+        if claim(s, "ports", value, of(place.clone(), "port"), devices, c) {
             ports.push(value.to_owned());
+            if !late_ports {
+                at_start.push(PortAt { name: value.to_owned(), place });
+            }
         }
     }
     let (import, export) = route_targets(s, vtep, c);

@@ -1,8 +1,21 @@
-//! Where the node meets the world: sockets, kernel, clock, signals.
+//! Where the node meets the world: sockets, kernel, clock, signals (design section 4).
 
 pub mod clock;
+pub mod conn;
+pub mod conns;
+mod core;
+mod eventlog;
+pub mod host;
+mod mtu;
+mod requests;
+mod side;
+mod sockopt;
+mod start;
+mod taps;
+mod timer;
+mod watch;
 
 /// `vtepd run`. Returns the exit code.
-pub fn main(_args: &crate::cli::RunArgs) -> u8 {
-    crate::cli::FAILED
+pub fn main(args: &crate::cli::RunArgs) -> u8 {
+    start::run(args)
 }

@@ -1,0 +1,393 @@
+//! The core loop: everything that can happen goes into the node, everything the node wants goes out, in one
+//! turn on one thread. A kernel notification reaches the BGP sockets without a hop between tasks.
+//!
+//! One turn: take in what is ready, up to a budget from each source (signals, kernel, frames, connections,
+//! commands); `flush`; hand out outputs; write rows; tell the node how the writes ended and how much room there
+//! is, until nothing is news. Then sleep until something is ready or the node's timer is due.
+
+use super::conns::Conns;
+use super::mtu::MtuCheck;
+use super::requests::Requests;
+use super::taps::{Frame, Taps};
+use super::timer::Timer;
+use super::watch::Watch;
+use super::{clock, eventlog};
+use evpn::fabric::{KernelEvent, RowKey, WriteResult};
+use evpn::node::{ConnEvent, Event, Input, Node, Output};
+use evpn::types::{ConnId, Span, Time};
+use netlink::linux::Dataplane;
+use netlink::setup::DeviceProblem;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::task::{Context, Poll};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Kernel notifications per turn.
+const KERNEL_BUDGET: usize = 1024;
+/// Rounds of flush, write and room per turn; after that the sources are asked again first.
+const ROUNDS: usize = 16;
+/// Time for the last words when asked to stop.
+const STOP_LIMIT: Span = Span::secs(2);
+/// Between looks at what nobody reports: audit of rows, problems of devices, MTU.
+const HOUSEKEEPING: Span = Span::secs(1);
+/// Rows compared per look.
+const AUDIT_ROWS: usize = 512;
+/// Looks between readings of the wall clock.
+const WALL_EVERY: u32 = 60;
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Stop {
+    No,
+    /// The node was told.
+    Asked {
+        until: Time,
+    },
+    /// The node has handed over all that had to be sent.
+    Flushing {
+        until: Time,
+    },
+    /// A second signal.
+    Now,
+}
+
+/// Why the loop ended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum End {
+    /// All peers were told.
+    Clean,
+    /// The time for it ran out.
+    Late,
+    /// A second signal came.
+    Forced,
+}
+
+/// Something without which the daemon cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CoreFault {
+    #[error("cannot listen for BGP on {on}: {why}")]
+    Listen { on: SocketAddr, why: io::Error },
+    #[error("the kernel interface failed: {0}")]
+    Kernel(io::Error),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// See the module. The watches stand before the dataplane whose descriptors they watch.
+#[derive(Debug)]
+pub(super) struct Core {
+    node: Node,
+    config: evpn::node::Config,
+    monitor: Watch,
+    thread: Watch,
+    plane: Dataplane,
+    conns: Conns,
+    taps: Taps,
+    requests: Requests,
+    timer: Timer,
+    term: Signal,
+    int: Signal,
+    hup: Signal,
+    stop: Stop,
+    /// More waits than a turn took.
+    again: bool,
+    ready_said: bool,
+    housekeeping: Time,
+    looks: u32,
+    mtu: MtuCheck,
+    mtu_problems: Vec<DeviceProblem>,
+    problems: Vec<DeviceProblem>,
+    scratch: Scratch,
+}
+
+/// Buffers that keep their memory between turns.
+#[derive(Debug, Default)]
+struct Scratch {
+    kernel: Vec<KernelEvent>,
+    written: Vec<(RowKey, WriteResult)>,
+    frames: Vec<Frame>,
+    conns: Vec<(ConnId, ConnEvent)>,
+    inputs: Vec<Input>,
+    /// Logged and published after the turn's sends and writes, not before.
+    events: Vec<(Time, u64, Event)>,
+}
+
+impl Core {
+    /// The node's first outputs (listening sockets) are carried out before the kernel is touched: `plane` is
+    /// opened after that.
+    pub(super) fn start(
+        config: evpn::node::Config,
+        seed: u64,
+        requests: Requests,
+        open: impl FnOnce(&Node) -> io::Result<Dataplane>,
+    ) -> Result<Self, CoreFault> {
+        let at = clock::now();
+        let mut conns = Conns::new(config.asn, &config.neighbors);
+        let mut node = Node::new(config.clone(), seed, at);
+        node.handle(Input::Wall { unix: clock::unix_seconds() }, at);
+        node.flush(at);
+        let mut early = Vec::new();
+        while let Some(output) = node.poll_output() {
+            match output {
+                Output::Listen(on) => conns.listen(on).map_err(|why| CoreFault::Listen { on, why })?,
+                other => early.push(other),
+            }
+        }
+        let plane = open(&node).map_err(CoreFault::Kernel)?;
+        let mut core = Self {
+            node,
+            config,
+            monitor: Watch::new(plane.monitor_fd())?,
+            thread: Watch::new(plane.thread_fd())?,
+            plane,
+            conns,
+            taps: Taps::default(),
+            requests,
+            timer: Timer::new()?,
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+            hup: signal(SignalKind::hangup())?,
+            stop: Stop::No,
+            again: true,
+            ready_said: false,
+            housekeeping: at + HOUSEKEEPING,
+            looks: 0,
+            mtu: MtuCheck::default(),
+            mtu_problems: Vec::new(),
+            problems: Vec::new(),
+            scratch: Scratch::default(),
+        };
+        for output in early {
+            core.carry_out(output)?;
+        }
+        Ok(core)
+    }
+
+    /// Runs until stopped.
+    pub(super) async fn run(&mut self) -> Result<End, CoreFault> {
+        loop {
+            poll_fn(|cx| self.poll_inputs(cx)).await?;
+            self.turn()?;
+            if let Some(end) = self.ended() {
+                return Ok(end);
+            }
+            // Lets the reactor look at all sources, so that one which is always ready cannot hide the others.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Ends the kernel thread. Devices and rows stay: forwarding goes on while no daemon runs.
+    pub(super) fn close(self) -> io::Result<()> {
+        let Self { monitor, thread, plane, .. } = self;
+        drop((monitor, thread));
+        plane.stop(false)
+    }
+
+    fn ended(&self) -> Option<End> {
+        match self.stop {
+            Stop::No => None,
+            Stop::Now => Some(End::Forced),
+            Stop::Flushing { .. } if self.conns.at_rest() => Some(End::Clean),
+            Stop::Asked { until } | Stop::Flushing { until } => (clock::now() >= until).then_some(End::Late),
+        }
+    }
+
+    fn poll_inputs(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CoreFault>> {
+        let mut busy = std::mem::take(&mut self.again);
+        busy |= self.poll_signals(cx);
+        busy |= self.poll_kernel(cx)?;
+        busy |= self.poll_frames(cx);
+        busy |= self.poll_conns(cx);
+        busy |= self.poll_commands(cx);
+        busy |= self.timer.poll(cx).is_ready();
+        if busy || self.ended().is_some() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    }
+
+    fn poll_signals(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut busy = false;
+        for signal in [&mut self.term, &mut self.int, &mut self.hup] {
+            while let Poll::Ready(Some(())) = signal.poll_recv(cx) {
+                busy = true;
+                if self.stop != Stop::No {
+                    self.stop = Stop::Now;
+                    continue;
+                }
+                let at = clock::now();
+                tracing::info!("stopping");
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+                self.stop = Stop::Asked { until: at + STOP_LIMIT };
+                self.node.handle(Input::Shutdown, at);
+            }
+        }
+        busy
+    }
+
+    fn poll_kernel(&mut self, cx: &mut Context<'_>) -> Result<bool, CoreFault> {
+        if !self.monitor.is_ready(cx) & !self.thread.is_ready(cx) {
+            return Ok(false);
+        }
+        let s = &mut self.scratch;
+        let more =
+            self.plane.drain(KERNEL_BUDGET, &mut s.kernel, &mut s.written).map_err(CoreFault::Kernel)?;
+        let at = clock::now();
+        if more {
+            self.again = true;
+        } else {
+            let drained = self.monitor.drained(cx) & self.thread.drained(cx);
+            self.again |= !drained;
+        }
+        if !s.written.is_empty() {
+            self.node.handle(Input::Written(std::mem::take(&mut s.written)), at);
+        }
+        let synced = s.kernel.contains(&KernelEvent::Synced);
+        for event in s.kernel.drain(..) {
+            self.node.handle(Input::Kernel(event), at);
+        }
+        if synced {
+            self.say_ready();
+        }
+        Ok(true)
+    }
+
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
+        let busy = self.taps.poll(cx, &mut self.scratch.frames);
+        for (port, bytes, at) in self.scratch.frames.drain(..) {
+            self.node.handle(Input::Frame { port, bytes }, at);
+        }
+        busy
+    }
+
+    fn poll_conns(&mut self, cx: &mut Context<'_>) -> bool {
+        let busy = self.conns.poll(cx, &mut self.scratch.conns);
+        self.tell_conns();
+        busy
+    }
+
+    fn tell_conns(&mut self) {
+        let at = clock::now();
+        for (conn, event) in self.scratch.conns.drain(..) {
+            self.node.handle(Input::Conn { conn, event }, at);
+        }
+    }
+
+    fn poll_commands(&mut self, cx: &mut Context<'_>) -> bool {
+        let busy = self.requests.poll(cx, &mut self.scratch.inputs);
+        let at = clock::now();
+        for input in self.scratch.inputs.drain(..) {
+            self.node.handle(input, at);
+        }
+        busy
+    }
+
+    /// Decides and acts until nothing is news.
+    fn turn(&mut self) -> Result<(), CoreFault> {
+        let now = clock::now();
+        self.conns.expire(now);
+        if now >= self.housekeeping {
+            self.keep_house(now);
+        }
+        let mut news = true;
+        for _ in 0..ROUNDS {
+            news = self.round()?;
+            if !news {
+                break;
+            }
+        }
+        self.again |= news;
+        for (at, n, event) in self.scratch.events.drain(..) {
+            eventlog::log(n, &event);
+            self.requests.publish(at, n, event);
+        }
+        let stop = match self.stop {
+            Stop::Asked { until } | Stop::Flushing { until } => Some(until),
+            Stop::No | Stop::Now => None,
+        };
+        let node = self.node.poll_timeout().map(|(at, _why)| at);
+        let at = [node, self.conns.deadline(), stop, Some(self.housekeeping)].into_iter().flatten().min();
+        self.timer.set(at)?;
+        Ok(())
+    }
+
+    /// One flush with what follows from it. Returns whether the node was told something new.
+    fn round(&mut self) -> Result<bool, CoreFault> {
+        self.node.flush(clock::now());
+        while let Some(output) = self.node.poll_output() {
+            self.carry_out(output)?;
+        }
+        // BGP first: an origination or a won move never waits for the kernel. What must wait for the kernel, a
+        // withdrawal after a lost move (EVPN-MOB-07), the node holds back until `Written`.
+        self.conns.write_out();
+        let mut written = std::mem::take(&mut self.scratch.written);
+        self.plane.write(self.node.want_mut(), &mut written).map_err(CoreFault::Kernel)?;
+        let mut news = false;
+        if !written.is_empty() {
+            news = true;
+            self.node.handle(Input::Written(written), clock::now());
+        }
+        self.conns.news_of_room(&mut self.scratch.conns);
+        news |= !self.scratch.conns.is_empty();
+        self.tell_conns();
+        Ok(news)
+    }
+
+    fn carry_out(&mut self, output: Output) -> Result<(), CoreFault> {
+        match output {
+            Output::Listen(on) => self.conns.listen(on).map_err(|why| CoreFault::Listen { on, why })?,
+            Output::Dial { conn, to, from, ttl } => self.conns.dial(conn, to, from, ttl),
+            Output::Send { conn, bytes } => self.conns.send(conn, bytes),
+            Output::Hangup { conn } => self.conns.hangup(conn),
+            Output::Tap(port) => {
+                if let Err(e) = self.taps.open(port) {
+                    let device = self.plane.mirror().name(port);
+                    tracing::warn!(device, error = %e, "cannot watch the frames of a port");
+                }
+            }
+            Output::Untap(port) => self.taps.close(port),
+            Output::Emit { port, frame } => {
+                if let Err(e) = self.taps.send(port, &frame) {
+                    tracing::debug!(port = port.0, error = %e, "a frame could not be sent");
+                }
+            }
+            Output::Resync => self.plane.resync(),
+            Output::Reply { id, reply } => {
+                self.requests.answer(id, reply, self.plane.mirror(), &self.problems);
+            }
+            Output::Event { at, n, event } => self.scratch.events.push((at, n, event)),
+            Output::Stopped => {
+                if let Stop::Asked { until } = self.stop {
+                    self.stop = Stop::Flushing { until };
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn say_ready(&mut self) {
+        if !self.ready_said {
+            self.ready_said = true;
+            tracing::info!("all kernel tables are read, ready");
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        }
+    }
+
+    /// What nobody reports.
+    fn keep_house(&mut self, now: Time) {
+        self.housekeeping = now + HOUSEKEEPING;
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(WALL_EVERY) {
+            self.requests.set_wall();
+            self.node.handle(Input::Wall { unix: clock::unix_seconds() }, now);
+        }
+        self.plane.audit(self.node.want(), AUDIT_ROWS);
+        self.mtu_problems = self.mtu.slice(&self.config, self.node.want(), self.plane.mirror());
+        let problems: Vec<_> = self.plane.problems().iter().chain(&self.mtu_problems).cloned().collect();
+        for p in problems.iter().filter(|p| !self.problems.contains(p)) {
+            tracing::warn!(device = p.device, problem = p.problem, fatal = p.fatal, "device");
+        }
+        for p in self.problems.iter().filter(|p| !problems.contains(p)) {
+            tracing::info!(device = p.device, problem = p.problem, "solved");
+        }
+        self.problems = problems;
+    }
+}

@@ -1,0 +1,84 @@
+//! The one place where events become log lines, with their fields.
+
+use evpn::node::{Event, Level};
+use tracing::{debug, info, warn};
+
+/// Logs at a level that is known only at run time.
+macro_rules! say {
+    ($level:expr, $($what:tt)+) => {
+        match $level {
+            Level::Debug => debug!($($what)+),
+            Level::Info => info!($($what)+),
+            Level::Warn => warn!($($what)+),
+        }
+    };
+}
+
+/// Logs an event.
+pub(super) fn log(n: u64, event: &Event) {
+    let level = event.level();
+    match event {
+        Event::NeighborUp { peer: _, address, hold_time } => {
+            say!(level, n, neighbor = %address, hold_time, "session established");
+        }
+        Event::NeighborDown { peer: _, address, why } => {
+            say!(level, n, neighbor = %address, why, "session down");
+        }
+        Event::EndOfRib { peer: _, address } => {
+            say!(level, n, neighbor = %address, "initial routes complete");
+        }
+        Event::UpdateFault { address, offset, attribute, what, treatment } => {
+            say!(level, n, neighbor = %address, offset, attribute, what, treatment, "faulty update");
+        }
+        Event::MacLocal { vni, mac, port, seq } => {
+            say!(level, n, %vni, %mac, port, %seq, "MAC is local");
+        }
+        Event::MacGone { vni, mac, port, why } => {
+            say!(level, n, %vni, %mac, port, why, "local MAC is gone");
+        }
+        Event::Move(m) => {
+            let decided_us = m.decided.since(m.seen).0 / 1000;
+            let (vni, mac, from, to, seq) = (m.vni, m.mac, &m.from, &m.to, m.seq);
+            say!(level, n, %vni, %mac, %from, %to, %seq, role = m.role, cause = m.cause, ips = ?m.ips, decided_us, "MAC moved");
+        }
+        Event::LateFrame { vni, mac, port, after } => {
+            say!(level, n, %vni, %mac, port, %after, "late frame from the old port, row put back");
+        }
+        Event::StickyConflict { vni, mac, owner, port } => {
+            say!(level, n, %vni, %mac, %owner, port, "local host claims a sticky MAC");
+        }
+        Event::BindingRefused { vni, mac, ip, port } => {
+            say!(level, n, %vni, %mac, ?ip, port, "binding dropped: the forwarding table never agreed");
+        }
+        Event::VtepJoined { vni, vtep } => {
+            say!(level, n, %vni, %vtep, "VTEP joined");
+        }
+        Event::VtepLeft { vni, vtep } => {
+            say!(level, n, %vni, %vtep, "VTEP left");
+        }
+        Event::VniReady { vni, ready, why } => {
+            say!(level, n, %vni, ready, why, "VNI");
+        }
+        Event::WriteFailed { row, errno, text } => {
+            say!(level, n, row, errno, text, "the kernel refused a row");
+        }
+        Event::RowRepaired { row } => {
+            say!(level, n, row, "row repaired");
+        }
+        Event::WithdrawForced { vni, mac } => {
+            say!(level, n, %vni, %mac, "withdrawn although the kernel has not acknowledged");
+        }
+        Event::Overrun { count } => {
+            say!(level, n, count, "kernel notifications lost, reading all tables again");
+        }
+        Event::DeviceProblem { device, problem, index: _ } => {
+            say!(level, n, device, problem, "device");
+        }
+        Event::Limit { what, limit } => {
+            say!(level, n, what, limit, "limit reached");
+        }
+        Event::StaleSwept { rows } => {
+            say!(level, n, rows, "unconfirmed rows removed");
+        }
+    }
+}

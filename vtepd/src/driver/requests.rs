@@ -1,0 +1,116 @@
+//! The API's requests on the core's side: numbered, handed to the node, answered. What only the driver knows
+//! (what the kernel holds, what is wrong with devices) is added to the node's answer here.
+
+use crate::api::core::{CoreEnd, EventLine, Request};
+use crate::driver::clock;
+use evpn::node::view::{KernelView, Rows};
+use evpn::node::{Event, Input, Reply};
+use evpn::types::{IfIndex, Mac, Time};
+use netlink::Mirror;
+use netlink::setup::DeviceProblem;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use tokio::sync::oneshot;
+
+/// Requests per turn.
+const BUDGET: usize = 16;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Requests {
+    end: CoreEnd,
+    waiting: BTreeMap<u64, oneshot::Sender<Reply>>,
+    next: u64,
+    /// What to add to boot-clock time for milliseconds since 1970.
+    wall_offset_ms: u64,
+}
+
+impl Requests {
+    pub(super) fn new(end: CoreEnd) -> Self {
+        let mut r = Self { end, waiting: BTreeMap::new(), next: 1, wall_offset_ms: 0 };
+        r.set_wall();
+        r
+    }
+
+    /// Reads the wall clock anew; somebody may have set it.
+    pub(super) fn set_wall(&mut self) {
+        let now = clock::now();
+        self.wall_offset_ms = crate::api::core::unix_ms(now).saturating_sub(now.0 / 1_000_000);
+    }
+
+    /// Takes in requests up to the budget, as inputs. Returns whether there were any.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<Input>) -> bool {
+        for n in 0..BUDGET {
+            match self.end.requests.poll_recv(cx) {
+                Poll::Ready(Some(Request { command, reply })) => {
+                    let id = self.next;
+                    self.next += 1;
+                    self.waiting.insert(id, reply);
+                    out.push(Input::Command { id, command });
+                }
+                Poll::Ready(None) | Poll::Pending => return n > 0,
+            }
+        }
+        true
+    }
+
+    /// Hands an answer over. The asker may have gone.
+    pub(super) fn answer(&mut self, id: u64, mut reply: Reply, mirror: &Mirror, problems: &[DeviceProblem]) {
+        let Some(to) = self.waiting.remove(&id) else { return };
+        if let Reply::Page(page) = &mut reply {
+            match &mut page.rows {
+                Rows::Kernel(rows) => rows.iter_mut().for_each(|r| r.has = held(mirror, r)),
+                Rows::Vnis(rows) => {
+                    for row in rows {
+                        let devices = [&row.bridge, &row.vxlan].into_iter().chain(&row.ports);
+                        let names: Vec<String> = devices.cloned().collect();
+                        let of_it = problems.iter().filter(|p| names.contains(&p.device));
+                        row.problems.extend(of_it.map(|p| format!("{}: {}", p.device, p.problem)));
+                        row.problems.dedup();
+                    }
+                }
+                Rows::Neighbors(_)
+                | Rows::Macs(_)
+                | Rows::Hosts(_)
+                | Rows::Routes(_)
+                | Rows::Moves(_)
+                | Rows::Status(_) => {}
+            }
+        }
+        let _ = to.send(reply);
+    }
+
+    /// Tells the watchers, if there are any. Never waits: who is behind loses events.
+    pub(super) fn publish(&self, at: Time, n: u64, event: Event) {
+        if self.end.events.receiver_count() > 0 {
+            let unix_ms = self.wall_offset_ms + at.0 / 1_000_000;
+            let _ = self.end.events.send(Arc::new(EventLine { n, at, unix_ms, event }));
+        }
+    }
+}
+
+/// What the kernel holds for a wanted row, in the form of [`KernelView::want`].
+fn held(mirror: &Mirror, row: &KernelView) -> Option<String> {
+    let dev = mirror.link_by_name(&row.device)?.index;
+    match row.kind.as_str() {
+        "mac" => mac_held(mirror, dev, row.key.parse().ok()?),
+        "flood" => mirror.flood_row(dev, row.key.parse().ok()?).map(|_| row.want.clone()),
+        "neigh" => {
+            let neigh = mirror.neigh_row(dev, row.key.parse().ok()?)?;
+            let mac = neigh.mac.map_or_else(|| "-".to_owned(), |m| m.to_string());
+            Some(if neigh.router { format!("{mac} router") } else { mac })
+        }
+        _ => None,
+    }
+}
+
+/// The VTEP, if the bridge row points to the VXLAN device; else the port.
+fn mac_held(mirror: &Mirror, bridge: IfIndex, mac: Mac) -> Option<String> {
+    let row = mirror.bridge_row(bridge, mac)?;
+    if !mirror.manages_vxlan(row.port) {
+        return Some(mirror.name(row.port));
+    }
+    let vtep = mirror.self_row(row.port, mac).and_then(|s| s.vtep);
+    Some(vtep.map_or_else(|| format!("{} without a destination", mirror.name(row.port)), |v| v.to_string()))
+}

@@ -1,0 +1,88 @@
+//! Frame taps: one packet socket per access port, each drained with a budget so that no port starves the rest.
+
+use super::clock;
+use super::watch::Watch;
+use bytes::Bytes;
+use evpn::types::{IfIndex, Time};
+use netlink::linux::Tap;
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::task::Context;
+
+/// Frames of one port per turn.
+const BUDGET: usize = 64;
+/// Room for any frame that passes a tap's filter.
+const FRAME: usize = 2048;
+
+/// A frame, its port, and when it was received.
+pub(super) type Frame = (IfIndex, Bytes, Time);
+
+/// Fields in the order of their end: the watch goes before the descriptor.
+#[derive(Debug)]
+struct Open {
+    watch: Watch,
+    tap: Tap,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Taps {
+    open: BTreeMap<IfIndex, Open>,
+}
+
+impl Taps {
+    /// Opens the tap of a port.
+    pub(super) fn open(&mut self, port: IfIndex) -> io::Result<()> {
+        let tap = Tap::open(port)?;
+        let watch = Watch::new(tap.as_raw_fd())?;
+        self.open.insert(port, Open { watch, tap });
+        Ok(())
+    }
+
+    /// Closes the tap of a port.
+    pub(super) fn close(&mut self, port: IfIndex) {
+        self.open.remove(&port);
+    }
+
+    /// Sends a frame out of a port that has a tap.
+    pub(super) fn send(&self, port: IfIndex, frame: &[u8]) -> io::Result<()> {
+        match self.open.get(&port) {
+            Some(o) => o.tap.send(frame),
+            None => Err(io::Error::new(io::ErrorKind::NotFound, "the port has no tap")),
+        }
+    }
+
+    /// Takes in frames up to the budget. Returns whether there were any, or more wait.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<Frame>) -> bool {
+        let mut busy = false;
+        let mut gone = Vec::new();
+        for (port, o) in &mut self.open {
+            if !o.watch.is_ready(cx) {
+                continue;
+            }
+            busy = true;
+            let mut buf = [0u8; FRAME];
+            for _ in 0..BUDGET {
+                match o.tap.recv(&mut buf) {
+                    Ok(Some(n)) => {
+                        out.push((*port, Bytes::copy_from_slice(&buf[..n.min(FRAME)]), clock::now()));
+                    }
+                    Ok(None) if o.watch.drained(cx) => break,
+                    Ok(None) => {}
+                    // ENETDOWN comes once when the port goes down, and the socket works again when it is up.
+                    Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => {}
+                    Err(e) => {
+                        tracing::debug!(port = port.0, error = %e, "a frame tap failed and is closed");
+                        gone.push(*port);
+                        break;
+                    }
+                }
+            }
+        }
+        for port in gone {
+            self.open.remove(&port);
+        }
+        busy
+    }
+}
