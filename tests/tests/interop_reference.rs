@@ -67,7 +67,5 @@ fn frr_takes_what_the_scripted_speaker_says() {
     eventually(SOON, "the MAC is gone", || a.sends_to(100, g.mac, &Place::Nowhere));
     assert!(s.is_up(), "FRR said {:?}", s.notified());
     // Its own IMET arrives once the first-UPDATE delay is over.
-    eventually(LATER, "FRR's End-of-RIB", || {
-        if s.heard_end_of_rib() { Ok(()) } else { Err(s.heard()) }
-    });
+    eventually(LATER, "FRR's End-of-RIB", || if s.heard_end_of_rib() { Ok(()) } else { Err(s.heard()) });
 }

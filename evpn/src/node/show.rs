@@ -376,7 +376,7 @@ impl Node {
             Row::Flood => "replicate".into(),
             Row::Neigh { mac, router } => format!("{mac}{}", if *router { " router" } else { "" }),
         };
-        KernelView { device, kind: kind.into(), key: name, want, stale: self.stale.contains(key) }
+        KernelView { device, kind: kind.into(), key: name, want, has: None, stale: self.stale.contains(key) }
     }
 }
 
