@@ -41,7 +41,7 @@ impl Journal {
     pub(super) fn after(&self, after: u64, limit: usize) -> (u64, Vec<(u64, Time, Event)>) {
         let first = self.events.front().map_or(self.next + 1, |e| e.0);
         let lagged = first.saturating_sub(after.saturating_add(1));
-        let skip = usize::try_from((after + 1).saturating_sub(first)).unwrap_or(usize::MAX);
+        let skip = usize::try_from(after.saturating_add(1).saturating_sub(first)).unwrap_or(usize::MAX);
         (lagged, self.events.iter().skip(skip).take(limit.clamp(1, HISTORY)).cloned().collect())
     }
 }

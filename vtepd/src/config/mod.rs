@@ -32,6 +32,8 @@ pub struct Settings {
     pub node: Config,
     /// Directory for state that outlives the process, and for the lock.
     pub state_dir: PathBuf,
+    /// Accept VXLAN from known VTEPs only (PIT-12).
+    pub source_filter: bool,
     /// The API's unix socket.
     pub socket: PathBuf,
     /// Loudness and form of the log.
@@ -170,6 +172,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
                 move_ips_with_mac: mobility.move_ips_with_mac,
             },
             state_dir: vtep.state_dir,
+            source_filter: vtep.source_filter,
             socket,
             log,
             origin: Origin { file: PathBuf::new(), text: String::new(), ports },

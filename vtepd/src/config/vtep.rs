@@ -16,6 +16,7 @@ pub(super) struct Vtep {
     pub(super) udp_port: u16,
     pub(super) mtu: Option<u32>,
     pub(super) state_dir: PathBuf,
+    pub(super) source_filter: bool,
 }
 
 /// Smallest and largest MTU: the bridge must carry IPv6 (RFC 8200 §5), and a VXLAN device takes up to 65535.
@@ -39,7 +40,7 @@ pub(super) fn is_unicast(ip: IpAddr) -> bool {
 }
 
 pub(super) fn vtep(root: &Section<'_>, c: &mut Collector) -> Vtep {
-    let keys = ["address", "asn", "router-id", "udp-port", "mtu", "state-dir"];
+    let keys = ["address", "asn", "router-id", "udp-port", "mtu", "state-dir", "source-filter"];
     let s = root.section("vtep", &keys, c);
     let mut address_at = 0..0;
     let mut address = None;
@@ -67,6 +68,7 @@ pub(super) fn vtep(root: &Section<'_>, c: &mut Collector) -> Vtep {
         udp_port: s.integer("udp-port", 1..=65535, c).map_or(4789, |n| n.value as u16),
         mtu: s.integer("mtu", MTU, c).map(|n| n.value as u32),
         state_dir: path(&s, "state-dir", DEFAULT_STATE_DIR, c),
+        source_filter: s.boolean("source-filter", c).unwrap_or(true),
     }
 }
 

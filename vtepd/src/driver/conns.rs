@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -83,11 +83,20 @@ impl Conns {
         }
     }
 
-    /// Listens for peers. An IPv6 socket takes IPv6 only, so that addresses compare as configured.
+    /// Listens for peers. An IPv6 socket takes IPv6 only, so that addresses compare as configured; "any IPv6
+    /// address" means any IPv4 address too.
     ///
     /// # Errors
     /// The address is in use, is not ours, or may not be bound.
     pub fn listen(&mut self, on: SocketAddr) -> io::Result<()> {
+        self.listen_one(on)?;
+        if on.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            self.listen_one(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), on.port()))?;
+        }
+        Ok(())
+    }
+
+    fn listen_one(&mut self, on: SocketAddr) -> io::Result<()> {
         let socket = Socket::new(Domain::for_address(on), Type::STREAM, Some(Protocol::TCP))?;
         if on.is_ipv6() {
             socket.set_only_v6(true)?;

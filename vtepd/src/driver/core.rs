@@ -6,10 +6,10 @@
 //! is, until nothing is news. Then sleep until something is ready or the node's timer is due.
 
 use super::conns::Conns;
-use super::mtu::MtuCheck;
 use super::requests::Requests;
 use super::taps::{Frame, Taps};
 use super::timer::Timer;
+use super::underlay::Underlay;
 use super::watch::Watch;
 use super::{clock, eventlog};
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
@@ -17,9 +17,10 @@ use evpn::node::{ConnEvent, Event, Input, Node, Output};
 use evpn::types::{ConnId, Span, Time};
 use netlink::linux::Dataplane;
 use netlink::setup::DeviceProblem;
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::task::{Context, Poll};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -29,7 +30,7 @@ const KERNEL_BUDGET: usize = 1024;
 const ROUNDS: usize = 16;
 /// Time for the last words when asked to stop.
 const STOP_LIMIT: Span = Span::secs(2);
-/// Between looks at what nobody reports: audit of rows, problems of devices, MTU.
+/// Between looks at what nobody reports: audit of rows, problems of devices.
 const HOUSEKEEPING: Span = Span::secs(1);
 /// Rows compared per look.
 const AUDIT_ROWS: usize = 512;
@@ -78,7 +79,6 @@ pub(super) enum CoreFault {
 #[derive(Debug)]
 pub(super) struct Core {
     node: Node,
-    config: evpn::node::Config,
     monitor: Watch,
     thread: Watch,
     plane: Dataplane,
@@ -95,8 +95,10 @@ pub(super) struct Core {
     ready_said: bool,
     housekeeping: Time,
     looks: u32,
-    mtu: MtuCheck,
-    mtu_problems: Vec<DeviceProblem>,
+    underlay: Underlay,
+    /// Neighbours that have not told all their routes yet; the source filter waits for them, or until.
+    unsettled: BTreeSet<IpAddr>,
+    filter_at: Option<Time>,
     problems: Vec<DeviceProblem>,
     scratch: Scratch,
 }
@@ -119,6 +121,7 @@ impl Core {
     pub(super) fn start(
         config: evpn::node::Config,
         seed: u64,
+        source_filter: bool,
         requests: Requests,
         open: impl FnOnce(&Node) -> io::Result<Dataplane>,
     ) -> Result<Self, CoreFault> {
@@ -137,7 +140,6 @@ impl Core {
         let plane = open(&node).map_err(CoreFault::Kernel)?;
         let mut core = Self {
             node,
-            config,
             monitor: Watch::new(plane.monitor_fd())?,
             thread: Watch::new(plane.thread_fd())?,
             plane,
@@ -153,8 +155,9 @@ impl Core {
             ready_said: false,
             housekeeping: at + HOUSEKEEPING,
             looks: 0,
-            mtu: MtuCheck::default(),
-            mtu_problems: Vec::new(),
+            underlay: Underlay::start(config.vtep, config.udp_port)?,
+            unsettled: config.neighbors.iter().map(|n| n.address).collect(),
+            filter_at: source_filter.then_some(at + config.restart_time),
             problems: Vec::new(),
             scratch: Scratch::default(),
         };
@@ -200,6 +203,7 @@ impl Core {
         busy |= self.poll_frames(cx);
         busy |= self.poll_conns(cx);
         busy |= self.poll_commands(cx);
+        busy |= self.poll_underlay(cx);
         busy |= self.timer.poll(cx).is_ready();
         if busy || self.ended().is_some() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
@@ -280,6 +284,15 @@ impl Core {
         busy
     }
 
+    fn poll_underlay(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut busy = false;
+        while let Poll::Ready(Some((vtep, mtu))) = self.underlay.mtus.poll_recv(cx) {
+            busy = true;
+            self.node.handle(Input::PathMtu { vtep, mtu }, clock::now());
+        }
+        busy
+    }
+
     /// Decides and acts until nothing is news.
     fn turn(&mut self) -> Result<(), CoreFault> {
         let now = clock::now();
@@ -296,6 +309,9 @@ impl Core {
         }
         self.again |= news;
         for (at, n, event) in self.scratch.events.drain(..) {
+            if let Event::EndOfRib { address, .. } = &event {
+                self.unsettled.remove(address);
+            }
             eventlog::log(n, &event);
             self.requests.publish(at, n, event);
         }
@@ -349,7 +365,8 @@ impl Core {
                     tracing::debug!(port = port.0, error = %e, "a frame could not be sent");
                 }
             }
-            Output::Resync => self.plane.resync(),
+            Output::Resync => self.plane.resync().map_err(CoreFault::Kernel)?,
+            Output::Vteps(vteps) => self.underlay.set_vteps(vteps),
             Output::Reply { id, reply } => {
                 self.requests.answer(id, reply, self.plane.mirror(), &self.problems);
             }
@@ -380,8 +397,11 @@ impl Core {
             self.node.handle(Input::Wall { unix: clock::unix_seconds() }, now);
         }
         self.plane.audit(self.node.want(), AUDIT_ROWS);
-        self.mtu_problems = self.mtu.slice(&self.config, self.node.want(), self.plane.mirror());
-        let problems: Vec<_> = self.plane.problems().iter().chain(&self.mtu_problems).cloned().collect();
+        if self.filter_at.is_some_and(|at| self.unsettled.is_empty() || now >= at) {
+            self.filter_at = None;
+            self.underlay.enforce_filter();
+        }
+        let problems = self.plane.problems().to_vec();
         for p in problems.iter().filter(|p| !self.problems.contains(p)) {
             tracing::warn!(device = p.device, problem = p.problem, fatal = p.fatal, "device");
         }

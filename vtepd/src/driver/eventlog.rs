@@ -24,6 +24,9 @@ pub(super) fn log(n: u64, event: &Event) {
         Event::NeighborDown { peer: _, address, why } => {
             say!(level, n, neighbor = %address, why, "session down");
         }
+        Event::SessionNote { address, text } => {
+            say!(level, n, neighbor = %address, text, "session");
+        }
         Event::EndOfRib { peer: _, address } => {
             say!(level, n, neighbor = %address, "initial routes complete");
         }

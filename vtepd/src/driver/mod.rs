@@ -6,13 +6,13 @@ pub mod conns;
 mod core;
 mod eventlog;
 pub mod host;
-mod mtu;
 mod requests;
 mod side;
 mod sockopt;
 mod start;
 mod taps;
 mod timer;
+mod underlay;
 mod watch;
 
 /// `vtepd run`. Returns the exit code.

@@ -90,12 +90,12 @@ impl Requests {
     }
 }
 
-/// What the kernel holds for a wanted row, in the form of [`KernelView::want`].
+/// What the kernel holds for a wanted row, in the words of [`KernelView::want`].
 fn held(mirror: &Mirror, row: &KernelView) -> Option<String> {
     let dev = mirror.link_by_name(&row.device)?.index;
     match row.kind.as_str() {
         "mac" => mac_held(mirror, dev, row.key.parse().ok()?),
-        "flood" => mirror.flood_row(dev, row.key.parse().ok()?).map(|_| row.want.clone()),
+        "flood" => mirror.flood_row(dev, row.key.parse().ok()?).map(|_| "replicate".to_owned()),
         "neigh" => {
             let neigh = mirror.neigh_row(dev, row.key.parse().ok()?)?;
             let mac = neigh.mac.map_or_else(|| "-".to_owned(), |m| m.to_string());
@@ -105,12 +105,16 @@ fn held(mirror: &Mirror, row: &KernelView) -> Option<String> {
     }
 }
 
-/// The VTEP, if the bridge row points to the VXLAN device; else the port.
+/// Where the bridge sends frames for a MAC, and if that is the VXLAN device, to whom it sends them.
 fn mac_held(mirror: &Mirror, bridge: IfIndex, mac: Mac) -> Option<String> {
     let row = mirror.bridge_row(bridge, mac)?;
+    let port = mirror.name(row.port);
     if !mirror.manages_vxlan(row.port) {
-        return Some(mirror.name(row.port));
+        return Some(format!("{port} local"));
     }
-    let vtep = mirror.self_row(row.port, mac).and_then(|s| s.vtep);
-    Some(vtep.map_or_else(|| format!("{} without a destination", mirror.name(row.port)), |v| v.to_string()))
+    let sticky = if row.sticky() { " sticky" } else { "" };
+    Some(match mirror.self_row(row.port, mac).and_then(|s| s.vtep) {
+        Some(vtep) => format!("{port} to {vtep}{sticky}"),
+        None => format!("{port} without a destination"),
+    })
 }

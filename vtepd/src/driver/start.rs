@@ -110,9 +110,10 @@ fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartErro
         "vtepd starts"
     );
     report_host(node.clone())?;
-    let mut core = Core::start(node.clone(), super::host::seed(), Requests::new(end), |node| {
-        Dataplane::open(DataplaneConfig { devices: node.devices(), ..DataplaneConfig::default() })
-    })?;
+    let mut core =
+        Core::start(node.clone(), super::host::seed(), settings.source_filter, Requests::new(end), |node| {
+            Dataplane::open(DataplaneConfig { devices: node.devices(), ..DataplaneConfig::default() })
+        })?;
     let socket::Claim { listener, file } = claim;
     let side = Side::start(listener, asker)?;
     let end = runtime.block_on(core.run());
