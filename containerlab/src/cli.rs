@@ -209,7 +209,8 @@ fn run(command: Verb) -> Result<ExitCode> {
         Verb::Graph { which } => say(&inspect::graph(&find(&which)?)),
         Verb::Move { which, vm, to, pause, silent } => {
             let mut state = find(&which)?;
-            let (moved, announcer) = Mover::prepare(&state, &vm, &to)?.go(&mut state, pause, silent)?;
+            let (moved, announcer) =
+                Mover::prepare(&state, &vm, &to)?.go(&mut state, pause, silent, || ())?;
             let still = moved.resumed.saturating_sub(moved.stopped) as f64 / 1e6;
             say(&format!("{vm} is at {to}; it stood still for {still:.1} ms\n"));
             if let Some(first) = moved.announced {

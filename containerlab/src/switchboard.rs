@@ -121,8 +121,14 @@ impl Mover {
     }
 
     /// Stops the VM's traffic at the source, resumes it at the target after `pause`, and sends the first
-    /// announcement from the hypervisor's side (not for `silent` moves).
-    pub fn go(mut self, state: &mut State, pause: Duration, silent: bool) -> Result<(Moved, Announcer)> {
+    /// announcement from the hypervisor's side (not for `silent` moves). `arrived` is called between the two.
+    pub fn go(
+        mut self,
+        state: &mut State,
+        pause: Duration,
+        silent: bool,
+        arrived: impl FnOnce(),
+    ) -> Result<(Moved, Announcer)> {
         let failed = Error::io("tc");
         let mut stdin = self.tc.stdin.take().expect("piped above");
         let mut say = |lines: &[String]| stdin.write_all((lines.join("\n") + "\n").as_bytes());
@@ -142,6 +148,7 @@ impl Mover {
                 output: String::from_utf8_lossy(&out.stderr).trim().to_owned(),
             });
         }
+        arrived();
         let announcer = Announcer { socket: self.announcer, frame: rarp(self.mac) };
         if !silent {
             moved.announced = Some(announcer.send()?);

@@ -70,6 +70,7 @@ fn every_published_topology_comes_up_and_goes_without_a_trace() {
     assert!(seen >= 2, "{seen} topologies");
 }
 
+#[allow(clippy::zombie_processes, reason = "`down` waits for it")]
 #[test]
 fn a_second_process_can_take_down_what_the_first_left() {
     if !common::ready(&["root"]) {
@@ -80,7 +81,7 @@ fn a_second_process_can_take_down_what_the_first_left() {
     let lab = Lab::up(&t, &options(base.path(), "/bin/true")).unwrap();
     // As after a kill: only the state on disk is left of it, and a program somebody started inside.
     let run = lab.state.run("vm", ["sleep", "600"]).unwrap();
-    let mut sleeper = run
+    let sleeper = run
         .spawn(std::process::Stdio::null(), std::process::Stdio::null(), std::process::Stdio::null())
         .unwrap();
     let state = State::find(base.path(), Some("minimal")).unwrap();
@@ -192,7 +193,8 @@ fn a_move_reaches_the_new_place_and_the_guest_notices_nothing() {
     // The announcement arrives at the target's port.
     let listener =
         netns::inside(&space("vtep2", state), || vtep_lab::sys::PacketSocket::open("vm", true)).unwrap();
-    let (moved, _) = Mover::prepare(state, "vm", "vtep2").unwrap().go(state, Duration::ZERO, false).unwrap();
+    let (moved, _) =
+        Mover::prepare(state, "vm", "vtep2").unwrap().go(state, Duration::ZERO, false, || ()).unwrap();
     assert!(moved.announced.is_some());
     let mut b = [0; 128];
     let got = eventually("the announcement", || {
