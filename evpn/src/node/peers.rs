@@ -283,7 +283,7 @@ impl Node {
             self.more_changes |= sent == UPDATES_PER_FLUSH;
             if sent > 0 {
                 self.peers[i].updates_out += sent as u64;
-                self.peers[i].session.note_sent(at);
+                self.peers[i].session.note_sent_updates(sent as u64, at);
             }
             all &= !self.rib.has_updates(peer);
         }

@@ -160,8 +160,8 @@ impl Session {
         let (new_out, old) = (self.conns[new].outgoing, &self.conns[rival]);
         let rival_id = old.id;
         let survives = if old.state() == State::Established {
-            // BGP-COLL-03. With graceful restart on the session it would be the other way (BGP-GR-10); we do
-            // not offer it yet.
+            // BGP-COLL-03. With graceful restart agreed for a family it would be the other way (BGP-GR-10,
+            // RFC 4724 §5); we offer it for none.
             false
         } else if old.outgoing == new_out {
             // Both from the same side: it has given up on the older one, whatever the identifiers say.

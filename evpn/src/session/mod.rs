@@ -316,11 +316,14 @@ impl Session {
     }
 
     /// An UPDATE was handed to the established connection: counts it and restarts the keepalive timer (BGP-FSM-07).
-    ///
-    /// One call per UPDATE. The send hold timer (RFC 9687) will hang on this call too.
     pub fn note_sent(&mut self, at: Time) {
+        self.note_sent_updates(1, at);
+    }
+
+    /// As [`Session::note_sent`], for several at once. The send hold timer (RFC 9687) will hang on this call too.
+    pub fn note_sent_updates(&mut self, updates: u64, at: Time) {
         if let Some(i) = self.conns.iter().position(|c| c.state() == State::Established) {
-            self.stats.sent.count(kind::UPDATE);
+            self.stats.sent.update += updates;
             self.rearm_keepalive(i, at);
         }
     }

@@ -42,7 +42,7 @@ impl Counters {
 pub struct Stats {
     /// Whole messages received, also those that then proved faulty.
     pub received: Counters,
-    /// Messages sent; UPDATEs as told by [`super::Session::note_sent`].
+    /// Messages sent; UPDATEs as told by [`super::Session::note_sent_updates`].
     pub sent: Counters,
     /// Octets received on connections of this session.
     pub octets_received: u64,
