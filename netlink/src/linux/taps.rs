@@ -89,7 +89,11 @@ impl Tap {
 
     /// Sends a frame out of the port, towards the guest.
     pub fn send(&self, frame: &[u8]) -> io::Result<()> {
-        self.socket.send(frame).map(|_| ())
+        match self.socket.send(frame) {
+            // What happened when the port last went down is told only now; it may be up again.
+            Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => self.socket.send(frame).map(|_| ()),
+            sent => sent.map(|_| ()),
+        }
     }
 }
 
