@@ -76,6 +76,11 @@ impl Rib {
         })
     }
 
+    /// Whether nothing at all is stored for routes: tests of leaks end with this.
+    pub fn is_pristine(&self) -> bool {
+        self.route_count() == 0 && self.sets.len() == (0, 0) && self.hosts.is_pristine()
+    }
+
     /// Up to `limit` routes after the cursor: first all but Type 2 by key, then Type 2 by VNI, MAC and IP.
     pub fn routes_after(&self, cursor: Option<&RouteCursor>, limit: usize) -> Vec<RouteInfo> {
         use core::ops::Bound::{Excluded, Unbounded};

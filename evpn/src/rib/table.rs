@@ -295,6 +295,11 @@ impl Hosts {
     pub(super) fn len(&self) -> usize {
         self.len
     }
+
+    /// No group, no RD, no index entry is left.
+    pub(super) fn is_pristine(&self) -> bool {
+        self.by_vnis.is_empty() && self.by_vni.is_empty() && self.by_rd.is_empty()
+    }
 }
 
 /// A route of any other kind, of one neighbour.

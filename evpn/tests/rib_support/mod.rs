@@ -129,9 +129,11 @@ impl A {
         })
     }
     pub fn pmsi(self, tunnel_type: u8, to: Ipv4Addr) -> Self {
-        self.with(|a| {
-            a.pmsi = Some(Pmsi { flags: 0, tunnel_type, label: Label(100), tunnel: TunnelId::Ip(to.into()) });
-        })
+        let tunnel = match tunnel_type {
+            6 => TunnelId::Ip(to.into()),
+            _ => TunnelId::Raw(to.octets().to_vec().into()),
+        };
+        self.with(|a| a.pmsi = Some(Pmsi { flags: 0, tunnel_type, label: Label(100), tunnel }))
     }
     pub fn arc(self) -> Arc<Attrs> {
         Arc::new(self.0)
