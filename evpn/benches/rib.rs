@@ -7,7 +7,7 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use evpn::rib::{Change, Config, Import, Rib};
 use evpn::session::Agreed;
-use evpn::types::{Asn, Esi, EthTag, Label, Mac, PeerId, Rd, Seq, Time, Vni};
+use evpn::types::{Asn, Esi, EthTag, Mac, PeerId, Rd, Seq, Time, Vni};
 use evpn::wire::{
     AsPath, Attrs, DecodeCtx, EvpnNlri, EvpnRoute, ExtCommunity, Family, MacIp, MpReach, MpUnreach, NextHop,
     Nlri, Origin, Update,
@@ -209,7 +209,7 @@ fn print_memory() {
 
 /// `update` alone.
 #[divan::bench(args = KINDS, sample_count = 10, sample_size = 1)]
-fn update_100k(bencher: Bencher, kind: Kind) {
+fn update_100k(bencher: Bencher<'_, '_>, kind: Kind) {
     let all = updates(kind, 1, true);
     bencher.counter(ItemsCount::new(N)).with_inputs(rib).bench_values(|mut rib| {
         feed(&mut rib, &all);
@@ -219,7 +219,7 @@ fn update_100k(bencher: Bencher, kind: Kind) {
 
 /// `update`, then `take_changes` and `mac_candidates` for every MAC.
 #[divan::bench(args = KINDS, sample_count = 10, sample_size = 1)]
-fn update_and_look_100k(bencher: Bencher, kind: Kind) {
+fn update_and_look_100k(bencher: Bencher<'_, '_>, kind: Kind) {
     let all = updates(kind, 1, true);
     bencher.counter(ItemsCount::new(N)).with_inputs(rib).bench_values(|mut rib| {
         feed(&mut rib, &all);
@@ -230,7 +230,7 @@ fn update_and_look_100k(bencher: Bencher, kind: Kind) {
 
 /// Every route again with the next sequence number.
 #[divan::bench(args = KINDS, sample_count = 10, sample_size = 1)]
-fn replace_and_look_100k(bencher: Bencher, kind: Kind) {
+fn replace_and_look_100k(bencher: Bencher<'_, '_>, kind: Kind) {
     let again = updates(kind, 2, true);
     bencher.counter(ItemsCount::new(N)).with_inputs(|| loaded(kind)).bench_values(|mut rib| {
         feed(&mut rib, &again);
@@ -241,7 +241,7 @@ fn replace_and_look_100k(bencher: Bencher, kind: Kind) {
 
 /// The same announcement again: nothing changes.
 #[divan::bench(args = KINDS, sample_count = 10, sample_size = 1)]
-fn repeat_100k(bencher: Bencher, kind: Kind) {
+fn repeat_100k(bencher: Bencher<'_, '_>, kind: Kind) {
     let all = updates(kind, 1, true);
     bencher.counter(ItemsCount::new(N)).with_inputs(|| loaded(kind)).bench_values(|mut rib| {
         feed(&mut rib, &all);
@@ -251,7 +251,7 @@ fn repeat_100k(bencher: Bencher, kind: Kind) {
 }
 
 #[divan::bench(args = KINDS, sample_count = 10, sample_size = 1)]
-fn withdraw_and_look_100k(bencher: Bencher, kind: Kind) {
+fn withdraw_and_look_100k(bencher: Bencher<'_, '_>, kind: Kind) {
     let gone = updates(kind, 1, false);
     bencher.counter(ItemsCount::new(N)).with_inputs(|| loaded(kind)).bench_values(|mut rib| {
         feed(&mut rib, &gone);
@@ -262,7 +262,7 @@ fn withdraw_and_look_100k(bencher: Bencher, kind: Kind) {
 }
 
 #[divan::bench(sample_count = 10, sample_size = 1)]
-fn peer_down_100k(bencher: Bencher) {
+fn peer_down_100k(bencher: Bencher<'_, '_>) {
     bencher.counter(ItemsCount::new(N)).with_inputs(|| loaded(Kind::WithIp)).bench_values(|mut rib| {
         rib.peer_down(PEER);
         rib
@@ -285,7 +285,7 @@ fn drain(rib: &mut Rib) -> usize {
 }
 
 #[divan::bench(sample_count = 10, sample_size = 1)]
-fn originate_100k(bencher: Bencher) {
+fn originate_100k(bencher: Bencher<'_, '_>) {
     let attrs = [Arc::new(attrs(1))];
     bencher.counter(ItemsCount::new(N)).with_inputs(rib).bench_values(|mut rib| {
         originate(&mut rib, &attrs);
@@ -295,7 +295,7 @@ fn originate_100k(bencher: Bencher) {
 
 /// 100,000 routes of our own, in so many distinct attribute sets, to one neighbour.
 #[divan::bench(args = [1, 10, 1000], sample_count = 10, sample_size = 1)]
-fn next_update_100k(bencher: Bencher, sets: u32) {
+fn next_update_100k(bencher: Bencher<'_, '_>, sets: u32) {
     let attrs: Vec<Arc<Attrs>> = (0..sets).map(|s| Arc::new(attrs(s))).collect();
     let full = || {
         let mut rib = rib();
@@ -310,7 +310,7 @@ fn next_update_100k(bencher: Bencher, sets: u32) {
 
 /// One hot move: originate, encode, with 100,000 other routes in the tables.
 #[divan::bench(sample_count = 100)]
-fn one_move_to_wire(bencher: Bencher) {
+fn one_move_to_wire(bencher: Bencher<'_, '_>) {
     let attrs: Vec<Arc<Attrs>> = (0..2).map(|s| Arc::new(attrs(s))).collect();
     let mut rib = loaded(Kind::WithIp);
     let mut turn = 0;

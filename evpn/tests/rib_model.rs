@@ -84,10 +84,10 @@ impl Model {
         keep_min(&mut left, &|k| i64::from(!gateway(k)));
         keep_min(&mut left, &|k| i64::from(!mobility(k).1));
         // All numbers here lie within a half circle around zero.
-        keep_min(&mut left, &|k| -i64::from(mobility(k).0 as i32));
+        keep_min(&mut left, &|k| -i64::from(mobility(k).0.cast_signed()));
         keep_min(&mut left, &|k| i64::from(u32::from(k.next_hop)));
         keep_min(&mut left, &|k| -i64::from(if ibgp(k.from) { k.attrs.local_pref.unwrap() } else { 100 }));
-        keep_min(&mut left, &|k| k.attrs.as_path.as_ref().unwrap().count() as i64);
+        keep_min(&mut left, &|k| k.attrs.as_path.as_ref().unwrap().count().try_into().unwrap());
         let asn = |k: &Kept| k.attrs.as_path.as_ref().unwrap().first();
         let med = |k: &Kept| k.attrs.med.unwrap_or(0);
         let all = left.clone();
