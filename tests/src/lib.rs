@@ -9,9 +9,11 @@
 //! | [`frr`], [`vtepd`] | what runs on a VTEP |
 //! | [`speaker`] | a BGP speaker that says what it is told |
 //! | [`frame`], [`packet`] | frames, packet sockets, the netlink observer |
+//! | [`bench`] | what `cargo xtask bench` runs |
 //! | [`tree`] | the source tree, for the tidy checks |
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod bench;
 pub mod fabric;
 pub mod frame;
 pub mod frr;

@@ -3,7 +3,9 @@
 use crate::ns::Netns;
 use evpn::types::Mac;
 use rustix::net::netlink::SocketAddrNetlink;
-use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, bind, recv, socket_with};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+};
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use std::io::{Read, Write};
@@ -60,6 +62,13 @@ impl Wire {
         Some((now(), buf[..n].to_vec()))
     }
 
+    /// The next frame that has arrived already.
+    pub fn poll(&self) -> Option<(u64, Vec<u8>)> {
+        let mut buf = [0; 2048];
+        let (n, _) = recv(&self.socket, &mut buf[..], RecvFlags::DONTWAIT).ok()?;
+        Some((now(), buf[..n].to_vec()))
+    }
+
     /// The first frame that `pick` takes, or `None` after `limit`.
     pub fn find<T>(&self, limit: Duration, mut pick: impl FnMut(&[u8]) -> Option<T>) -> Option<(u64, T)> {
         let end = now() + limit.as_nanos() as u64;
@@ -75,10 +84,7 @@ impl Wire {
 
     /// Throws away what has arrived so far.
     pub fn drain(&self) {
-        let _ = self.socket.set_nonblocking(true);
-        let mut buf = [0; 2048];
-        while (&self.socket).read(&mut buf).is_ok() {}
-        let _ = self.socket.set_nonblocking(false);
+        while self.poll().is_some() {}
     }
 }
 
@@ -232,4 +238,83 @@ fn fdb_note(at: u64, kind: u16, body: &[u8]) -> Option<FdbNote> {
         attrs = attrs.get(len.next_multiple_of(4)..).unwrap_or(&[]);
     }
     Some(note)
+}
+
+/// Writes forwarding rows with nothing in between: the bare kernel's time for the same rows.
+#[derive(Debug)]
+pub struct RowWriter {
+    socket: OwnedFd,
+    vxlan: u32,
+}
+
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_CREATE: u16 = 0x400;
+const NUD_REACHABLE: u16 = 2;
+const NTF_SELF: u8 = 2;
+const NTF_MASTER: u8 = 4;
+const NTF_EXT_LEARNED: u8 = 16;
+/// Rows in one `send`.
+const BATCH: usize = 200;
+
+impl RowWriter {
+    /// For this VXLAN device and the bridge that it is in.
+    ///
+    /// # Panics
+    /// When the device is not there.
+    pub fn open(ns: &Netns, vxlan: &str) -> Self {
+        let vxlan = ns.index(vxlan);
+        let socket = ns.enter(|| {
+            let s = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, None);
+            s.expect("anybody may open netlink sockets")
+        });
+        Self { socket, vxlan }
+    }
+
+    /// Requests that write (or delete) both rows of each MAC.
+    pub fn batches(&self, macs: impl Iterator<Item = Mac>, vtep: IpAddr, new: bool) -> Vec<Vec<u8>> {
+        let macs: Vec<_> = macs.collect();
+        macs.chunks(BATCH).map(|c| c.iter().flat_map(|m| self.request(*m, vtep, new)).collect()).collect()
+    }
+
+    fn request(&self, mac: Mac, vtep: IpAddr, new: bool) -> Vec<u8> {
+        let (kind, flags) = if new {
+            (RTM_NEWNEIGH, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE)
+        } else {
+            (RTM_DELNEIGH, NLM_F_REQUEST)
+        };
+        let mut m = vec![0; 4];
+        m.extend(kind.to_ne_bytes());
+        m.extend(flags.to_ne_bytes());
+        m.extend([0; 8]);
+        m.extend([AF_BRIDGE, 0, 0, 0]);
+        m.extend(self.vxlan.to_ne_bytes());
+        m.extend(NUD_REACHABLE.to_ne_bytes());
+        m.extend([NTF_SELF | NTF_MASTER | NTF_EXT_LEARNED, 0]);
+        attribute(&mut m, NDA_LLADDR, &mac.0);
+        match vtep {
+            IpAddr::V4(a) => attribute(&mut m, NDA_DST, &a.octets()),
+            IpAddr::V6(a) => attribute(&mut m, NDA_DST, &a.octets()),
+        }
+        let len = (m.len() as u32).to_ne_bytes();
+        m[..4].copy_from_slice(&len);
+        m
+    }
+
+    /// Hands them to the kernel, which does the work before it returns.
+    ///
+    /// # Panics
+    /// When the kernel does not take them.
+    pub fn send(&self, batches: &[Vec<u8>]) {
+        for b in batches {
+            send(&self.socket, b, SendFlags::empty()).expect("the kernel takes requests");
+        }
+    }
+}
+
+fn attribute(m: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    m.extend((4 + value.len() as u16).to_ne_bytes());
+    m.extend(kind.to_ne_bytes());
+    m.extend(value);
+    m.resize(m.len().next_multiple_of(4), 0);
 }

@@ -1,0 +1,79 @@
+//! Case (b): many MACs move at once, until the last row at a third VTEP; beside it the bare kernel with the same rows.
+
+use super::{Report, Samples, Sizes, System, last_of, mac, rows_at_least, three};
+use crate::fabric::Fabric;
+use crate::frame;
+use crate::packet::{Monitor, RowWriter, now};
+use std::time::Duration;
+
+const SET: u8 = 3;
+const LIMIT: Duration = Duration::from_secs(120);
+
+pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
+    let (f, daemons) = three(system);
+    for count in sizes.bulk {
+        let wires = [f.guest_port(0, "p1"), f.guest_port(1, "p1")];
+        let frames: Vec<_> = (0..count).map(|n| frame::rarp(mac(SET, n))).collect();
+        for (i, frame) in frames.iter().enumerate() {
+            wires[1].send(frame);
+            if i % 256 == 255 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        rows_at_least(&f.vteps[2].ns, "vx100", 2 * count);
+        let mut observer = Monitor::open(&f.vteps[2].ns);
+        let mut took = Samples::default();
+        for i in 0..sizes.repeats {
+            while observer.read(Duration::from_millis(500), |_| {}) {}
+            let site = i % 2;
+            let there = f.vteps[site].address;
+            let begun = std::thread::scope(|s| {
+                let sender = s.spawn(|| {
+                    let begun = now();
+                    for frame in &frames {
+                        wires[site].send(frame);
+                    }
+                    begun
+                });
+                let last = last_of(&mut observer, SET, count, LIMIT, |n| n.new && n.vtep == Some(there));
+                let begun = sender.join().expect("the sender does not panic");
+                let last = last.unwrap_or_else(|missing| panic!("{missing} of {count} MACs never moved"));
+                last - begun
+            });
+            took.push(begun);
+        }
+        report.times(format!("{count} MACs moved at once: until the last row"), Some(system), &took);
+    }
+    drop(daemons);
+    if system == System::Vtepd {
+        for count in sizes.bulk {
+            bare(&f, count, sizes, report);
+        }
+    }
+}
+
+/// The same rows written by nothing but netlink.
+fn bare(f: &Fabric, count: u32, sizes: &Sizes, report: &mut Report) {
+    let v = &f.vteps[2];
+    let writer = RowWriter::open(&v.ns, "vx100");
+    let mut observer = Monitor::open(&v.ns);
+    let mut took = Samples::default();
+    for i in 0..=sizes.repeats {
+        let there = f.vteps[i % 2].address;
+        let batches = writer.batches((0..count).map(|n| mac(SET, n)), there, true);
+        let took_one = std::thread::scope(|s| {
+            let sender = s.spawn(|| {
+                let begun = now();
+                writer.send(&batches);
+                begun
+            });
+            let last = last_of(&mut observer, SET, count, LIMIT, |n| n.new && n.vtep == Some(there));
+            last.expect("the kernel reports every row") - sender.join().expect("the writer does not panic")
+        });
+        if i > 0 {
+            took.push(took_one);
+        }
+        while observer.read(Duration::from_millis(50), |_| {}) {}
+    }
+    report.times(format!("{count} rows changed by the bare kernel"), None, &took);
+}

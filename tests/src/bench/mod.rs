@@ -1,0 +1,182 @@
+//! `cargo xtask bench`: vtepd beside FRR, on the same topology, seen by the same outside observer.
+//!
+//! Times are taken with CLOCK_MONOTONIC: before a frame is handed to a packet socket, and after a netlink notification (or
+//! a frame) was read from one. What the observer itself costs is the control case.
+
+mod bulk;
+mod control;
+mod hot;
+mod load;
+mod report;
+mod stats;
+
+pub use report::{Line, Machine, Report};
+pub use stats::Samples;
+
+use crate::fabric::{Fabric, frr_conf};
+use crate::frr::Frr;
+use crate::ns::Netns;
+use crate::packet::{Monitor, now};
+use crate::poll::{LATER, eventually, same};
+use crate::vtepd::Vtepd;
+use clap::ValueEnum;
+use evpn::types::Mac;
+use std::time::Duration;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum System {
+    /// vtepd
+    Vtepd,
+    /// FRR: zebra and bgpd
+    Frr,
+}
+
+impl System {
+    /// For the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Vtepd => "vtepd",
+            Self::Frr => "FRR",
+        }
+    }
+}
+
+/// A case.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Case {
+    /// Hot move of one MAC, with others loaded and moving
+    Hot,
+    /// Many MACs moved at once
+    Bulk,
+    /// Many routes from one peer, then withdrawn
+    Load,
+    /// Decode and encode of UPDATEs (figures of the codec bench, run by xtask)
+    Codec,
+    /// The observer's own cost and the machine's jitter
+    Idle,
+}
+
+/// How much of everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Sizes {
+    /// Hot moves measured.
+    pub moves: usize,
+    /// MACs loaded besides, in the hot case.
+    pub loaded: u32,
+    /// Background moves a second, in the hot case.
+    pub background: u32,
+    /// MACs moved at once.
+    pub bulk: [u32; 2],
+    /// Times each bulk move is repeated.
+    pub repeats: usize,
+    /// Routes from one peer.
+    pub routes: u32,
+    /// Times the load is repeated, each with fresh daemons.
+    pub loads: usize,
+}
+
+/// What runs on one VTEP.
+#[derive(Debug)]
+enum Daemon {
+    Vtepd(Box<Vtepd>),
+    Frr(Box<Frr>),
+}
+
+impl Daemon {
+    fn start(f: &Fabric, vtep: usize, system: System) -> Self {
+        let v = &f.vteps[vtep];
+        v.make_devices(100, &["p1"]);
+        // Hosts of the bench speak once; they must not age out while it runs.
+        v.ns.sh("ip link set br100 type bridge ageing_time 360000");
+        match system {
+            System::Vtepd => Self::Vtepd(Box::new(Vtepd::start(&v.ns, &f.conf(vtep)))),
+            System::Frr => {
+                let neighbors: Vec<_> = f.others(v).into_iter().map(|a| (a, 65000)).collect();
+                Self::Frr(Box::new(Frr::start(&v.ns, &frr_conf(65000, v.number, &neighbors, ""))))
+            }
+        }
+    }
+
+    /// Peak resident memory so far, in MB: all processes of the daemon.
+    fn peak_mb(&self) -> f64 {
+        let kb = match self {
+            Self::Vtepd(v) => v.process.memory_kb("VmHWM"),
+            Self::Frr(f) => f.bgpd.memory_kb("VmHWM").zip(f.zebra.memory_kb("VmHWM")).map(|(a, b)| a + b),
+        };
+        kb.unwrap_or(0) as f64 / 1000.0
+    }
+}
+
+/// Three VTEPs that run the same thing and know each other.
+fn three(system: System) -> (Fabric, Vec<Daemon>) {
+    let f = Fabric::new(3);
+    let daemons: Vec<_> = (0..3).map(|i| Daemon::start(&f, i, system)).collect();
+    for v in &f.vteps {
+        eventually(LATER, "everybody floods to everybody", || same(v.flood_list(100).len(), 2));
+    }
+    (f, daemons)
+}
+
+/// MAC number `n` of a set; sets do not overlap.
+fn mac(set: u8, n: u32) -> Mac {
+    let [_, a, b, c] = n.to_be_bytes();
+    Mac([2, 0xb0 | set, 0, a, b, c])
+}
+
+/// The number of a MAC of this set.
+fn number(set: u8, m: Mac) -> Option<u32> {
+    let [two, s, zero, a, b, c] = m.0;
+    (two == 2 && s == 0xb0 | set && zero == 0).then(|| u32::from_be_bytes([0, a, b, c]))
+}
+
+/// Waits for the last of `count` MACs to be reported with `pick`, and says when that was.
+fn last_of(
+    monitor: &mut Monitor,
+    set: u8,
+    count: u32,
+    limit: Duration,
+    pick: impl Fn(&crate::packet::FdbNote) -> bool,
+) -> Result<u64, u32> {
+    let mut seen = vec![false; count as usize];
+    let (mut missing, mut last) = (count, 0);
+    let end = now() + limit.as_nanos() as u64;
+    while missing > 0 && now() < end {
+        monitor.read(Duration::from_millis(100), |n| {
+            if pick(&n)
+                && let Some(i) = number(set, n.mac)
+                && let Some(s) = seen.get_mut(i as usize)
+                && !*s
+            {
+                *s = true;
+                missing -= 1;
+                last = n.at;
+            }
+        });
+    }
+    if missing == 0 { Ok(last) } else { Err(missing) }
+}
+
+/// Waits until the bridge of a namespace holds at least so many rows.
+fn rows_at_least(ns: &Netns, device: &str, count: u32) {
+    eventually(Duration::from_secs(120), "rows are there", || {
+        let text = ns.sh(&format!("bridge fdb show dev {device} | wc -l"));
+        let n: u32 = text.trim().parse().unwrap_or(0);
+        if n >= count { Ok(()) } else { Err(n) }
+    });
+}
+
+/// Runs one case for one system.
+pub fn run(case: Case, system: System, sizes: &Sizes, report: &mut Report) {
+    match case {
+        Case::Hot => hot::run(system, sizes, report),
+        Case::Bulk => bulk::run(system, sizes, report),
+        Case::Load => load::run(system, sizes, report),
+        Case::Codec | Case::Idle => {}
+    }
+}
+
+/// Runs the case that needs no system.
+pub fn control(sizes: &Sizes, report: &mut Report) {
+    control::run(sizes, report);
+}

@@ -1,0 +1,74 @@
+//! The bench runner; `cargo xtask bench` builds and starts it.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use clap::{Parser, ValueEnum};
+use vtepd_tests::bench::{Case, Machine, Report, Sizes, System, control, run};
+use vtepd_tests::need::{Need, met};
+
+/// Measures vtepd beside FRR: same topology, same observer, one run.
+#[derive(Parser)]
+#[command(name = "vtep-bench", max_term_width = 100)]
+struct Cli {
+    /// Cases; all when absent
+    cases: Vec<Case>,
+    /// Only this system
+    #[arg(long)]
+    only: Option<System>,
+    /// Print JSON after the table
+    #[arg(long)]
+    json: bool,
+    /// Hot moves
+    #[arg(long, default_value_t = 200)]
+    moves: usize,
+    /// MACs loaded besides, in the hot case
+    #[arg(long, default_value_t = 10_000)]
+    loaded: u32,
+    /// Background moves a second, in the hot case
+    #[arg(long, default_value_t = 100)]
+    background: u32,
+    /// Repetitions of each bulk move
+    #[arg(long, default_value_t = 10)]
+    repeats: usize,
+    /// Routes from one peer
+    #[arg(long, default_value_t = 100_000)]
+    routes: u32,
+    /// Repetitions of the load, each with fresh daemons
+    #[arg(long, default_value_t = 5)]
+    loads: usize,
+}
+
+fn main() {
+    let cli = Cli::parse();
+    let sizes = Sizes {
+        moves: cli.moves,
+        loaded: cli.loaded,
+        background: cli.background,
+        bulk: [1_000, 10_000],
+        repeats: cli.repeats,
+        routes: cli.routes,
+        loads: cli.loads,
+    };
+    let mut systems = vec![System::Vtepd, System::Frr];
+    systems.retain(|s| cli.only.is_none_or(|o| o == *s));
+    if !met(&[Need::Root, Need::Tool("ip")]) || (systems.contains(&System::Frr) && !met(&[Need::Frr])) {
+        std::process::exit(2);
+    }
+    let mut report = Report::new(Machine::here());
+    let cases = if cli.cases.is_empty() { Case::value_variants().to_vec() } else { cli.cases };
+    for case in cases {
+        eprintln!("{case:?}");
+        match case {
+            Case::Idle => control(&sizes, &mut report),
+            Case::Codec => report.codec(std::env::var("VTEPD_CODEC_BENCH").unwrap_or_default()),
+            Case::Hot | Case::Bulk | Case::Load => {
+                for s in &systems {
+                    run(case, *s, &sizes, &mut report);
+                }
+            }
+        }
+    }
+    println!("{}", report.table());
+    if cli.json {
+        println!("{:#}", report.json());
+    }
+}
