@@ -112,7 +112,8 @@ fn cut(text: &str, width: usize) -> String {
 pub fn span(s: Span) -> String {
     let secs = s.0 / 1_000_000_000;
     match secs {
-        0..10 => s.to_string(),
+        0 => s.to_string(),
+        1..10 => format!("{:.1} s", s.as_secs_f64()),
         10..60 => format!("{secs} s"),
         60..3600 => format!("{}m {:02}s", secs / 60, secs % 60),
         3600..86_400 => format!("{}h {:02}m", secs / 3600, secs / 60 % 60),
@@ -166,7 +167,7 @@ mod tests {
         .into_iter()
         .map(span)
         .collect();
-        assert_eq!(shown, ["900 ns", "3000.0 µs", "12 s", "3m 12s", "2h 05m", "1d 03h"]);
+        assert_eq!(shown, ["900 ns", "3000.0 µs", "2.5 s", "12 s", "3m 12s", "2h 05m", "1d 03h"]);
         assert_eq!(time_of_day(86_400_000 + 3_723_004), "01:02:03.004Z");
     }
 }

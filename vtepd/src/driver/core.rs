@@ -335,7 +335,10 @@ impl Core {
         // withdrawal after a lost move (EVPN-MOB-07), the node holds back until `Written`.
         self.conns.write_out();
         let mut written = std::mem::take(&mut self.scratch.written);
-        self.plane.write(self.node.want_mut(), &mut written).map_err(CoreFault::Kernel)?;
+        // A daemon that stops leaves its rows: forwarding goes on, and the next one adopts them.
+        if self.stop == Stop::No {
+            self.plane.write(self.node.want_mut(), &mut written).map_err(CoreFault::Kernel)?;
+        }
         let mut news = false;
         if !written.is_empty() {
             news = true;

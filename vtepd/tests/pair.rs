@@ -1,0 +1,163 @@
+//! Two daemons in two namespaces with a wire between them: sessions, convergence, forwarding, moves.
+
+mod net;
+
+use net::{Daemon, Ns, Setup, eventually, wire};
+use serde_json::Value;
+
+/// A host with one VTEP and a guest behind port `p1`.
+struct Site {
+    host: Ns,
+    guest: Ns,
+    setup: Setup,
+    vtep: String,
+}
+
+/// Site `n` of 2; `v6`: IPv6 underlay.
+fn site(n: u8, v6: bool) -> Site {
+    let (host, guest) = (Ns::new(&format!("host{n}")), Ns::new(&format!("guest{n}")));
+    let other = 3 - n;
+    let address = |n: u8| if v6 { format!("2001:db8::{n}") } else { format!("10.255.0.{n}") };
+    wire(&host, "p1", &guest, "eth0");
+    guest.ip(&format!("link set eth0 address 02:00:00:00:00:0{n}"));
+    guest.ip(&format!("addr add 192.0.2.{n}/24 dev eth0"));
+    let vtep = address(n);
+    let head = format!("address = \"{vtep}\"\nasn = 65000\nrouter-id = \"192.0.2.{n}\"");
+    let rest = format!(
+        "[[neighbor]]\naddress = \"{}\"\nasn = 65000\nconnect-retry = \"500ms\"\n\
+         [[vni]]\nvni = 100\nports = [\"p1\"]\nmtu = 1400",
+        address(other)
+    );
+    Site { host, guest, setup: Setup::new(&head, &rest), vtep }
+}
+
+/// Both sites, wired, underlay addresses set.
+fn both(v6: bool) -> (Site, Site) {
+    let (a, b) = (site(1, v6), site(2, v6));
+    wire(&a.host, "under", &b.host, "under");
+    for s in [&a, &b] {
+        let (prefix, extra) = if v6 { (64, "nodad") } else { (24, "") };
+        s.host.ip(&format!("addr add {}/{prefix} dev under {extra}", s.vtep));
+    }
+    (a, b)
+}
+
+fn established(d: &Daemon) {
+    d.until("neighbors", "the session is up and complete", |rows| {
+        rows.len() == 1 && rows[0]["state"] == "Established" && rows[0]["end_of_rib"] == true
+    });
+}
+
+fn mac_at(rows: &[Value], mac: &str, kind: &str, place: &str) -> bool {
+    rows.iter().any(|r| r["mac"] == mac && r["place"][kind] == place)
+}
+
+fn ping(from: &Site, to: &str) -> bool {
+    from.guest.command("ping").args(["-c", "1", "-W", "1", to]).output().is_ok_and(|o| o.status.success())
+}
+
+fn two_daemons_carry_frames(v6: bool) {
+    let (a, b) = both(v6);
+    let (da, db) = (a.setup.start(&a.host), b.setup.start(&b.host));
+    established(&da);
+    established(&db);
+    let (ma, mb) = ("02:00:00:00:00:01", "02:00:00:00:00:02");
+    // The guests say something, so that they are known.
+    eventually("the guests reach each other", || {
+        if ping(&a, "192.0.2.2") { Ok(()) } else { Err(a.host.fdb("vx100")) }
+    });
+    da.until("macs", "A has B's guest behind B", |r| {
+        mac_at(r, mb, "vtep", &b.vtep) && mac_at(r, ma, "port", "p1")
+    });
+    db.until("macs", "B has A's guest behind A", |r| {
+        mac_at(r, ma, "vtep", &a.vtep) && mac_at(r, mb, "port", "p1")
+    });
+    // Both rows of a remote MAC, and the neighbour row that answers ARP.
+    for d in [&da, &db] {
+        d.until("kernel", "the kernel has every wanted row", |rows| {
+            let kinds = |k: &str| rows.iter().any(|r| r["kind"] == k);
+            kinds("mac") && kinds("flood") && rows.iter().all(|r| r["has"] == r["want"])
+        });
+    }
+    assert!(a.host.fdb("vx100").contains(&format!("{mb} dst {}", b.vtep)), "{}", a.host.fdb("vx100"));
+    assert!(da.show_text("kernel").contains(" ok"), "{}", da.show_text("kernel"));
+    // B stops: its routes go, A's rows with them; what B wrote stays.
+    let (status, took) = db.stop();
+    assert_eq!(status.code(), Some(0));
+    assert!(took < std::time::Duration::from_secs(2), "{took:?}");
+    da.until("macs", "A has forgotten B's guest", |rows| !rows.iter().any(|r| r["mac"] == mb));
+    eventually("A's row is gone from the kernel", || {
+        let rows = a.host.fdb("vx100");
+        if rows.contains(mb) { Err(rows) } else { Ok(()) }
+    });
+    assert!(b.host.fdb("vx100").contains(ma), "forwarding goes on: {}", b.host.fdb("vx100"));
+    // B comes back and takes up its rows.
+    let db = b.setup.start(&b.host);
+    established(&db);
+    db.until("macs", "B has A's guest again", |r| mac_at(r, ma, "vtep", &a.vtep));
+    da.until("macs", "A has B's guest again", |r| mac_at(r, mb, "vtep", &b.vtep));
+}
+
+#[test]
+fn two_daemons_carry_frames_over_an_ipv4_underlay() {
+    needs_namespaces!();
+    two_daemons_carry_frames(false);
+}
+
+#[test]
+fn two_daemons_carry_frames_over_an_ipv6_underlay() {
+    needs_namespaces!();
+    two_daemons_carry_frames(true);
+}
+
+#[test]
+fn a_killed_peer_is_noticed_and_another_peer_is_not_harmed() {
+    needs_namespaces!();
+    let (a, b) = both(false);
+    let (da, db) = (a.setup.start(&a.host), b.setup.start(&b.host));
+    established(&da);
+    drop(db); // SIGKILL: the kernel closes its sockets
+    da.until("neighbors", "the session is down and says why", |rows| {
+        rows[0]["state"] != "Established" && rows[0]["last_error"].is_string()
+    });
+    let db = b.setup.start(&b.host);
+    established(&da);
+    established(&db);
+}
+
+#[test]
+fn a_guest_that_appears_at_the_other_site_has_moved_with_its_address() {
+    needs_namespaces!();
+    let (a, b) = both(false);
+    let (da, db) = (a.setup.start(&a.host), b.setup.start(&b.host));
+    established(&da);
+    established(&db);
+    let mac = "02:00:00:00:00:01";
+    eventually("the guests reach each other", || {
+        if ping(&a, "192.0.2.2") { Ok(()) } else { Err("no answer".into()) }
+    });
+    db.until("hosts", "B knows A's guest by address", |rows| {
+        rows.iter().any(|r| r["ip"] == "192.0.2.1" && r["place"]["vtep"] == a.vtep.as_str())
+    });
+    // The guest goes silent at A, without a loss of carrier, and speaks at B: same MAC, same address.
+    a.guest.run("sysctl -q -w net.ipv6.conf.eth0.disable_ipv6=1");
+    a.guest.ip("addr flush dev eth0");
+    a.guest.ip("link set eth0 arp off");
+    b.guest.ip("link set eth0 down");
+    b.guest.ip(&format!("link set eth0 address {mac}"));
+    b.guest.ip("addr flush dev eth0");
+    b.guest.ip("addr add 192.0.2.1/24 dev eth0");
+    b.guest.ip("link set eth0 up");
+    db.until("macs", "B owns the MAC with a higher sequence", |rows| {
+        rows.iter().any(|r| r["mac"] == mac && r["place"]["port"] == "p1" && r["seq"].as_u64() > Some(0))
+    });
+    da.until("macs", "A sees it behind B", |rows| mac_at(rows, mac, "vtep", &b.vtep));
+    for (d, role) in [(&db, "arrived"), (&da, "left")] {
+        d.until("moves", role, |rows| rows.iter().any(|r| r["mac"] == mac && r["role"] == role));
+    }
+    eventually("A's kernel sends to B", || {
+        let rows = a.host.fdb("vx100");
+        if rows.contains(&format!("{mac} dst {}", b.vtep)) { Ok(()) } else { Err(rows) }
+    });
+    assert!(da.show_text("moves").contains("left"), "{}", da.show_text("moves"));
+}
