@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 #![allow(clippy::unwrap_used, clippy::format_collect, reason = "tests")]
 
+pub mod pcap;
 pub mod render;
 
 use evpn::wire::{DecodeCtx, Decoded, EncodeCtx, Family, decode, frame_len};
