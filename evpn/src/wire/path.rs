@@ -111,16 +111,19 @@ pub(crate) fn merge(mapped: &mut AsPath, real: AsPath) {
             break;
         }
     }
-    for s in real {
-        match out.last_mut() {
-            Some(last)
-                if last.kind == SEQUENCE && s.kind == SEQUENCE && last.asns.len() + s.asns.len() <= 255 =>
-            {
-                last.asns.extend(s.asns);
-            }
-            _ => out.push(s),
+    let mut real = real.into_iter();
+    match (out.last_mut(), real.next()) {
+        // The two parts of a sequence that the cut went through become one again.
+        (Some(last), Some(first))
+            if last.kind == SEQUENCE
+                && first.kind == SEQUENCE
+                && last.asns.len() + first.asns.len() <= 255 =>
+        {
+            last.asns.extend(first.asns);
         }
+        (_, first) => out.extend(first),
     }
+    out.extend(real);
     mapped.0 = out;
 }
 
