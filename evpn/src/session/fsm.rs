@@ -6,7 +6,7 @@ use super::event::{FsmEvent, Record};
 use super::framer::Framer;
 use super::{Output, Session, Start, State, kind, negotiate};
 use crate::types::{ConnId, Span, Time};
-use crate::wire::{self, EncodeCtx, Message, Notification};
+use crate::wire::{self, EncodeCtx, Message, Notification, cease};
 use bytes::Bytes;
 
 /// HoldTimer of OpenSent: the "large value" of RFC 4271 §8.2.2.
@@ -67,18 +67,6 @@ impl End {
     }
 }
 
-pub(super) fn notification(code: u8, subcode: u8, data: Bytes) -> Notification {
-    Notification { code, subcode, data }
-}
-
-pub(super) fn cease(subcode: u8) -> Notification {
-    notification(6, subcode, Bytes::new())
-}
-
-/// Cease subcodes (RFC 4486 §3).
-const CONNECTION_REJECTED: u8 = 5;
-pub(super) const COLLISION: u8 = 7;
-
 impl Session {
     /// Events 1 and 4; ignored in any state but Idle (BGP-FSM-12). In a hold it takes effect at once.
     pub(super) fn on_start(&mut self, t: &mut Turn<'_>) {
@@ -125,7 +113,7 @@ impl Session {
         self.streak = 0;
         self.plain_next = false;
         let data = data.slice(..data.len().min(MAX_NOTIFICATION_DATA));
-        let n = notification(6, subcode, data);
+        let n = Notification { data, ..Notification::cease(subcode) };
         if self.conns.is_empty() {
             return self.record(FsmEvent::ManualStop, from, State::Idle, None, t.at);
         }
@@ -151,7 +139,7 @@ impl Session {
         }
         while let Some(id) = self.conns.last().map(|c| c.id) {
             let end = End::new(FsmEvent::AutomaticStop, "given up by us".to_owned());
-            self.end(id, end.sending(cease(subcode)), t);
+            self.end(id, end.sending(Notification::cease(subcode)), t);
         }
     }
 
@@ -194,7 +182,7 @@ impl Session {
     /// Not wanted: Cease/5 says so (RFC 4486 §4); some peers come back sooner than after a bare close.
     fn refuse(&mut self, id: ConnId, why: &str, t: &mut Turn<'_>) {
         self.stats.refused += 1;
-        self.send_notification(id, cease(CONNECTION_REJECTED), t);
+        self.send_notification(id, Notification::cease(cease::REJECTED), t);
         t.out.push(Output::Hangup(id));
         let state = self.state();
         self.record(FsmEvent::TcpConnectionConfirmed, state, state, Some(id), t.at);
@@ -290,7 +278,7 @@ impl Session {
                     _ => "hold time without a word from the peer",
                 };
                 let end = End::new(FsmEvent::HoldTimerExpires, why.to_owned());
-                self.end(id, end.sending(notification(4, 0, Bytes::new())), t);
+                self.end(id, end.sending(Notification { code: 4, subcode: 0, data: Bytes::new() }), t);
             } else if self.conns[i].keepalive().is_some_and(|k| k <= t.at) {
                 self.send(id, kind::KEEPALIVE, wire::keepalive(), t);
                 self.rearm_keepalive(i, t.at);

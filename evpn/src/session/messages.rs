@@ -2,11 +2,10 @@
 
 use super::conn::{Phase, Running};
 use super::event::FsmEvent;
-use super::fsm::{COLLISION, End, Next, Turn, cease, notification};
-use super::{Output, Session, State, kind, negotiate, text};
+use super::fsm::{End, Next, Turn};
+use super::{Output, Session, State, kind, negotiate};
 use crate::types::ConnId;
-use crate::wire::{self, Message, MessageError, Notification, Open, Refresh, RefreshKind};
-use bytes::Bytes;
+use crate::wire::{self, Message, MessageError, Notification, Open, Refresh, RefreshKind, cease};
 
 impl Session {
     pub(super) fn on_bytes(&mut self, id: ConnId, octets: &[u8], t: &mut Turn<'_>) {
@@ -98,8 +97,7 @@ impl Session {
             _ => FsmEvent::UpdateMsg,
         };
         let why = format!("unexpected {} in {state:?}", kind_name(kind));
-        let n = notification(5, subcode, Bytes::copy_from_slice(&[kind]));
-        self.end(id, End::new(event, why).sending(n), t);
+        self.end(id, End::new(event, why).sending(Notification::unexpected_message(subcode, kind)), t);
     }
 
     /// Events 24 and 25. Never answered: RFC 4271 §8.2.2 would send an FSM error in OpenSent, but the peer
@@ -110,7 +108,7 @@ impl Session {
         let event = if version { FsmEvent::NotifMsgVerErr } else { FsmEvent::NotifMsg };
         // Not counted while opening (BGP-FSM-11).
         let count = !(version && state != State::Established);
-        let why = format!("received {}", text::describe(&n));
+        let why = format!("received {n}");
         let mut next = Next::Damp;
         if (n.code, n.subcode) == (2, 4)
             && state != State::Established
@@ -120,7 +118,7 @@ impl Session {
             self.plain_next = true;
             next = Next::Again;
         }
-        if (n.code, n.subcode) == (6, COLLISION) && state != State::Established {
+        if (n.code, n.subcode) == (6, cease::COLLISION) && state != State::Established {
             next = Next::Again;
         }
         self.end(id, End { received: Some(n), count, next, ..End::new(event, why) }, t);
@@ -171,7 +169,7 @@ impl Session {
         };
         let loser = if survives { rival_id } else { id };
         let end = End::new(FsmEvent::OpenCollisionDump, "lost the connection collision".to_owned());
-        self.end(loser, End { next: Next::Again, ..end }.sending(cease(COLLISION)), t);
+        self.end(loser, End { next: Next::Again, ..end }.sending(Notification::cease(cease::COLLISION)), t);
         survives
     }
 

@@ -12,7 +12,7 @@
 //! | `fsm`, `messages` | the transitions |
 //! | `conn`, `framer` | a connection, messages out of its octets |
 //! | `negotiate` | our OPEN, and what both OPENs together mean |
-//! | `event`, `stats`, `text` | what a person is told |
+//! | `event`, `stats` | what a person is told |
 //! | `rng` | jitter |
 
 mod conn;
@@ -23,11 +23,9 @@ mod messages;
 mod negotiate;
 mod rng;
 mod stats;
-mod text;
 
 pub use event::{FsmEvent, Record};
 pub use stats::{Counters, Stats};
-pub use text::{describe, shutdown_communication};
 
 use crate::types::{Asn, ConnId, RouterId, Span, Time};
 use crate::wire::{DecodeCtx, Family, Fault, Notification, Open, Refresh, Treatment, Update};

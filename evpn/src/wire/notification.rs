@@ -37,6 +37,9 @@ pub mod cease {
     pub const BFD_DOWN: u8 = 10;
 }
 
+/// Octets of data that `Display` shows: a peer must not fill our log with one message.
+const MAX_SHOWN: usize = 64;
+
 /// What an operator wrote into a Cease (RFC 9003).
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Shutdown<'a> {
@@ -81,9 +84,11 @@ impl Notification {
         let text = rest.get(..usize::from(*len)).and_then(|b| core::str::from_utf8(b).ok());
         Some(text.map_or(Shutdown::Invalid(&self.data), Shutdown::Text))
     }
-    /// What a Cease 9 really means (BGP-GR-16).
+    /// What a Cease 9 really means (BGP-GR-16). Another hard reset inside means nothing; a peer could nest
+    /// thousands.
     pub fn hard_reset_reason(&self) -> Option<Self> {
         match (self.code, self.subcode, &*self.data) {
+            (code::CEASE, cease::HARD_RESET, [code::CEASE, cease::HARD_RESET, ..]) => None,
             (code::CEASE, cease::HARD_RESET, [code, subcode, ..]) => {
                 Some(Self { code: *code, subcode: *subcode, data: self.data.slice(2..) })
             }
@@ -177,7 +182,11 @@ impl fmt::Display for Notification {
             _ if self.data.is_empty() => Ok(()),
             _ => {
                 f.write_str(": 0x")?;
-                self.data.iter().try_for_each(|b| write!(f, "{b:02x}"))
+                self.data.iter().take(MAX_SHOWN).try_for_each(|b| write!(f, "{b:02x}"))?;
+                if self.data.len() > MAX_SHOWN {
+                    write!(f, "... ({} octets)", self.data.len())?;
+                }
+                Ok(())
             }
         }
     }

@@ -169,10 +169,23 @@ fn route_refresh_that_does_not_concern_us_is_noted() {
 }
 
 #[test]
+fn a_hard_reset_nested_to_the_limit_is_told_in_a_line() {
+    // BGP-NOTIF-01: 6/9 inside 6/9 and so on, as long as a message may be.
+    let mut b = message(65535, 3, 65535 - 19);
+    for pair in b[19..].chunks_mut(2) {
+        pair.copy_from_slice(&[6, 9][..pair.len()]);
+    }
+    let mut p = at(State::Established, config());
+    assert_eq!(digest(&p.bytes(1, &b)), "hangup 1, down");
+    let why = p.s.stats().last_down.clone().expect("it went down").1;
+    assert!(why.len() < 300, "{} octets: {why:.300}", why.len());
+}
+
+#[test]
 fn a_stop_carries_the_operator_s_words() {
     // BGP-SHUT-01, BGP-NOTIF-03
     let mut p = at(State::Established, config());
-    let data = evpn::session::shutdown_communication("maintenance");
+    let data = evpn::wire::Notification::shutdown(2, "maintenance").data;
     let out = p.feed(Input::Stop { subcode: 2, data });
     assert_eq!(digest(&out), format!("6/2 {} on 1, hangup 1, down", hex(b"\x0bmaintenance")));
 }

@@ -223,7 +223,7 @@ fn a_notification_is_described_and_remembered_both_ways() {
     p.reach(State::Established);
     let out = p.bytes(1, &notification(6, 2, b"\x05hello"));
     let text = format!("{out:?}");
-    assert!(text.contains("Cease/Administrative Shutdown (6/2): \\\"hello\\\""), "{text}");
+    assert!(text.contains("cease/administrative shutdown (6/2): \\\"hello\\\""), "{text}");
     assert_eq!(p.s.stats().last_received.as_ref().map(|n| (n.1.code, n.1.subcode)), Some((6, 2)));
     p.fire();
     p.feed(Input::Connected(ConnId(2)));
