@@ -72,7 +72,10 @@ impl Rib {
         }
     }
 
-    fn sorted(&self, routes: impl Iterator<Item = (HostKey, SetIx)>) -> Vec<Candidate> {
+    fn sorted(&self, mut routes: impl Iterator<Item = (HostKey, SetIx)>) -> Vec<Candidate> {
+        let Some(first) = routes.next() else { return Vec::new() };
+        let Some(second) = routes.next() else { return vec![self.candidate(first.0, first.1)] };
+        let routes = [first, second].into_iter().chain(routes);
         let mut routes: Vec<_> = routes
             .map(|(k, s)| self.contender(k.peer, s, self.hosts.rd(k.rd), (k.host, k.rd, s.0)))
             .collect();

@@ -3,7 +3,7 @@
 use super::best::{DEFAULT_LOCAL_PREF, LLGR_STALE};
 use super::input::Best;
 use super::sets::Set;
-use super::{OWN, Peer, Rib};
+use super::{OWN, Rib};
 use crate::types::{Asn, PeerId};
 use crate::wire::{Attrs, Community};
 
@@ -20,26 +20,39 @@ impl Rib {
         established && (from == OWN || self.peers.values().any(|p| !p.ibgp))
     }
 
-    /// Whether the best route of a key goes to this neighbour.
-    pub(super) fn exportable(&self, best: Best, to: PeerId, peer: &Peer) -> bool {
-        let Some((from, set)) = best else { return false };
-        if from == to {
-            return false;
-        }
-        let communities = &self.sets.get(set).attrs.communities;
-        let kept = |c: &Community| match *c {
-            NO_ADVERTISE => true,
-            NO_EXPORT | NO_EXPORT_SUBCONFED => !peer.ibgp,
-            // BGP-LLGR-07: not to neighbours without that capability, which we do not offer.
-            LLGR_STALE => true,
-            _ => false,
+    /// How far the best route of a key goes; `None`: to nobody.
+    pub(super) fn scope(&self, best: Best) -> Option<Scope> {
+        let (from, set) = best?;
+        let mut scope = Scope {
+            from,
+            // BGP-DEC-05; a reflector would look at its clients here.
+            ibgp: from == OWN || self.peers.get(&from).is_some_and(|p| !p.ibgp),
+            ebgp: true,
         };
-        if communities.iter().any(kept) {
-            return false;
+        for c in &self.sets.get(set).attrs.communities {
+            match *c {
+                // BGP-LLGR-07: not to neighbours without that capability, which we do not offer.
+                NO_ADVERTISE | LLGR_STALE => return None,
+                NO_EXPORT | NO_EXPORT_SUBCONFED => scope.ebgp = false,
+                _ => {}
+            }
         }
-        // BGP-DEC-05; a reflector would look at its clients here.
-        let learned_inside = from != OWN && self.peers.get(&from).is_some_and(|p| p.ibgp);
-        !(learned_inside && peer.ibgp)
+        Some(scope)
+    }
+}
+
+/// Which neighbours a route is for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scope {
+    from: PeerId,
+    ibgp: bool,
+    ebgp: bool,
+}
+
+impl Scope {
+    /// Whether this neighbour is one of them; never the one it came from.
+    pub(super) fn includes(self, to: PeerId, ibgp: bool) -> bool {
+        self.from != to && if ibgp { self.ibgp } else { self.ebgp }
     }
 }
 

@@ -21,7 +21,10 @@ struct Source {
     attrs: AttrsIx,
     next_hop: NextHop,
     urgent: bool,
+    /// Held.
     last: Option<SetIx>,
+    /// Held.
+    rd: Option<(Rd, RdIx)>,
 }
 
 impl Rib {
@@ -54,7 +57,8 @@ impl Rib {
                 }
             } else if !routes.is_empty() {
                 let attrs = self.sets.intern_attrs(&update.attrs);
-                let mut source = Source { peer, attrs, next_hop: r.next_hop, urgent: false, last: None };
+                let mut source =
+                    Source { peer, attrs, next_hop: r.next_hop, urgent: false, last: None, rd: None };
                 for n in routes {
                     self.announce(&mut source, &n.route);
                 }
@@ -67,7 +71,7 @@ impl Rib {
     /// An identical re-origination causes no churn (BGP-UPD-07).
     pub fn originate(&mut self, route: EvpnRoute, attrs: Arc<Attrs>, next_hop: NextHop, urgent: bool) {
         let attrs = self.sets.intern_attrs_arc(attrs);
-        let mut source = Source { peer: OWN, attrs, next_hop, urgent, last: None };
+        let mut source = Source { peer: OWN, attrs, next_hop, urgent, last: None, rd: None };
         self.announce(&mut source, &route);
         self.finish(source);
     }
@@ -128,6 +132,9 @@ impl Rib {
         if let Some(set) = source.last {
             self.release_set(set);
         }
+        if let Some((_, rd)) = source.rd {
+            self.hosts.release_rd(rd);
+        }
         self.sets.release_attrs(source.attrs);
     }
 
@@ -137,9 +144,19 @@ impl Rib {
         }
     }
 
-    fn put_host(&mut self, source: &Source, rd: Rd, host: Host, set: SetIx) {
+    fn put_host(&mut self, source: &mut Source, rd: Rd, host: Host, set: SetIx) {
         let visible = self.visible(source.peer);
-        let ix = self.hosts.hold_rd(rd);
+        let ix = match source.rd {
+            Some((held, ix)) if held == rd => ix,
+            other => {
+                if let Some((_, ix)) = other {
+                    self.hosts.release_rd(ix);
+                }
+                let ix = self.hosts.hold_rd(rd);
+                source.rd = Some((rd, ix));
+                ix
+            }
+        };
         let before = if visible { self.best_host(ix, host) } else { None };
         let group = self.sets.get(set).group;
         let old = self.hosts.insert(group, HostKey { host, rd: ix, peer: source.peer }, set);
@@ -164,7 +181,6 @@ impl Rib {
                 self.release_set(s);
             }
         }
-        self.hosts.release_rd(ix);
     }
 
     fn put_other(&mut self, source: &Source, route: &EvpnRoute, set: SetIx) {
@@ -254,15 +270,24 @@ impl Rib {
 
     /// All routes of a neighbour go.
     pub(super) fn drop_routes_of(&mut self, peer: PeerId) {
-        let hosts: Vec<(Rd, Host)> = self
-            .hosts
-            .groups()
-            .flat_map(|(_, g)| g.after(None))
-            .filter(|(k, _)| k.peer == peer)
-            .map(|(k, _)| (self.hosts.rd(k.rd), k.host))
-            .collect();
-        for (rd, host) in hosts {
-            self.remove_host(peer, rd, host, false);
+        if self.visible(peer) {
+            let hosts: Vec<(Rd, Host)> = self
+                .hosts
+                .groups()
+                .flat_map(|(_, g)| g.after(None))
+                .filter(|(k, _)| k.peer == peer)
+                .map(|(k, _)| (self.hosts.rd(k.rd), k.host))
+                .collect();
+            for (rd, host) in hosts {
+                self.remove_host(peer, rd, host, false);
+            }
+        } else {
+            // Nobody is told, so one sweep will do: a session with 100,000 routes must not hold up the others.
+            for (group, host, set) in self.hosts.remove_all_of(peer) {
+                self.count_in(peer, -1);
+                self.mark_mac(group, host);
+                self.release_set(set);
+            }
         }
         let others: Vec<RouteKey> =
             self.others.routes.keys().filter(|(_, p)| *p == peer).map(|(k, _)| k.clone()).collect();

@@ -147,14 +147,14 @@ impl Rib {
     /// Notes for every established neighbour that the best route of a key changed.
     pub(super) fn due(&mut self, dest: Dest, before: Best, after: Best, urgent: bool) {
         self.version += 1;
-        let established = |p: &super::Peer| p.up.is_some_and(|up| up.evpn);
-        let ids: Vec<PeerId> = self.peers.iter().filter(|(_, p)| established(p)).map(|(id, _)| *id).collect();
-        for id in ids {
-            let Some(p) = self.peers.get(&id) else { continue };
-            let (had, now) = (self.exportable(before, id, p), self.exportable(after, id, p));
-            if (had || now)
-                && let Some(p) = self.peers.get_mut(&id)
-            {
+        let (before, after) = (self.scope(before), self.scope(after));
+        for (id, p) in &mut self.peers {
+            if !p.up.is_some_and(|up| up.evpn) {
+                continue;
+            }
+            let had = before.is_some_and(|s| s.includes(*id, p.ibgp));
+            let now = after.is_some_and(|s| s.includes(*id, p.ibgp));
+            if had || now {
                 p.out.mark(&dest, had, now, urgent);
             }
         }
@@ -164,14 +164,15 @@ impl Rib {
     pub(super) fn everything_due(&mut self, peer: PeerId, had: bool) {
         let Some(p) = self.peers.get(&peer) else { return };
         let learned = self.peers.values().any(|p| !p.ibgp);
+        let goes = |best| self.scope(best).is_some_and(|s| s.includes(peer, p.ibgp));
         let mut due = Vec::new();
         for (key, _) in self.hosts.groups().flat_map(|(_, g)| g.after(None)) {
-            if (key.peer == OWN || learned) && self.exportable(self.best_host(key.rd, key.host), peer, p) {
+            if (key.peer == OWN || learned) && goes(self.best_host(key.rd, key.host)) {
                 due.push(Dest::Host { host: key.host, rd: self.hosts.rd(key.rd) });
             }
         }
         for (key, from) in self.others.routes.keys() {
-            if (*from == OWN || learned) && self.exportable(self.best_other(key), peer, p) {
+            if (*from == OWN || learned) && goes(self.best_other(key)) {
                 due.push(Dest::Other(Box::new(key.clone())));
             }
         }
@@ -189,8 +190,8 @@ impl Rib {
             Dest::Host { host, rd } => self.hosts.find_rd(*rd).and_then(|ix| self.best_host(ix, *host)),
             Dest::Other(key) => self.best_other(key),
         };
-        let to = self.peers.get(&peer);
-        match best.filter(|_| to.is_some_and(|p| self.exportable(best, peer, p))) {
+        let ibgp = self.peers.get(&peer).is_some_and(|p| p.ibgp);
+        match best.filter(|_| self.scope(best).is_some_and(|s| s.includes(peer, ibgp))) {
             None => Step::Withdraw,
             Some((_, set)) => match dest {
                 Dest::Host { .. } => Step::AnnounceHost(set),

@@ -283,6 +283,43 @@ impl Hosts {
         Some((g, set))
     }
 
+    /// Takes out all routes of a neighbour in one sweep. The groups stay until the sets are released.
+    pub(super) fn remove_all_of(&mut self, peer: PeerId) -> Vec<(GroupIx, Host, SetIx)> {
+        let mut gone = Vec::new();
+        let groups: Vec<GroupIx> = self.groups.iter().map(|(ix, _)| GroupIx(ix)).collect();
+        for ix in groups {
+            let group = self.groups.get_mut(ix.0);
+            let first = gone.len();
+            let mut rds: BTreeMap<RdIx, u32> = BTreeMap::new();
+            group.routes.retain(|k, set| {
+                if k.peer == peer {
+                    gone.push((ix, k.host, *set));
+                    *rds.entry(k.rd).or_insert(0) += 1;
+                }
+                k.peer != peer
+            });
+            if group.routes.is_empty() {
+                group.bindings.clear();
+            } else {
+                for (_, host, _) in gone.iter().skip(first).filter(|(_, h, _)| h.ip().is_some()) {
+                    if group.range(*host, *host).next().is_none() {
+                        group.bindings.remove(&Binding::new(*host));
+                    }
+                }
+            }
+            for (rd, n) in rds {
+                let groups = &mut self.rds.get_mut(rd.0).groups;
+                for (_, count) in groups.iter_mut().filter(|(g, _)| *g == ix) {
+                    *count -= n;
+                }
+                groups.retain(|(_, count)| *count > 0);
+                self.drop_rd_if_unused(rd);
+            }
+        }
+        self.len -= gone.len();
+        gone
+    }
+
     /// Routes of all neighbours under one key.
     pub(super) fn paths(&self, rd: RdIx, host: Host) -> impl Iterator<Item = (PeerId, SetIx)> {
         self.rds.get(rd.0).groups.iter().flat_map(move |(g, _)| {
