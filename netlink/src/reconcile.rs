@@ -3,9 +3,10 @@
 //! Rules for the driver:
 //! 1. Give every kernel event to the reconciler **and** to the node before the next [`Reconciler::next_batch`]:
 //!    the plan obeys `Want`, so the node must have had its say first.
-//! 2. Credit one: while a batch is out, [`Reconciler::next_batch`] gives none. [`Reconciler::next_urgent`] still
-//!    does (moves, a few rows, to be applied inline at once), except for keys that are in the batch on its way:
-//!    these wait for it, so that an old write never overtakes a newer one.
+//! 2. Credit: at most two batches are out, one with the kernel and one behind it, so that neither side waits
+//!    for the other; meanwhile changes collapse per row. [`Reconciler::next_urgent`] gives moves and repairs at
+//!    any time (a few rows, to be applied inline at once). A key that is on its way is in no other batch until
+//!    it is back, so that an old write never overtakes a newer one.
 //! 3. Hand results back with [`Reconciler::done`], in any order between the urgent and the bulk batch.
 
 use crate::mirror::Mirror;
@@ -79,6 +80,22 @@ enum RowId {
     Link(IfIndex),
 }
 
+/// Batches that may be out at a time.
+const CREDIT: usize = 2;
+
+/// A batch on its way: its keys in order, each with whether a notification has touched the row since.
+#[derive(Debug)]
+struct Flight {
+    id: u64,
+    keys: Vec<(RowKey, bool)>,
+}
+
+impl Flight {
+    fn find(&self, key: &RowKey) -> Option<usize> {
+        self.keys.binary_search_by(|(k, _)| k.cmp(key)).ok()
+    }
+}
+
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Reconciler {
@@ -87,9 +104,8 @@ pub struct Reconciler {
     dirty: BTreeSet<RowKey>,
     /// Devices whose wanted rows all want a look.
     recheck: BTreeSet<IfIndex>,
-    /// Keys of the bulk batch on its way; `true` once a notification has touched the row.
-    in_flight: BTreeMap<RowKey, bool>,
-    in_flight_id: Option<u64>,
+    /// Batches on their way.
+    flights: Vec<Flight>,
     next_id: u64,
     /// Complete read done at least once: rows that nobody wants may go.
     synced: bool,
@@ -121,7 +137,24 @@ impl Reconciler {
     }
     /// A batch is on its way.
     pub fn busy(&self) -> bool {
-        self.in_flight_id.is_some()
+        !self.flights.is_empty()
+    }
+    /// Another batch may be handed out.
+    pub fn has_credit(&self) -> bool {
+        self.flights.len() < CREDIT
+    }
+    fn flying(&self, key: &RowKey) -> bool {
+        self.flights.iter().any(|f| f.find(key).is_some())
+    }
+    /// Notes that a row on its way is not what it was when it was planned. Whether it is on its way.
+    fn touch(&mut self, key: &RowKey) -> bool {
+        for f in &mut self.flights {
+            if let Some(i) = f.find(key) {
+                f.keys[i].1 = true;
+                return true;
+            }
+        }
+        false
     }
     /// Something waits to be looked at.
     pub fn pending(&self, want: &Want) -> usize {
@@ -157,13 +190,10 @@ impl Reconciler {
 
     fn take_in(&mut self, ev: &KernelEvent) -> bool {
         let c = self.mirror.observe(ev);
-        if let Some(key) = c.key {
-            match self.in_flight.get_mut(&key) {
-                Some(touched) => *touched = true,
-                None => {
-                    self.dirty.insert(key);
-                }
-            }
+        if let Some(key) = c.key
+            && !self.touch(&key)
+        {
+            self.dirty.insert(key);
         }
         if let Some(dev) = c.device {
             self.recheck.insert(dev);
@@ -175,38 +205,43 @@ impl Reconciler {
         c.key.is_some() || c.device.is_some()
     }
 
-    /// The next rows to write, urgent ones first; `None` while a batch is out or nothing is to be done.
-    /// At most `max_rows` keys are looked at per call.
+    /// The next rows to write, urgent ones first; `None` without credit or if nothing is to be done.
+    /// At most `max_rows` keys are looked at per call. A batch without ops goes straight to
+    /// [`Reconciler::done`].
     pub fn next_batch(&mut self, want: &mut Want, max_rows: usize) -> Option<Batch> {
-        if self.busy() {
+        if !self.has_credit() {
             return None;
         }
         self.expand_recheck(want);
         let mut rows = self.take_own(max_rows);
         let asked = want.take_dirty(max_rows.saturating_sub(rows.len()).max(1));
-        rows.extend(asked.into_iter().map(|k| (k, true)));
+        self.hold_back(want, asked, &mut rows);
         let batch = self.build(want, rows)?;
         if !batch.ops.is_empty() {
-            self.in_flight = batch.rows.iter().map(|r| (r.key, false)).collect();
-            self.in_flight_id = Some(batch.id);
+            let mut keys: Vec<_> = batch.rows.iter().map(|r| (r.key, false)).collect();
+            keys.sort_unstable();
+            self.flights.push(Flight { id: batch.id, keys });
         }
         Some(batch)
     }
 
-    /// Moves and repairs, to be applied inline at once, whether or not a batch is out.
+    /// Moves and repairs, to be applied inline at once, whether or not batches are out.
     pub fn next_urgent(&mut self, want: &mut Want, max_rows: usize) -> Option<Batch> {
         if want.urgent_len() == 0 && self.dirty.is_empty() {
             return None;
         }
         let mut rows = self.take_own(max_rows);
-        let mut held = Vec::new();
-        for key in want.take_urgent(max_rows.saturating_sub(rows.len()).max(1)) {
-            if self.in_flight.contains_key(&key) { held.push(key) } else { rows.push((key, true)) }
-        }
-        for key in held {
-            want.mark(key, true);
-        }
+        let asked = want.take_urgent(max_rows.saturating_sub(rows.len()).max(1));
+        self.hold_back(want, asked, &mut rows);
         self.build(want, rows)
+    }
+
+    /// Keys that are on their way wait for the next turn.
+    fn hold_back(&self, want: &mut Want, asked: Vec<RowKey>, rows: &mut Vec<(RowKey, bool)>) {
+        rows.reserve(asked.len());
+        for key in asked {
+            if self.flying(&key) { want.mark(key, true) } else { rows.push((key, true)) }
+        }
     }
 
     fn take_own(&mut self, max: usize) -> Vec<(RowKey, bool)> {
@@ -215,9 +250,8 @@ impl Reconciler {
             && let Some(k) = self.dirty.pop_first()
         {
             // A key on its way is compared when it comes back.
-            match self.in_flight.get_mut(&k) {
-                Some(touched) => *touched = true,
-                None => out.push((k, false)),
+            if !self.touch(&k) {
+                out.push((k, false));
             }
         }
         out
@@ -272,12 +306,7 @@ impl Reconciler {
     /// Takes back a batch with one result per op, and gives exactly one result per key the node asked for,
     /// and one per repaired key.
     pub fn done(&mut self, batch: Batch, results: &[OpResult]) -> Vec<(RowKey, WriteResult)> {
-        let flight = if self.in_flight_id == Some(batch.id) {
-            self.in_flight_id = None;
-            core::mem::take(&mut self.in_flight)
-        } else {
-            BTreeMap::new()
-        };
+        let flight = self.flights.iter().position(|f| f.id == batch.id).map(|i| self.flights.remove(i));
         let mut out = Vec::with_capacity(batch.rows.len());
         let mut at = 0;
         for p in batch.rows {
@@ -285,7 +314,7 @@ impl Reconciler {
             let ops = &batch.ops[at..end];
             let res = results.get(at..end).unwrap_or(&[]);
             at = end;
-            let touched = flight.get(&p.key).copied().unwrap_or(false);
+            let touched = flight.as_ref().is_some_and(|f| f.find(&p.key).is_some_and(|i| f.keys[i].1));
             let mut verdict = match p.refused {
                 Some(r) => WriteResult::Failed { errno: r.errno, text: r.text },
                 None if ops.is_empty() => WriteResult::Unchanged,
@@ -352,7 +381,7 @@ impl Reconciler {
                 Ok(()) => !scratch.is_empty(),
                 Err(r) => self.failed.get(k) != Some(&r.errno),
             };
-            if differs && !self.in_flight.contains_key(k) && self.dirty.insert(*k) {
+            if differs && !self.flying(k) && self.dirty.insert(*k) {
                 marked += 1;
             }
         }
@@ -367,7 +396,7 @@ impl Reconciler {
                     beyond = true;
                     break;
                 }
-                if want.get(k).is_none() && !self.in_flight.contains_key(k) && self.dirty.insert(*k) {
+                if want.get(k).is_none() && !self.flying(k) && self.dirty.insert(*k) {
                     marked += 1;
                 }
             }

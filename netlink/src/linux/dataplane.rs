@@ -202,9 +202,7 @@ impl Dataplane {
         if let Some(b) = self.reconciler.next_urgent(want, inline) {
             self.write_inline(b, written);
         }
-        if !self.reconciler.busy()
-            && let Some(b) = self.reconciler.next_batch(want, self.config.batch_rows)
-        {
+        while let Some(b) = self.reconciler.next_batch(want, self.config.batch_rows) {
             if b.ops.len() <= inline {
                 self.write_inline(b, written);
             } else {
@@ -226,7 +224,7 @@ impl Dataplane {
     }
     /// Whether [`Dataplane::write`] could do something now.
     pub fn has_work(&self, want: &Want) -> bool {
-        want.urgent_len() > 0 || (!self.reconciler.busy() && self.reconciler.pending(want) > 0)
+        want.urgent_len() > 0 || (self.reconciler.has_credit() && self.reconciler.pending(want) > 0)
     }
 
     /// Reads all tables again (`Output::Resync`).

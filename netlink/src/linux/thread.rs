@@ -1,4 +1,6 @@
-//! The kernel thread: what may block or take long (whole reads, large batches, device set-up).
+//! What may block or take long happens on two threads: one writes large batches, the other reads whole tables
+//! and sets up devices. (A read of 100,000 rows takes the kernel seconds, because it walks the table anew for
+//! every 32 KiB; writes do not wait for that.)
 
 use super::dump::Reader;
 use super::links::Installer;
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 
-/// A request. At most one of each kind is out at a time.
+/// A request. At most two batches and one of each other kind are out at a time.
 #[derive(Debug)]
 pub enum Request {
     /// Apply these ops.
@@ -68,46 +70,56 @@ pub enum Response {
     Devices(Vec<DeviceProblem>),
 }
 
-/// Requests: one of each kind can wait. More would be an error of the caller.
+/// Requests that can wait: two batches, or one of each other kind. More would be an error of the caller.
 const REQUESTS: usize = 8;
-/// Answers: when the core is slow the thread waits for it here, with at most 64 × 256 rows in between.
+/// Answers: when the core is slow the threads wait for it here, with at most 64 × 256 rows in between.
 const RESPONSES: usize = 64;
 
-/// Handle to the thread. Dropping it lets the thread end after what it is doing.
+/// Handle to the threads. Dropping it lets them end after what they are doing.
 #[derive(Debug)]
 pub struct KernelThread {
-    requests: Option<SyncSender<Request>>,
+    writes: SyncSender<Batch>,
+    reads: SyncSender<Request>,
     responses: Receiver<Response>,
     wake: Arc<OwnedFd>,
-    thread: Option<JoinHandle<Installer>>,
+    writing: JoinHandle<()>,
+    reading: JoinHandle<Installer>,
+}
+
+fn refused<T>(e: TrySendError<T>) -> io::Error {
+    match e {
+        TrySendError::Full(_) => io::ErrorKind::WouldBlock.into(),
+        TrySendError::Disconnected(_) => io::Error::other("the kernel thread has ended"),
+    }
 }
 
 impl KernelThread {
     /// In the network namespace of the calling thread.
     pub fn start() -> io::Result<Self> {
         let wake = Arc::new(eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?);
-        let (requests, inbox) = sync_channel(REQUESTS);
         let (outbox, responses) = sync_channel(RESPONSES);
-        let worker = Worker {
-            writer: Writer::open()?,
+        let answers = Answers { outbox, wake: Arc::clone(&wake) };
+        let (writes, batches) = sync_channel(REQUESTS);
+        let (reads, inbox) = sync_channel(REQUESTS);
+        let (writer, to) = (Writer::open()?, answers.clone());
+        let reader = ReadThread {
             reader: Reader::open()?,
             installer: Installer::new(),
             interest: Interest::default(),
-            outbox,
-            wake: Arc::clone(&wake),
+            answers,
         };
-        let thread =
-            std::thread::Builder::new().name("kernel".to_owned()).spawn(move || worker.run(&inbox))?;
-        Ok(Self { requests: Some(requests), responses, wake, thread: Some(thread) })
+        let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+        let writing = thread("kernel-write").spawn(move || write(writer, &batches, &to))?;
+        let reading = thread("kernel-read").spawn(move || reader.run(&inbox))?;
+        Ok(Self { writes, reads, responses, wake, writing, reading })
     }
 
     /// Hands over a request. Never blocks.
     pub fn request(&self, request: Request) -> io::Result<()> {
-        let Some(requests) = &self.requests else { return Err(io::ErrorKind::BrokenPipe.into()) };
-        requests.try_send(request).map_err(|e| match e {
-            TrySendError::Full(_) => io::ErrorKind::WouldBlock.into(),
-            TrySendError::Disconnected(_) => io::Error::other("the kernel thread has ended"),
-        })
+        match request {
+            Request::Apply(batch) => self.writes.try_send(batch).map_err(refused),
+            other => self.reads.try_send(other).map_err(refused),
+        }
     }
 
     /// The next answer, if there is one. Never blocks.
@@ -115,7 +127,7 @@ impl KernelThread {
         match self.responses.try_recv() {
             Ok(r) => Ok(Some(r)),
             Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(io::Error::other("the kernel thread has ended")),
+            Err(TryRecvError::Disconnected) => Err(io::Error::other("the kernel threads have ended")),
         }
     }
 
@@ -131,13 +143,15 @@ impl KernelThread {
         let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
     }
 
-    /// Ends the thread after what it is doing. Answers that nobody took are dropped.
-    pub fn stop(mut self) -> io::Result<Installer> {
-        self.requests = None;
-        // It may be waiting for room for an answer.
-        while self.responses.recv().is_ok() {}
-        let thread = self.thread.take().ok_or(io::ErrorKind::NotFound)?;
-        thread.join().map_err(|_| io::Error::other("the kernel thread panicked"))
+    /// Ends the threads after what they are doing. Answers that nobody took are dropped.
+    pub fn stop(self) -> io::Result<Installer> {
+        let Self { writes, reads, responses, writing, reading, .. } = self;
+        drop((writes, reads));
+        // They may be waiting for room for an answer.
+        while responses.recv().is_ok() {}
+        let panicked = |_| io::Error::other("a kernel thread panicked");
+        writing.join().map_err(panicked)?;
+        reading.join().map_err(panicked)
     }
 }
 
@@ -147,62 +161,70 @@ impl AsRawFd for KernelThread {
     }
 }
 
-struct Worker {
-    writer: Writer,
-    reader: Reader,
-    installer: Installer,
-    interest: Interest,
+#[derive(Clone)]
+struct Answers {
     outbox: SyncSender<Response>,
     wake: Arc<OwnedFd>,
 }
 
-impl Worker {
+impl Answers {
+    /// Whether somebody still listens. Waits while the queue is full; each answer in it has woken the receiver.
+    fn send(&self, r: Response) -> bool {
+        let sent = self.outbox.send(r).is_ok();
+        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
+        sent
+    }
+}
+
+fn write(mut writer: Writer, batches: &Receiver<Batch>, to: &Answers) {
+    while let Ok(batch) = batches.recv() {
+        let mut results = Vec::with_capacity(batch.ops.len());
+        writer.apply(&batch.ops, &mut results);
+        if !to.send(Response::Applied(batch, results)) {
+            break;
+        }
+    }
+}
+
+struct ReadThread {
+    reader: Reader,
+    installer: Installer,
+    interest: Interest,
+    answers: Answers,
+}
+
+impl ReadThread {
     fn run(mut self, inbox: &Receiver<Request>) -> Installer {
         while let Ok(request) = inbox.recv() {
-            let alive = match request {
+            let answer = match request {
                 Request::Apply(batch) => {
-                    let mut results = Vec::with_capacity(batch.ops.len());
-                    self.writer.apply(&batch.ops, &mut results);
-                    self.answer(Response::Applied(batch, results))
+                    debug_assert!(false, "batches go to the writing thread");
+                    let results = vec![Err(OpError::from_errno(libc::EINVAL)); batch.ops.len()];
+                    Response::Applied(batch, results)
                 }
-                Request::Read { generation, scope } => self.read(generation, scope),
+                Request::Read { generation, scope } => {
+                    let answers = self.answers.clone();
+                    let result = self.reader.read(scope, &mut self.interest, &mut |rows| {
+                        answers.send(Response::Rows { generation, rows: rows.to_vec() });
+                    });
+                    Response::ReadEnd { generation, result }
+                }
                 Request::Confirm { generation, suspects } => {
                     let rows = self.reader.confirm(&suspects, &self.interest);
-                    self.answer(Response::Confirmed { generation, rows })
+                    Response::Confirmed { generation, rows }
                 }
                 Request::EnsureDevices(wants) => {
                     self.interest = Interest::devices(&wants);
-                    let problems = self.installer.ensure(&wants).unwrap_or_else(|e| {
+                    Response::Devices(self.installer.ensure(&wants).unwrap_or_else(|e| {
                         let (device, problem) = ("host".to_owned(), format!("cannot set up devices: {e}"));
                         vec![DeviceProblem { device, problem, fatal: true }]
-                    });
-                    self.answer(Response::Devices(problems))
+                    }))
                 }
             };
-            if !alive {
+            if !self.answers.send(answer) {
                 break;
             }
         }
         self.installer
     }
-
-    fn read(&mut self, generation: u64, scope: Scope) -> bool {
-        let (outbox, wake) = (self.outbox.clone(), Arc::clone(&self.wake));
-        let result = self.reader.read(scope, &mut self.interest, &mut |rows| {
-            send(&outbox, &wake, Response::Rows { generation, rows: rows.to_vec() });
-        });
-        self.answer(Response::ReadEnd { generation, result })
-    }
-
-    /// Whether somebody still listens.
-    fn answer(&self, r: Response) -> bool {
-        send(&self.outbox, &self.wake, r)
-    }
-}
-
-fn send(outbox: &SyncSender<Response>, wake: &OwnedFd, r: Response) -> bool {
-    // Woken before the queue can be full, so that the receiver is awake when we wait for room.
-    let sent = outbox.send(r).is_ok();
-    let _ = rustix::io::write(wake, &1u64.to_ne_bytes());
-    sent
 }
