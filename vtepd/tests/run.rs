@@ -210,6 +210,7 @@ fn watch_prints_what_happens_as_json_lines() {
         .args(["watch", "--after", "0", "--json", "--socket"])
         .arg(d.socket())
         .stdout(to)
+        .stderr(std::process::Stdio::null())
         .spawn()
         .expect("watch starts");
     eventually("an event is printed", || {

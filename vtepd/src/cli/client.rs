@@ -163,7 +163,7 @@ impl EventStream {
     /// Kind (`event`, `lagged`, `error`) and data of the next event; `None` at the end.
     ///
     /// # Errors
-    /// The connection broke.
+    /// The daemon sends nonsense.
     pub async fn next(&mut self) -> Result<Option<(String, String)>, ClientError> {
         loop {
             if let Some(end) = self.buffer.windows(2).position(|w| w == b"\n\n") {
@@ -173,13 +173,15 @@ impl EventStream {
                 }
                 continue;
             }
-            let broken = |why: String| ClientError::Broken { socket: self.socket.clone(), why };
             if self.buffer.len() > MAX_BODY {
-                return Err(broken("an endless event".into()));
+                return Err(ClientError::Broken {
+                    socket: self.socket.clone(),
+                    why: "an endless event".into(),
+                });
             }
             match self.body.frame().await {
-                None => return Ok(None),
-                Some(Err(e)) => return Err(broken(e.to_string())),
+                // A daemon that ends cuts the stream; that is its end, however it looks.
+                None | Some(Err(_)) => return Ok(None),
                 Some(Ok(frame)) => {
                     if let Some(data) = frame.data_ref() {
                         self.buffer.extend_from_slice(data);

@@ -159,6 +159,7 @@ mod tests {
         let shown: Vec<String> = [
             Span(900),
             Span::millis(3),
+            Span::millis(2500),
             Span::secs(12),
             Span::secs(192),
             Span::secs(7500),

@@ -127,7 +127,9 @@ impl Setup {
         let (file, socket) = (dir.path().join("vtepd.toml"), dir.path().join("vtepd.sock"));
         let state = dir.path().join("state");
         let text = format!(
-            "[vtep]\n{vtep}\nstate-dir = {state:?}\n[api]\nsocket = {socket:?}\n[log]\nlevel = \"debug\"\n{rest}\n"
+            "[vtep]\n{vtep}\nstate-dir = \"{}\"\n[api]\nsocket = \"{}\"\n[log]\nlevel = \"debug\"\n{rest}\n",
+            state.display(),
+            socket.display()
         );
         std::fs::write(&file, text).expect("written");
         Self { dir, file, socket }
