@@ -359,3 +359,16 @@ fn a_cursor_pages_through_all_routes_once() {
         assert_eq!(seen, all, "in pages of {limit}");
     }
 }
+
+#[test]
+fn a_neighbour_that_is_no_longer_configured_leaves_nothing_and_is_not_listened_to() {
+    let mut rib = rib();
+    let peer = establish(&mut rib, 2, true);
+    announce(&mut rib, 2, &attrs(), vec![mac_ip(rd(2, 1), mac(1), Some(ip(1)))]);
+    assert!(rib.exceeds(peer, 0) && !rib.exceeds(peer, 1));
+    rib.remove_peer(peer);
+    assert!(rib.is_pristine());
+    announce(&mut rib, 2, &attrs(), vec![mac_ip(rd(2, 1), mac(1), None)]);
+    assert!(rib.is_pristine());
+    assert_eq!(rib.take_changes(10), vec![Change::Mac(vni(100), mac(1))]);
+}

@@ -3,24 +3,24 @@
 //! # How it is laid out
 //!
 //! A VTEP holds many routes and few distinct sets of attributes, so a route is one ordered key and one small
-//! number: `(MAC, IP, RD, neighbour) → set`. The *set* ([`sets`]) is interned: path attributes, next hop, segment and
+//! number: `(MAC, IP, RD, neighbour) → set`. The *set* (`sets`) is interned: path attributes, next hop, segment and
 //! labels, together with everything that follows from them (preference, eligibility, importing VNIs). Two routes
 //! are equal if and only if their set numbers are; that is how an identical re-announcement is recognised
 //! (BGP-UPD-07).
 //!
-//! Type-2 routes live in *groups* ([`table`]): all routes imported into the same VNIs share one ordered table, so that
+//! Type-2 routes live in *groups* (`table`): all routes imported into the same VNIs share one ordered table, so that
 //! Adj-RIB-In and MAC-VRF are the same memory. Our own routes are in the same tables under a neighbour number
 //! that no neighbour has; they are never candidates, and always best under their key.
 //!
-//! Towards a neighbour there are only dirty keys ([`out`]), never octets: what is sent is looked up when there is
+//! Towards a neighbour there are only dirty keys (`out`), never octets: what is sent is looked up when there is
 //! room to send it, so that the latest state wins.
 //!
 //! | file | rule |
 //! |---|---|
-//! | [`eligible`] | what keeps a route out (BGP-DEC-08, EVPN-NLRI-16, EVPN-VXLAN-05) |
-//! | [`targets`] | import by route target (EVPN-VXLAN-07, -09, -10) |
-//! | [`best`] | the order of routes (EVPN-BEST-\*, BGP-DEC-\*) |
-//! | [`export`] | to whom and with which attributes (BGP-DEC-05, -07, EVPN-NLRI-15) |
+//! | `eligible` | what keeps a route out (BGP-DEC-08, EVPN-NLRI-16, EVPN-VXLAN-05) |
+//! | `targets` | import by route target (EVPN-VXLAN-07, -09, -10) |
+//! | `best` | the order of routes (EVPN-BEST-\*, BGP-DEC-\*) |
+//! | `export` | to whom and with which attributes (BGP-DEC-05, -07, EVPN-NLRI-15) |
 
 mod best;
 mod candidates;

@@ -24,7 +24,7 @@ pub struct RouteInfo {
     pub seq: Option<Seq>,
     /// Sticky bit.
     pub sticky: bool,
-    /// VNIs that use it.
+    /// VNIs that import it.
     pub imported: Vec<Vni>,
     /// First of the candidates for its MAC (MAC-only) or IP in the VNI that imports it; for routes that are not
     /// imported, and our own: the one that is passed on.
