@@ -83,6 +83,8 @@ impl LinkOp {
 /// Something about a device that an operator should know.
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize)]
 pub struct DeviceProblem {
+    /// Stable name of the kind of problem, such as `floating-mac`.
+    pub id: &'static str,
     /// Device name.
     pub device: String,
     /// What is wrong and the way out, for people.
@@ -133,8 +135,8 @@ impl<'a> Planner<'a> {
         self.links.values().find(|l| l.name == name)
     }
 
-    fn problem(&mut self, fatal: bool, device: &str, problem: String) {
-        self.problems.push(DeviceProblem { device: device.to_owned(), problem, fatal });
+    fn problem(&mut self, id: &'static str, fatal: bool, device: &str, problem: String) {
+        self.problems.push(DeviceProblem { id, device: device.to_owned(), problem, fatal });
     }
 
     fn vni(&mut self, w: &DeviceWant, sysctl: &BTreeMap<String, BridgeSysctl>) {
@@ -148,7 +150,7 @@ impl<'a> Planner<'a> {
             Some(l) if matches!(l.kind, LinkKind::Bridge(_)) => Some(l),
             Some(_) => {
                 let text = "exists but is not a bridge; rename it, or set `bridge` to another name";
-                self.problem(true, &w.bridge, text.to_owned());
+                self.problem("not-a-bridge", true, &w.bridge, text.to_owned());
                 return;
             }
         };
@@ -166,7 +168,7 @@ impl<'a> Planner<'a> {
             Some(l) if matches!(l.kind, LinkKind::Vxlan(_)) => Some(l),
             Some(_) => {
                 let text = "exists but is not a VXLAN device; rename it, or set `vxlan` to another name";
-                self.problem(true, &w.vxlan, text.to_owned());
+                self.problem("not-a-vxlan", true, &w.vxlan, text.to_owned());
                 return;
             }
         };
@@ -180,10 +182,10 @@ impl<'a> Planner<'a> {
         self.port(b, v, true, w.arp_suppression);
         for p in &w.ports {
             match self.find(&p.name) {
-                None => self.problem(false, &p.name, "port is not there yet".to_owned()),
+                None => self.problem("port-missing", false, &p.name, "port is not there yet".to_owned()),
                 Some(l) if l.index == b.index || l.index == v.index => {
                     let text = "is the bridge or the VXLAN device itself; take it out of `ports`";
-                    self.problem(true, &p.name, text.to_owned());
+                    self.problem("port-is-bridge", true, &p.name, text.to_owned());
                 }
                 Some(l) => self.port(b, l, false, false),
             }
@@ -200,7 +202,7 @@ impl<'a> Planner<'a> {
                 self.ops.push(LinkOp::SetMtu { name: name.clone(), mtu });
             } else {
                 let text = format!("MTU is {}, the VNI wants {mtu}; `ip link set {name} mtu {mtu}`", l.mtu);
-                self.problem(false, &name, text);
+                self.problem("mtu", false, &name, text);
             }
         }
         if !l.up {
@@ -209,36 +211,44 @@ impl<'a> Planner<'a> {
         if set.vlan_filtering {
             let text = "VLAN filtering is on, which is not supported; \
                         `ip link set NAME type bridge vlan_filtering 0`";
-            self.problem(true, &name, text.replace("NAME", &name));
+            self.problem("vlan-filtering", true, &name, text.replace("NAME", &name));
         }
         if set.mcast_snooping {
             let text = "multicast snooping is on and can keep a silent IPv6 guest from being found after a move; \
                         `ip link set NAME type bridge mcast_snooping 0`";
-            self.problem(false, &name, text.replace("NAME", &name));
+            self.problem("snooping", false, &name, text.replace("NAME", &name));
         }
         if !set.mac_fixed && !self.created.contains(&name) {
             let text = "its MAC follows its ports, and each change flushes all ARP/ND answers; \
                         `ip link set NAME address MAC`";
-            self.problem(false, &name, text.replace("NAME", &name).replace("MAC", &l.mac.to_string()));
+            self.problem(
+                "floating-mac",
+                false,
+                &name,
+                text.replace("NAME", &name).replace("MAC", &l.mac.to_string()),
+            );
         }
         let Some(s) = sysctl else { return };
         if s.disable_ipv6 && w.arp_suppression {
             let text = "IPv6 is disabled, so the kernel can keep no ND answers and ND crosses the underlay; \
                         `sysctl net.ipv6.conf.NAME.disable_ipv6=0` with addr_gen_mode=1 and accept_ra=0";
-            self.problem(true, &name, text.replace("NAME", &name));
+            self.problem("disable-ipv6", true, &name, text.replace("NAME", &name));
         }
-        for (wrong, setting, danger) in [
+        for (id, wrong, setting, danger) in [
             (
+                "accept-ra",
                 s.accept_ra,
                 "ipv6.conf.NAME.accept_ra=0",
                 "a tenant's router advertisement configures this host",
             ),
             (
+                "own-address",
                 s.own_address,
                 "ipv6.conf.NAME.addr_gen_mode=1",
                 "this host has an IPv6 address in the tenant's network",
             ),
             (
+                "answers-arp",
                 s.answers_arp,
                 "ipv4.conf.NAME.arp_ignore=8",
                 "this host answers the tenant's ARP for its own addresses",
@@ -246,7 +256,7 @@ impl<'a> Planner<'a> {
         ] {
             if wrong {
                 let setting = setting.replace("NAME", &name);
-                self.problem(false, &name, format!("{danger}; `sysctl net.{setting}`"));
+                self.problem(id, false, &name, format!("{danger}; `sysctl net.{setting}`"));
             }
         }
     }
@@ -261,7 +271,7 @@ impl<'a> Planner<'a> {
             } else {
                 format!("carries VNI {}, not {}; remove it or set `vxlan` to another name", set.vni, w.vni)
             };
-            self.problem(true, &name, text);
+            self.problem("vni", true, &name, text);
             return false;
         }
         if let Some(mtu) = w.mtu
@@ -271,23 +281,23 @@ impl<'a> Planner<'a> {
                 self.ops.push(LinkOp::SetMtu { name: name.clone(), mtu });
             } else {
                 let text = format!("MTU is {}, the VNI wants {mtu}; `ip link set {name} mtu {mtu}`", l.mtu);
-                self.problem(false, &name, text);
+                self.problem("mtu", false, &name, text);
             }
         }
         if set.local != Some(w.local) {
             let is = set.local.map_or_else(|| "none".to_owned(), |a| a.to_string());
             let text =
                 format!("source address is {is}, not {}; peers drop what comes from elsewhere", w.local);
-            self.problem(false, &name, text);
+            self.problem("source-address", false, &name, text);
         }
         if set.port != w.udp_port {
             let text = format!("UDP port is {}, not {}", set.port, w.udp_port);
-            self.problem(true, &name, text);
+            self.problem("udp-port", true, &name, text);
         }
         if set.learning {
             let text = "learning is on, so data frames overwrite what BGP says; \
                         `ip link set NAME type vxlan nolearning`";
-            self.problem(false, &name, text.replace("NAME", &name));
+            self.problem("learning", false, &name, text.replace("NAME", &name));
         }
         true
     }
@@ -311,7 +321,7 @@ impl<'a> Planner<'a> {
                 let other = self.links.get(&m).map_or_else(|| format!("if{}", m.0), |o| o.name.clone());
                 let text =
                     format!("belongs to {other}, not to {}; `ip link set {name} nomaster`", bridge.name);
-                self.problem(true, &name, text);
+                self.problem("other-master", true, &name, text);
                 return;
             }
         }

@@ -1,4 +1,5 @@
 //! PIT-12 on the real kernel: VXLAN from strangers is dropped, from known VTEPs it is not.
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 use netlink::linux::{VxlanFilter, netns};
 use std::collections::BTreeSet;

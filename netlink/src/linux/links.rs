@@ -49,7 +49,10 @@ impl Installer {
                     if let Err(e) = apply(&handle, op).await {
                         let device = op.device().to_owned();
                         let problem = format!("{}: {e}", doing(op));
-                        refused.insert(device.clone(), DeviceProblem { device, problem, fatal: true });
+                        refused.insert(
+                            device.clone(),
+                            DeviceProblem { id: "refused", device, problem, fatal: true },
+                        );
                         continue;
                     }
                     if let LinkOp::CreateBridge { name, .. } | LinkOp::CreateVxlan { name, .. } = op {

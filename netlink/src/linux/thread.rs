@@ -217,7 +217,7 @@ impl ReadThread {
                     self.interest = Interest::devices(&wants);
                     Response::Devices(self.installer.ensure(&wants).unwrap_or_else(|e| {
                         let (device, problem) = ("host".to_owned(), format!("cannot set up devices: {e}"));
-                        vec![DeviceProblem { device, problem, fatal: true }]
+                        vec![DeviceProblem { id: "setup", device, problem, fatal: true }]
                     }))
                 }
             };

@@ -1,0 +1,117 @@
+//! Each finding of `check --host` on the real kernel (PIT-09).
+
+mod common;
+
+use common::*;
+use netlink::linux::hostcheck::{self, Severity};
+
+fn found(ids: &[(&str, Severity)]) {
+    let peers = [vtep(2)];
+    let all = hostcheck::run(&[device(&[])], &peers);
+    for want in ids {
+        assert!(
+            all.iter().any(|f| (f.id, f.severity) == *want && !f.way_out.is_empty()),
+            "{want:?} in {all:#?}"
+        );
+    }
+}
+
+fn absent(id: &str) {
+    let all = hostcheck::run(&[device(&[])], &[vtep(2)]);
+    assert!(all.iter().all(|f| f.id != id), "{all:#?}");
+}
+
+#[test]
+fn a_plain_host_with_a_large_underlay_has_no_error() {
+    in_netns(|| {
+        underlay();
+        ip("link set u0 mtu 1600");
+        for t in ["iptables", "ip6tables", "arptables"] {
+            let _ = std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{t}"), "0");
+        }
+        let all = hostcheck::run(&[device(&[])], &[vtep(2)]);
+        assert_eq!(all, []);
+    });
+}
+
+#[test]
+fn a_small_underlay_and_a_peer_without_a_route_are_errors() {
+    in_netns(|| {
+        underlay();
+        found(&[("mtu", Severity::Error)]);
+        ip("link set u0 mtu 1550");
+        absent("mtu");
+        ip("addr flush dev u0");
+        found(&[("no-route", Severity::Error)]);
+    });
+}
+
+#[test]
+fn strict_reverse_path_filtering_is_found_on_uplinks() {
+    in_netns(|| {
+        underlay();
+        absent("rp-filter");
+        std::fs::write("/proc/sys/net/ipv4/conf/u0/rp_filter", "1").unwrap();
+        found(&[("rp-filter", Severity::Warning)]);
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "2").unwrap();
+        absent("rp-filter");
+    });
+}
+
+#[test]
+fn bridge_netfilter_with_a_dropping_forward_chain_is_an_error() {
+    in_netns(|| {
+        underlay();
+        let knob = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        if std::fs::write(knob, "1").is_err() {
+            return unmet("the kernel has no br_netfilter (CONFIG_BRIDGE_NETFILTER)");
+        }
+        found(&[("br-netfilter", Severity::Warning)]);
+        let nft = |args: &str| {
+            std::process::Command::new("nft").args(args.split(' ')).status().is_ok_and(|s| s.success())
+        };
+        if !nft("add table ip filter")
+            || !nft("add chain ip filter FORWARD { type filter hook forward priority 0 ; policy drop ; }")
+        {
+            return unmet("nft is not there or refused a chain (install nftables)");
+        }
+        found(&[("br-netfilter", Severity::Error)]);
+    });
+}
+
+#[test]
+fn the_peculiarities_of_an_adopted_bridge_are_named_one_by_one() {
+    in_netns(|| {
+        underlay();
+        ip("link add br100 type bridge mcast_snooping 1");
+        port("p1");
+        ip("link set p1 master br100");
+        quiet("br100");
+        found(&[
+            ("snooping", Severity::Warning),
+            ("floating-mac", Severity::Warning),
+            ("disable-ipv6", Severity::Error),
+            ("answers-arp", Severity::Warning),
+        ]);
+        std::fs::write("/proc/sys/net/ipv6/conf/br100/disable_ipv6", "0").unwrap();
+        std::fs::write("/proc/sys/net/ipv6/conf/br100/accept_ra", "1").unwrap();
+        found(&[("accept-ra", Severity::Warning), ("own-address", Severity::Warning)]);
+        absent("disable-ipv6");
+        ip("link set br100 type bridge mcast_snooping 0");
+        ip("link set br100 address 02:bb:00:00:00:07");
+        absent("snooping");
+        absent("floating-mac");
+    });
+}
+
+#[test]
+fn a_vxlan_device_with_another_vni_is_reported_and_left_alone() {
+    in_netns(|| {
+        underlay();
+        ip("link add vx100 type vxlan id 200 local 10.0.0.1 dstport 4789 nolearning");
+        let mut p = Plane::open(vec![device(&[])]);
+        p.until("problem", |p| p.plane.problems().iter().any(|d| d.id == "vni" && d.fatal).then_some(()));
+        assert!(ip("-d -o link show dev vx100").contains("id 200"));
+        assert!(!ip("-o link show dev vx100").contains("master"));
+    });
+}
