@@ -19,12 +19,12 @@ const PEER4: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
 const VM6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10);
 const PEER6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x11);
 
-fn frame_vectors() -> Vec<Vector> {
-    vectors().into_iter().filter(|v| v.file == "arp_nd_frames").collect()
+fn frame_vectors() -> Vec<&'static Vector> {
+    vectors().iter().filter(|v| v.file == "arp_nd_frames").collect()
 }
 
 fn bytes_of(id: &str) -> Vec<u8> {
-    frame_vectors().into_iter().find(|v| v.id == id).unwrap().bytes
+    frame_vectors().iter().find(|v| v.id == id).unwrap().bytes.clone()
 }
 
 /// Every field of a frame, by the names of the vectors.

@@ -86,7 +86,7 @@ proptest! {
     #[test]
     fn a_stream_split_anywhere_gives_the_same_messages(cuts in vec(1usize..200, 0..40)) {
         let sent: Vec<Vec<u8>> = vectors()
-            .into_iter()
+            .iter()
             .filter(|v| v.is_bgp() && !v.is_defective() && v.bytes.len() <= 4096)
             .flat_map(|v| split(&v.bytes, &v.decode_ctx()))
             .collect();
@@ -111,7 +111,7 @@ proptest! {
         damage in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
     ) {
         let all = vectors();
-        let v = which.get(&all);
+        let v = which.get(all);
         let mut bytes = v.bytes.clone();
         for (at, with) in damage {
             let at = at.index(bytes.len());
@@ -216,7 +216,7 @@ fn every_single_split_of_two_messages_gives_both() {
 /// BGP-GR-06
 #[test]
 fn end_of_rib_and_keepalive_are_the_octets_of_the_vectors() {
-    let bytes = |id: &str| vectors().into_iter().find(|v| v.id == id).unwrap().bytes;
+    let bytes = |id: &str| vectors().iter().find(|v| v.id == id).unwrap().bytes.clone();
     assert_eq!(end_of_rib(Family::IPV4), bytes("EOR-01"));
     assert_eq!(end_of_rib(Family::EVPN), bytes("EOR-02"));
     assert_eq!(end_of_rib(Family::RTC), bytes("EOR-03"));

@@ -41,8 +41,8 @@ fn feed(v: &Vector) -> (Rib, Option<Treatment>) {
     (rib, decoded.treatment)
 }
 
-fn vector(id: &str) -> Vector {
-    support::vectors().into_iter().find(|v| v.id == id).unwrap()
+fn vector(id: &str) -> &'static Vector {
+    support::vectors().iter().find(|v| v.id == id).unwrap()
 }
 
 #[test]
@@ -54,7 +54,7 @@ fn routes_that_are_not_to_be_used_are_kept_and_say_why() {
             continue;
         }
         seen += 1;
-        let (mut rib, treatment) = feed(&v);
+        let (mut rib, treatment) = feed(v);
         assert_eq!(treatment, None, "{}: well-formed", v.id);
         let routes = rib.routes_after(None, 10);
         assert_eq!(routes.len(), 1, "{}: kept", v.id);
@@ -74,7 +74,7 @@ fn routes_that_are_not_to_be_used_are_kept_and_say_why() {
 #[test]
 fn well_formed_mac_and_imet_vectors_are_imported() {
     for (id, macs, floods) in [("EVPN-T2-01", 1, 0), ("EVPN-T2-02", 1, 0), ("EVPN-T3-01", 0, 1)] {
-        let (rib, _) = feed(&vector(id));
+        let (rib, _) = feed(vector(id));
         let vni = Vni::new(10100).unwrap();
         assert_eq!(rib.candidates(vni).count(), macs, "{id}");
         assert_eq!(rib.flood_vteps(vni).len(), floods, "{id}");
@@ -86,7 +86,7 @@ fn well_formed_mac_and_imet_vectors_are_imported() {
 fn imet_without_a_usable_tunnel_floods_nowhere() {
     // Assisted replication; a broken tunnel identifier; no PMSI at all.
     for (id, kept) in [("EVPN-T3-04", 1), ("UPD-E48", 0), ("UPD-E49", 0)] {
-        let (rib, _) = feed(&vector(id));
+        let (rib, _) = feed(vector(id));
         assert_eq!(rib.route_count(), kept, "{id}");
         assert_eq!(rib.flood_vteps(Vni::new(10100).unwrap()).len(), 0, "{id}");
     }

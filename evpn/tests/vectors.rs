@@ -363,7 +363,7 @@ fn an_open_of_4097_octets_is_too_long_even_with_extended_messages() {
 fn every_vector_is_accounted_for() {
     let all = vectors();
     assert_eq!(all.len(), 270);
-    for v in &all {
+    for v in all {
         let other = OTHER_WIRE.iter().any(|(prefix, _)| v.id.starts_with(prefix));
         let fault = FAULTS.iter().filter(|(id, ..)| *id == v.id).count();
         let elsewhere = ELSEWHERE.iter().filter(|(id, _)| *id == v.id).count();
@@ -380,8 +380,8 @@ fn every_vector_is_accounted_for() {
     }
 }
 
-fn vector(id: &str) -> Vector {
-    vectors().into_iter().find(|v| v.id == id).unwrap_or_else(|| panic!("{id}"))
+fn vector(id: &str) -> &'static Vector {
+    vectors().iter().find(|v| v.id == id).unwrap_or_else(|| panic!("{id}"))
 }
 
 fn open_of(id: &str) -> Open {

@@ -9,6 +9,7 @@ pub mod render;
 use evpn::wire::{DecodeCtx, Decoded, EncodeCtx, Family, decode, frame_len};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// A directory below `evpn/tests`.
 pub fn dir(name: &str) -> PathBuf {
@@ -82,7 +83,12 @@ pub fn to_hex(b: &[u8]) -> String {
 }
 
 /// Every vector of every file.
-pub fn vectors() -> Vec<Vector> {
+pub fn vectors() -> &'static [Vector] {
+    static ALL: LazyLock<Vec<Vector>> = LazyLock::new(read_vectors);
+    &ALL
+}
+
+fn read_vectors() -> Vec<Vector> {
     let mut files: Vec<_> = std::fs::read_dir(dir("vectors")).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     let mut out = Vec::new();
