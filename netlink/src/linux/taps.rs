@@ -7,6 +7,9 @@ use std::os::fd::{AsRawFd, RawFd};
 
 const ETH_P_ALL: u16 = 0x0003;
 const ETH_VLAN: u16 = 0x8100;
+/// Receive buffer in octets: some 20,000 announcements, as when a whole host's VMs arrive at once. The default
+/// holds 270, and what it loses are claims.
+const BUFFER: libc::c_int = 16 << 20;
 
 /// A packet socket on one access port: ARP, RARP and ND, also behind one 802.1Q tag; inbound only.
 ///
@@ -37,6 +40,7 @@ impl Tap {
         // Without these two the tap would hear our own frames, and miss tags that the device has stripped.
         set_packet_option(&socket, libc::PACKET_IGNORE_OUTGOING)?;
         set_packet_option(&socket, libc::PACKET_AUXDATA)?;
+        super::nl::receive_buffer(socket.as_raw_fd(), BUFFER);
         socket.bind(&packet_address(port)?)?;
         Ok(Self { socket, port })
     }

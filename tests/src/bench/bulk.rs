@@ -24,7 +24,7 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
         let mut observer = Monitor::open(&f.vteps[2].ns);
         let mut took = Samples::default();
         for i in 0..sizes.repeats {
-            while observer.read(Duration::from_millis(500), |_| {}) {}
+            while observer.read(Duration::from_millis(1500), |_| {}) {}
             let site = i % 2;
             let there = f.vteps[site].address;
             let begun = std::thread::scope(|s| {

@@ -72,8 +72,8 @@ fn measure(f: &Fabric, sizes: &Sizes) -> (Samples, Samples) {
     observer.find(LIMIT, there(f.vteps[1].address)).expect("the VM's first row");
     let (mut row, mut data) = (Samples::default(), Samples::default());
     for i in 0..sizes.moves {
-        // Not in step with anything.
-        std::thread::sleep(Duration::from_millis(20 + (i as u64 * 7) % 23));
+        // The loser has withdrawn (FRR takes 100 ms for that); not in step with anything.
+        std::thread::sleep(Duration::from_millis(150 + (i as u64 * 37) % 53));
         observer.drain();
         let site = i % 2;
         sites[site].drain();
@@ -81,7 +81,6 @@ fn measure(f: &Fabric, sizes: &Sizes) -> (Samples, Samples) {
             one(&mut observer, &sites[site], &client, (vm, client_mac), &there(f.vteps[site].address));
         row.push(r);
         data.push(d);
-        settle(&mut observer);
     }
     (row, data)
 }
@@ -120,12 +119,4 @@ fn one(
         }
     }
     (row.unwrap_or(0), data.unwrap_or(0))
-}
-
-/// Until the losing side has said what it has to say.
-fn settle(observer: &mut Monitor) {
-    let mut quiet = 0;
-    while quiet < 5 {
-        quiet = if observer.read(Duration::from_millis(4), |_| {}) { 0 } else { quiet + 1 };
-    }
 }
