@@ -102,6 +102,8 @@ impl Fabric {
     pub fn conf(&self, vtep: usize) -> Conf {
         let v = &self.vteps[vtep];
         let mut conf = Conf::new(v.address, &self.others(v));
+        // The underlay has 1500 (PIT-11).
+        conf.vtep_extra = format!("mtu = {}", if v.address.is_ipv4() { 1450 } else { 1430 });
         if v.address.is_ipv6() {
             conf.router_id = Some(format!("10.0.0.{}", v.number));
         }
