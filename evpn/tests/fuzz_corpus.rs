@@ -36,3 +36,8 @@ fn update_corpus_replays() {
 fn frame_corpus_replays() {
     replay("frame", targets::frame);
 }
+
+#[test]
+fn session_corpus_replays() {
+    replay("session", targets::session);
+}

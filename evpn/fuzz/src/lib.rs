@@ -3,6 +3,10 @@
 //!
 //! The first octet of `message` and `update` chooses what the session has agreed on; see [`ctx`].
 
+mod session;
+
+pub use session::session;
+
 use evpn::wire::{DecodeCtx, EncodeCtx, Family, Message, Treatment, decode, frame as frames, frame_len};
 
 /// Bit 0 four-octet AS numbers, 1 internal, 2 path identifiers, 3 long messages, 4 enhanced refresh, 5 all
