@@ -264,3 +264,18 @@ fn one_update_may_hold_all_four_kinds_of_routes() {
     assert_eq!((u.withdrawn.len(), u.nlri.len()), (1, 1));
     assert!(!u.reach.unwrap().nlri.is_empty() && !u.unreach.unwrap().nlri.is_empty());
 }
+
+#[test]
+fn faults_are_bounded_and_the_strongest_is_among_them() {
+    let mut routes = [200u8, 0].repeat(100);
+    let last = routes.len();
+    routes.extend(mac_route([1, 0, 0, 0, 0, 1], None));
+    let mut msg = update(&[&[0x90, 14, 0, 0], HOP, &routes, IBGP]);
+    let len = (HOP.len() + routes.len()) as u16;
+    msg[25..27].copy_from_slice(&len.to_be_bytes());
+    let d = decode(&msg, &ctx()).unwrap();
+    assert_eq!(d.faults.len(), 64);
+    assert_eq!(d.treatment, Some(Treatment::TreatAsWithdraw));
+    assert_eq!(d.faults[63].offset, FIRST + 1 + HOP.len() + last + 25);
+    assert_eq!(d.faults[0].treatment, Treatment::SkipNlri);
+}

@@ -19,6 +19,7 @@ use super::parse::label;
 use super::path;
 use crate::types::{Asn, RouterId};
 use bytes::{BufMut, Bytes, BytesMut};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(crate) const OPTIONAL: u8 = 0x80;
@@ -207,11 +208,12 @@ pub(crate) fn read<'a>(
             out.others.push(raw(flags, code, v));
         }
         code::LARGE_COMMUNITIES => {
+            // Duplicates are dropped without being an error (BGP-LCOMM-01).
+            let mut seen = BTreeSet::new();
             for b in list::<12>(v, "LARGE_COMMUNITY length is not a non-zero multiple of 12")? {
                 let n = |i| u32::from_be_bytes([b[i], b[i + 1], b[i + 2], b[i + 3]]);
                 let c = LargeCommunity(n(0), n(4), n(8));
-                // Duplicates are dropped without being an error (BGP-LCOMM-01).
-                if !out.large_communities.contains(&c) {
+                if seen.insert(c) {
                     out.large_communities.push(c);
                 }
             }

@@ -25,7 +25,8 @@ pub(super) const UPDATE: u8 = kind::UPDATE;
 pub struct Decoded {
     /// The message, past RFC 7606: attributes that had to be discarded are gone.
     pub message: Message,
-    /// What was wrong with an UPDATE without ending the session, in the order of discovery. Empty for others.
+    /// What was wrong with an UPDATE without ending the session, in the order of discovery: the first 64, with the
+    /// one that decides. Empty for others.
     pub faults: Vec<Fault>,
     /// The strongest reaction to `faults`, never [`Treatment::Reset`]. With [`Treatment::TreatAsWithdraw`] every
     /// reachable route of the message counts as withdrawn.

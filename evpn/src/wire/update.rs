@@ -26,6 +26,9 @@ mod subcode {
 /// Longest data of a NOTIFICATION that fits 4096 octets (BGP-EXTM-03).
 pub(super) const MAX_DATA: usize = 4096 - 21;
 
+/// Faults kept of one message: thousands of unknown routes need not fill the log.
+const MAX_FAULTS: usize = 64;
+
 /// A decoded UPDATE.
 pub(super) struct Outcome {
     pub(super) update: Update,
@@ -130,7 +133,13 @@ impl<'a> Decoder<'a> {
 
     #[cold]
     fn fault(&mut self, offset: usize, attribute: Option<u8>, what: &'static str, treatment: Treatment) {
-        self.faults.push(Fault { offset, attribute, what, treatment });
+        let fault = Fault { offset, attribute, what, treatment };
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.push(fault);
+        } else if self.faults.iter().all(|f| f.treatment < treatment) {
+            // The last place goes to the fault that decides.
+            self.faults[MAX_FAULTS - 1] = fault;
+        }
     }
 
     /// Remembers the NOTIFICATION of the first fault that is stronger than a discard.
