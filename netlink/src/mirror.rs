@@ -181,12 +181,14 @@ impl Mirror {
         self.neigh.get(&(dev, ip))
     }
 
-    /// Whether the bridge row of a MAC is ours: on a VXLAN port of ours and marked, or sticky with a marked
-    /// `self` row beside it (the bridge cannot keep both marks, PIT-04).
+    /// Whether the bridge row of a MAC is ours: on a VXLAN port of ours, and marked or sticky. The bridge cannot
+    /// keep mark and stickiness together (PIT-04), so a sticky row is ours by its `self` row: marked, or
+    /// deleted by somebody.
     pub fn owns_bridge_row(&self, row: BridgeEntry, mac: Mac) -> bool {
         self.vxlans.contains(&row.port)
+            && !row.permanent()
             && (row.ext_learned()
-                || row.sticky() && self.self_row(row.port, mac).is_some_and(SelfEntry::ext_learned))
+                || row.sticky() && self.self_row(row.port, mac).is_none_or(SelfEntry::ext_learned))
     }
 
     /// Number of (bridge, `self`, flood, neighbour) rows.
@@ -304,7 +306,7 @@ impl Mirror {
                 );
                 let rows = self.bridge_rows.range((*b, start)..).take_while(|((d, _), _)| d == b);
                 out.extend(
-                    rows.filter(|(_, e)| e.port == v && e.ext_learned())
+                    rows.filter(|((_, mac), e)| e.port == v && self.owns_bridge_row(**e, *mac))
                         .map(|((_, mac), _)| RowKey::Mac { bridge: *b, mac: *mac })
                         .filter(|k| Some(*k) > after)
                         .take(max),

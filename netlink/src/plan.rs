@@ -111,9 +111,10 @@ fn managed_vxlan(mirror: &Mirror, vxlan: IfIndex) -> Result<(), Refused> {
     Err(Refused { errno: libc::ENODEV, text })
 }
 
-/// A bridge row that neither we nor the kernel's learning made.
+/// A bridge row that neither we nor learning made. (A marked row on an access port is learning too, by a
+/// switch chip or whoever else tells the bridge.)
 fn foreign(mirror: &Mirror, row: BridgeEntry, mac: Mac) -> bool {
-    !mirror.owns_bridge_row(row, mac) && (row.is_static() || row.permanent() || row.ext_learned())
+    !mirror.owns_bridge_row(row, mac) && (row.is_static() || row.permanent())
 }
 
 fn in_the_way(mirror: &Mirror, row: BridgeEntry, mac: Mac) -> Refused {
@@ -210,6 +211,9 @@ fn local(mirror: &Mirror, at: Place, port: IfIndex, ops: &mut Vec<Op>) -> Result
     }
     // A plain write over a marked row would leave the mark, and a marked row never ages.
     no_mac(mirror, bridge, mac, ops);
+    if let Some(r) = row.filter(|r| r.ext_learned() && !mirror.manages_vxlan(r.port)) {
+        ops.push(Op::DelMaster { port: r.port, mac });
+    }
     ops.push(Op::SetLocal { port, mac });
     Ok(())
 }

@@ -213,7 +213,7 @@ impl Reconciler {
             return None;
         }
         self.expand_recheck(want);
-        let mut rows = self.take_own(max_rows);
+        let mut rows = self.take_own(max_rows.div_ceil(2));
         let asked = want.take_dirty(max_rows.saturating_sub(rows.len()).max(1));
         self.hold_back(want, asked, &mut rows);
         let batch = self.build(want, rows)?;
@@ -230,17 +230,26 @@ impl Reconciler {
         if want.urgent_len() == 0 && self.dirty.is_empty() {
             return None;
         }
-        let mut rows = self.take_own(max_rows);
+        let mut rows = self.take_own(max_rows.div_ceil(2));
         let asked = want.take_urgent(max_rows.saturating_sub(rows.len()).max(1));
         self.hold_back(want, asked, &mut rows);
         self.build(want, rows)
     }
 
-    /// Keys that are on their way wait for the next turn.
-    fn hold_back(&self, want: &mut Want, asked: Vec<RowKey>, rows: &mut Vec<(RowKey, bool)>) {
+    /// Adds what the node asked for. Keys that are on their way wait for the next turn; each key is in a batch
+    /// once, whoever asked.
+    fn hold_back(&mut self, want: &mut Want, asked: Vec<RowKey>, rows: &mut Vec<(RowKey, bool)>) {
         rows.reserve(asked.len());
+        let own = rows.len();
         for key in asked {
-            if self.flying(&key) { want.mark(key, true) } else { rows.push((key, true)) }
+            if self.flying(&key) {
+                want.mark(key, true);
+            } else if let Ok(i) = rows[..own].binary_search_by(|(k, _)| k.cmp(&key)) {
+                rows[i].1 = true;
+            } else {
+                self.dirty.remove(&key);
+                rows.push((key, true));
+            }
         }
     }
 
