@@ -2,6 +2,15 @@
 //!
 //! Parsers are nom 8 over plain `&[u8]`; their error is the unread tail, turned into a byte offset once at
 //! the boundary. Types here are owned and validated: what exists as a value can be encoded.
+//!
+//! | to | use |
+//! |---|---|
+//! | cut a message out of a stream | [`frame_len`] |
+//! | decode it, with the reactions of RFC 7606 | [`decode`] |
+//! | encode any message | [`Message::encode`] |
+//! | fill UPDATEs with routes of equal attributes | [`UpdateBuilder`] |
+//! | read communities by meaning | [`ExtCommunity::kind`], [`Attrs::mobility`] and its neighbours |
+//! | read and build frames of access ports | [`frame`] |
 
 mod attr;
 mod attr_codec;

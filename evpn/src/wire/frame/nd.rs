@@ -77,8 +77,7 @@ fn icmp<'a>(h: &Header<'a>) -> Result<Option<&'a [u8]>, FrameError> {
             ICMPV6 => return Ok(Some(rest)),
             // Hop-by-hop, routing, destination options: next header, length in units of 8 without the first.
             0 | 43 | 60 => {
-                let [n, len, kind_or_pad, left, ..] = *rest else { return Err(FrameError::ExtensionHeaders) };
-                let _ = kind_or_pad;
+                let [n, len, _, left, ..] = *rest else { return Err(FrameError::ExtensionHeaders) };
                 if next == 43 && left != 0 {
                     return Err(FrameError::ExtensionHeaders);
                 }
