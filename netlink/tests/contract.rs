@@ -1,6 +1,8 @@
 //! One suite for the fake and for the real kernel: the same ops, the same frames, and the same frames, rows and
 //! notifications must come of it. What stands here is what vtepd relies on.
 
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
+
 mod common;
 #[path = "common/world.rs"]
 mod world;
@@ -252,5 +254,25 @@ fn a_new_bridge_mac_flushes_neighbours_and_spares_forwarding_rows() {
         w.bridge_mac(Mac([2, 0xbb, 0, 0, 0, 9]));
         assert_eq!(w.events(), ["gone 192.0.2.2 2"]);
         assert_eq!(w.rows(2), ["br vx ext", "self 2 ext"]);
+    });
+}
+
+/// PIT-02: a bridge of ours is no host in the tenant's network. (The host has 10.0.0.1 on its underlay.)
+#[test]
+fn the_host_answers_neither_arp_nor_ping_of_a_guest_and_sends_nothing_itself() {
+    both(|w| {
+        assert_eq!(w.inject(1, &arp(mac(1), A, [10, 0, 0, 1])), [P2]);
+        // To the bridge's own address: for the host, and nobody there.
+        let mut ping = frame(Mac([2, 0xbb, 0, 0, 0, 1]), mac(1), 0);
+        ping[12..14].copy_from_slice(&[8, 0]);
+        ping[14..34].copy_from_slice(&[69, 0, 0, 46, 0, 0, 0, 0, 64, 1, 174, 202, 192, 0, 2, 1, 10, 0, 0, 1]);
+        ping[34..42].copy_from_slice(&[8, 0, 0xf7, 0xff, 0, 0, 0, 0]);
+        assert_eq!(w.inject(1, &ping), []);
+        // A router advertisement reaches the other guests and changes nothing here (seen by the silence after it).
+        let source = "fe80::1".parse().unwrap();
+        let mut ra = nd_na(mac(1), source);
+        ra[54] = 134;
+        assert_eq!(w.inject(1, &ra), [P2]);
+        assert_eq!(w.inject(2, &frame(Mac::BROADCAST, mac(2), 1)), [P1]);
     });
 }

@@ -1,4 +1,5 @@
 //! The real kernel, driven as the daemon drives it.
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Each finding of `check --host` on the real kernel (PIT-09).
+#![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod common;
 

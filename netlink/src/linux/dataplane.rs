@@ -260,6 +260,10 @@ impl Dataplane {
     pub fn overruns(&self) -> u64 {
         self.monitor.overruns()
     }
+    /// For tests of an overrun: the monitor's receive buffer in octets.
+    pub fn set_monitor_buffer(&self, octets: i32) {
+        self.monitor.set_buffer(octets);
+    }
     /// What the kernel holds.
     pub fn mirror(&self) -> &Mirror {
         self.reconciler.mirror()

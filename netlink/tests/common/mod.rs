@@ -51,6 +51,8 @@ pub(crate) fn port(name: &str) {
     ip(&format!("link add {name} type veth peer name {guest}"));
     quiet(name);
     quiet(&guest);
+    // The guest's end is a device of this host too; it must not answer in the guest's place.
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{guest}/arp_ignore"), "8").unwrap();
     ip(&format!("link set {name} up"));
     ip(&format!("link set {guest} up"));
 }
@@ -133,7 +135,7 @@ impl Plane {
     pub(crate) fn turn(&mut self) {
         self.plane.write(&mut self.want, &mut self.written).unwrap();
         wait(&[self.plane.monitor_fd(), self.plane.thread_fd()], 5);
-        self.plane.drain(1024, &mut self.events, &mut self.written).unwrap();
+        self.plane.drain(8192, &mut self.events, &mut self.written).unwrap();
     }
 
     /// Turns until `f` gives something, for at most ten seconds.
@@ -147,8 +149,10 @@ impl Plane {
             let last = self.events.iter().rev().take(5).collect::<Vec<_>>();
             assert!(
                 Instant::now() < deadline,
-                "no {what} in time; problems {problems:?}; last events {last:?}; written {:?}",
-                self.written.last()
+                "no {what} in time; problems {problems:?}; last events {last:?}; written {:?}; {:?}, {} overruns",
+                self.written.last(),
+                self.plane.counters(),
+                self.plane.overruns()
             );
             self.turn();
         }
