@@ -261,7 +261,8 @@ fn hosts_of_a_vtep_without_imet_are_reachable() {
     });
 }
 
-/// Scenario 27: FRR drops routes with a MAC of its own; ours are unique per VTEP. And next hops of our own are not installed.
+/// Scenario 27: next hops of our own and MACs of our own are not installed; the bridges of two VTEPs differ in their MACs
+/// (FRR drops routes with a MAC of its own).
 #[test]
 fn routes_that_point_at_ourselves_are_not_installed() {
     if !met(&[Need::Root]) {
@@ -276,7 +277,19 @@ fn routes_that_point_at_ourselves_are_not_installed() {
     s.announce(&Attributes::new(b.address, 100), &[mac_ip(100, h.mac, None)]);
     eventually(SOON, "the later route is there", || a.sends_to(100, h.mac, &Place::vtep(b)));
     assert_eq!(a.place(100, g.mac), Place::Nowhere, "{:?}", v.show("routes", &[]));
+    let bridge =
+        |v: &vtepd_tests::fabric::Vtep| v.ns.sh("cat /sys/class/net/br100/address").trim().to_owned();
+    let own = bridge(a).parse().expect("a MAC");
+    let i = Guest::new(57);
+    s.announce(&Attributes::new(b.address, 100), &[mac_ip(100, own, None)]);
+    s.announce(&Attributes::new(b.address, 100), &[mac_ip(100, i.mac, None)]);
+    eventually(SOON, "the later route is there", || a.sends_to(100, i.mac, &Place::vtep(b)));
+    let row = a.bridge_row(100, own);
+    assert_eq!((&row["ifname"], &row["state"]), (&"br100".into(), &"permanent".into()), "{row}");
     assert!(s.is_up(), "{:?}", s.notified());
+    drop(s);
+    let _w = f.start_vtepd(1);
+    assert_ne!(bridge(a), bridge(b));
 }
 
 /// Scenario 5: FRR asks for everything again (route refresh); nothing flaps.
