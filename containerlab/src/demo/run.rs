@@ -26,7 +26,7 @@ const TARGET: &str = "vtep21";
 const FRR_AT: [&str; 2] = ["vtep12", "vtep22"];
 /// How long the VM stands still. A real migration takes 30 to 100 ms for this; here it only has to be long enough
 /// for what is under way inside the host to arrive.
-const PAUSE: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_micros(500);
 /// Traffic before and after the move.
 const BEFORE: Duration = Duration::from_millis(1200);
 const AFTER: Duration = Duration::from_secs(2);
