@@ -101,6 +101,9 @@ enum Verb {
         /// Delay of each frame
         #[arg(long, value_parser = duration)]
         delay: Duration,
+        /// Who delays
+        #[arg(long, default_value = "auto")]
+        how: delay::How,
         /// One interface
         a: String,
         /// The other
@@ -218,10 +221,10 @@ fn run(command: Verb) -> Result<ExitCode> {
             }
         }
         Verb::Demo(options) => return demo::main(&options),
-        Verb::DelayLine { delay, a, b } => {
-            let done = delay::run([&a, &b], delay, sys::interrupted)?;
-            say(&format!("{a} to {b}: {}\n{b} to {a}: {}\n", done[0], done[1]));
-        }
+        Verb::DelayLine { delay, how, a, b } => match delay::run([&a, &b], delay, how, sys::interrupted)? {
+            Some([there, back]) => say(&format!("{a} to {b}: {there}\n{b} to {a}: {back}\n")),
+            None => say("the kernel delayed\n"),
+        },
         Verb::TrafficServer(o) => traffic::server(&o)?,
         Verb::TrafficClient(o) => traffic::client(&o)?,
     }

@@ -1,6 +1,6 @@
-//! A delay line between two interfaces, in user space: what `tc netem delay` does, for kernels without it.
+//! A delay line between two interfaces: the kernel's `tc netem` where it has it, and else the same in user space.
 //!
-//! Every frame that arrives at one interface leaves at the other exactly `delay` after its arrival as the kernel
+//! In user space every frame that arrives at one interface leaves at the other exactly `delay` after its arrival as the kernel
 //! stamped it, in order. So what the program itself loses in being scheduled is not added to the delay unless it is
 //! later than the frame is due. The queue is bounded; what does not fit is dropped and counted.
 
@@ -101,18 +101,83 @@ const BUFFER: usize = 9600;
 /// Frames taken from one socket before the other has its turn.
 const BUDGET: usize = 64;
 
-/// Joins two interfaces of the calling thread's namespace until `stop` says so. Waits up to 30 s for the interfaces
-/// to exist: in containers links come after the program.
-pub fn run(interfaces: [&str; 2], delay: Duration, stop: impl Fn() -> bool) -> Result<[Counters; 2]> {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    let open = |name: &str| loop {
-        match PacketSocket::open(name, true) {
-            Ok(s) => return Ok(s),
-            Err(e) if Instant::now() >= deadline || stop() => return Err(e),
-            Err(_) => std::thread::sleep(Duration::from_millis(50)),
+/// Who delays.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+pub enum How {
+    /// The kernel if it can, else this program.
+    Auto,
+    /// The kernel: tc netem.
+    Kernel,
+    /// This program.
+    User,
+}
+
+/// Joins two interfaces of the calling thread's namespace, with the delay in each direction, until `stop` says so.
+/// `None`: the kernel did it, and did not count.
+pub fn run(
+    interfaces: [&str; 2],
+    delay: Duration,
+    how: How,
+    stop: impl Fn() -> bool,
+) -> Result<Option<[Counters; 2]>> {
+    wait_for(interfaces, &stop)?;
+    let netem = format!("netem delay {}us limit {CAPACITY}", delay.as_micros());
+    let kernel = (how != How::User).then(|| in_kernel(interfaces, &netem));
+    match (how, kernel) {
+        (_, Some(Ok(()))) => {
+            while !stop() {
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            take_out_of_kernel(interfaces);
+            return Ok(None);
         }
-    };
-    let sockets = [open(interfaces[0])?, open(interfaces[1])?];
+        (How::Kernel, Some(Err(e))) => return Err(e),
+        _ => {}
+    }
+    user_space(interfaces, delay, stop).map(Some)
+}
+
+/// In containers, links come after the program.
+fn wait_for(interfaces: [&str; 2], stop: &impl Fn() -> bool) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for name in interfaces {
+        loop {
+            match PacketSocket::open(name, true) {
+                Ok(_) => break,
+                Err(e) if Instant::now() >= deadline || stop() => return Err(e),
+                Err(_) => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What arrives at one interface is redirected to the other, where a queueing discipline holds it. All or nothing.
+fn in_kernel([a, b]: [&str; 2], discipline: &str) -> Result<()> {
+    let lines: Vec<_> = [(a, b), (b, a)]
+        .iter()
+        .flat_map(|(from, to)| {
+            let pass = crate::switchboard::redirect(from, to);
+            [format!("qdisc add dev {from} root {discipline}"), format!("qdisc add dev {from} clsact"), pass]
+        })
+        .collect();
+    let done = crate::iproute::tc_batch(None, &lines);
+    if done.is_err() {
+        take_out_of_kernel([a, b]);
+    }
+    done
+}
+
+fn take_out_of_kernel(interfaces: [&str; 2]) {
+    for i in interfaces {
+        for what in ["root", "clsact"] {
+            let _ = crate::iproute::tc_batch(None, &[format!("qdisc del dev {i} {what}")]);
+        }
+    }
+}
+
+fn user_space(interfaces: [&str; 2], delay: Duration, stop: impl Fn() -> bool) -> Result<[Counters; 2]> {
+    let sockets = [PacketSocket::open(interfaces[0], true)?, PacketSocket::open(interfaces[1], true)?];
     for (s, name) in sockets.iter().zip(interfaces) {
         sys::offloads_off(name)?;
         s.bypass_queueing();
@@ -202,6 +267,35 @@ impl Direction {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The redirects with a discipline that every kernel has; netem itself differs only in the delay.
+    #[test]
+    fn the_kernels_way_is_all_or_nothing_and_goes_without_a_trace() {
+        if !crate::state::is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let name = format!("l{}kernel", std::process::id());
+        crate::iproute::ip_batch(None, &[format!("netns add {name}")]).unwrap();
+        let lines = ["link add name a type veth peer name b", "link set dev a up", "link set dev b up"];
+        let tested = crate::iproute::ip_batch(Some(&name), &lines.map(str::to_owned)).and_then(|()| {
+            crate::netns::inside(&name, || {
+                let refused = in_kernel(["a", "b"], "nosuchdiscipline").is_err();
+                let after_refusal = crate::iproute::json("tc", &name, &["qdisc", "show"])?;
+                in_kernel(["a", "b"], "pfifo limit 100")?;
+                let while_on = crate::iproute::json("tc", &name, &["filter", "show", "dev", "a", "ingress"])?;
+                take_out_of_kernel(["a", "b"]);
+                let after = crate::iproute::json("tc", &name, &["qdisc", "show"])?;
+                Ok((refused, after_refusal, while_on.is_empty(), after))
+            })
+        });
+        crate::iproute::ip_batch(None, &[format!("netns del {name}")]).unwrap();
+        let (refused, after_refusal, off, after) = tested.unwrap();
+        assert!(refused && !off);
+        let ours = |q: &serde_json::Value| q["kind"] == "clsact" || q["kind"] == "pfifo";
+        assert!(!after_refusal.iter().any(ours), "{after_refusal:?}");
+        assert!(!after.iter().any(ours), "{after:?}");
+    }
 
     #[test]
     fn entries_leave_in_order_and_never_early() {

@@ -29,7 +29,8 @@ pub fn rarp(mac: [u8; 6]) -> [u8; 60] {
     f
 }
 
-fn redirect(from: &str, to: &str) -> String {
+/// The filter that passes everything arriving at one interface on to another.
+pub(crate) fn redirect(from: &str, to: &str) -> String {
     format!(
         "filter replace dev {from} ingress prio 1 handle 800::800 protocol all u32 match u32 0 0 \
          action mirred egress redirect dev {to}"

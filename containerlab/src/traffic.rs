@@ -151,6 +151,8 @@ fn lock<T>(m: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     m.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// A stream that stands still for this long is given up.
+const STALL: Duration = Duration::from_secs(3);
 /// Time that a blocked read lasts before the thread looks whether it should stop.
 const TICK: Duration = Duration::from_millis(20);
 
@@ -324,13 +326,15 @@ fn pour(mut stream: TcpStream, burst: usize, shared: &Shared) -> ClientReport {
     let mut report = ClientReport::default();
     let mut buffer = vec![0; burst];
     let mut offset = 0;
-    let _ = stream.set_write_timeout(Some(Duration::from_secs(10)));
-    let _ = stream.set_read_timeout(Some(Duration::from_secs(10)));
+    let _ = stream.set_write_timeout(Some(STALL));
+    let _ = stream.set_read_timeout(Some(STALL));
     let mut due = Instant::now();
     while !shared.stopped() {
         pattern(offset, &mut buffer);
         if let Err(e) = stream.write_all(&buffer) {
-            report.error = Some(format!("the TCP stream broke after {offset} octets: {e}"));
+            let why =
+                if retry(&e) { format!("it stood still for {} s", STALL.as_secs()) } else { e.to_string() };
+            report.error = Some(format!("the TCP stream ended after {offset} octets: {why}"));
             break;
         }
         offset += buffer.len() as u64;
