@@ -161,3 +161,70 @@ fn a_guest_that_appears_at_the_other_site_has_moved_with_its_address() {
     });
     assert!(da.show_text("moves").contains("left"), "{}", da.show_text("moves"));
 }
+
+#[test]
+fn an_underlay_that_is_too_small_is_named_in_show_vnis_while_it_is() {
+    needs_namespaces!();
+    // PIT-11: 1400 in the VNI needs 1450 underneath.
+    let (a, b) = both(false);
+    let (da, db) = (a.setup.start(&a.host), b.setup.start(&b.host));
+    established(&da);
+    established(&db);
+    let named = |rows: &[Value]| rows[0]["problems"].to_string().contains("path MTU to 10.255.0.2 is 1440");
+    da.until("vnis", "no problem yet", |rows| rows[0]["ready"] == true && !named(rows));
+    a.host.ip("link set under mtu 1440");
+    da.until("vnis", "the small path is named", named);
+    a.host.ip("link set under mtu 1500");
+    da.until("vnis", "it is not named any more", |rows| !named(rows));
+}
+
+/// A VXLAN packet for VNI 100 with a broadcast frame from `mac`, sent from `source` to `to`.
+fn inject(host: &Ns, source: &str, to: &str, mac: [u8; 6]) {
+    let mut packet = vec![0x08, 0, 0, 0, 0, 0, 100, 0];
+    packet.extend([0xff; 6]);
+    packet.extend(mac);
+    packet.extend([0x88, 0xb5]); // local experimental EtherType
+    packet.extend([0; 46]);
+    let (source, to) = (format!("{source}:0"), format!("{to}:4789"));
+    let sent = netlink::linux::netns::in_named(&host.name, move || {
+        std::net::UdpSocket::bind(source).and_then(|s| s.send_to(&packet, to))
+    });
+    sent.expect("namespace").expect("sent");
+}
+
+#[test]
+fn vxlan_from_a_stranger_reaches_no_guest() {
+    needs_namespaces!();
+    // PIT-12. The stranger's packet is sent first: when the known VTEP's arrives, it would have, too.
+    let (a, b) = both(false);
+    b.host.ip("addr add 10.255.0.9/24 dev under");
+    let (da, db) = (a.setup.start(&a.host), b.setup.start(&b.host));
+    established(&da);
+    established(&db);
+    let (stranger, known) = ([2, 0, 0, 0, 0, 0x99], [2, 0, 0, 0, 0, 0x98]);
+    let tap = netlink::linux::netns::in_named(&a.guest.name, || {
+        let any =
+            rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+        let index = rustix::net::netdevice::name_to_index(&any, "eth0")?;
+        netlink::linux::Tap::open_all(evpn::types::IfIndex(index))
+    });
+    let mut tap = tap.expect("namespace").expect("tap");
+    eventually("only the known VTEP's frame arrives", || {
+        let mut buf = [0; 2048];
+        while tap.recv(&mut buf).map_err(|e| e.to_string())?.is_some() {}
+        inject(&b.host, "10.255.0.9", "10.255.0.1", stranger);
+        inject(&b.host, "10.255.0.2", "10.255.0.1", known);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(1);
+        let mut seen = Vec::new();
+        while std::time::Instant::now() < end {
+            match tap.recv(&mut buf).map_err(|e| e.to_string())? {
+                Some(n) if n > 12 => seen.push(buf[11]),
+                Some(_) => {}
+                None if seen.contains(&0x98) => break,
+                None => std::thread::yield_now(),
+            }
+        }
+        let arrived = |last: u8| seen.contains(&last);
+        if arrived(0x98) && !arrived(0x99) { Ok(()) } else { Err(format!("{seen:02x?}\n{}", da.log())) }
+    });
+}
