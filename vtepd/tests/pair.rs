@@ -13,8 +13,8 @@ struct Site {
     vtep: String,
 }
 
-/// Site `n` of 2; `v6`: IPv6 underlay.
-fn site(n: u8, v6: bool) -> Site {
+/// Site `n` of 2; `v6`: IPv6 underlay; `more`: further sections of the configuration.
+fn site(n: u8, v6: bool, more: &str) -> Site {
     let (host, guest) = (Ns::new(&format!("host{n}")), Ns::new(&format!("guest{n}")));
     let other = 3 - n;
     let address = |n: u8| if v6 { format!("2001:db8::{n}") } else { format!("10.255.0.{n}") };
@@ -25,7 +25,7 @@ fn site(n: u8, v6: bool) -> Site {
     let head = format!("address = \"{vtep}\"\nasn = 65000\nrouter-id = \"192.0.2.{n}\"");
     let rest = format!(
         "[[neighbor]]\naddress = \"{}\"\nasn = 65000\nconnect-retry = \"500ms\"\n\
-         [[vni]]\nvni = 100\nports = [\"p1\"]\nmtu = 1400",
+         [[vni]]\nvni = 100\nports = [\"p1\"]\nmtu = 1400\n{more}",
         address(other)
     );
     Site { host, guest, setup: Setup::new(&head, &rest), vtep }
@@ -33,7 +33,12 @@ fn site(n: u8, v6: bool) -> Site {
 
 /// Both sites, wired, underlay addresses set.
 fn both(v6: bool) -> (Site, Site) {
-    let (a, b) = (site(1, v6), site(2, v6));
+    both_with(v6, "")
+}
+
+/// As [`both`], with further sections for the first.
+fn both_with(v6: bool, more: &str) -> (Site, Site) {
+    let (a, b) = (site(1, v6, more), site(2, v6, ""));
     wire(&a.host, "under", &b.host, "under");
     for s in [&a, &b] {
         let (prefix, extra) = if v6 { (64, "nodad") } else { (24, "") };
@@ -227,4 +232,60 @@ fn vxlan_from_a_stranger_reaches_no_guest() {
         let arrived = |last: u8| seen.contains(&last);
         if arrived(0x98) && !arrived(0x99) { Ok(()) } else { Err(format!("{seen:02x?}\n{}", da.log())) }
     });
+}
+
+#[test]
+fn a_peer_that_sends_rubbish_is_told_so_and_another_peer_is_not_affected() {
+    needs_namespaces!();
+    let rude = "[[neighbor]]\naddress = \"10.255.0.9\"\nasn = 65000\npassive = true";
+    let (a, b) = both_with(false, rude);
+    b.host.ip("addr add 10.255.0.9/24 dev under");
+    let (da, db) = (a.setup.start(&a.host), b.setup.start(&b.host));
+    established(&db);
+    let header = |len: u16, kind: u8| {
+        let mut m = vec![0xff; 16];
+        m.extend(len.to_be_bytes());
+        m.push(kind);
+        m
+    };
+    // Marker, length and type that are none, and then simply a lot of octets (RFC 4271 §6.1).
+    for (rubbish, code) in [
+        (vec![0; 19], [3, 1, 1]),
+        (header(18, 4), [3, 1, 2]),
+        (header(19, 77), [3, 1, 3]),
+        (b"GET / HTTP/1.1\r\nhost: bgp\r\n\r\n".repeat(5000), [3, 1, 1]),
+    ] {
+        let shown = format!("{:02x?}", &rubbish[..rubbish.len().min(24)]);
+        // Damping may have the neighbour rest for a moment after each fault; it is asked again then.
+        eventually("the fault is named in a NOTIFICATION", || {
+            let bytes = rubbish.clone();
+            let said = netlink::linux::netns::in_named(&b.host.name, move || {
+                say("10.255.0.9", "10.255.0.1", &bytes)
+            });
+            let said = said.expect("namespace");
+            if said.windows(3).any(|w| w == code) { Ok(()) } else { Err(format!("{said:02x?} to {shown}")) }
+        });
+    }
+    da.until("neighbors", "the other session never broke", |rows| {
+        rows.iter().any(|r| {
+            r["address"] == "10.255.0.2" && r["state"] == "Established" && r["established_count"] == 1
+        })
+    });
+}
+
+/// Connects from `source` and says `bytes`; everything that comes back until the end.
+fn say(source: &str, to: &str, bytes: &[u8]) -> Vec<u8> {
+    use std::io::{Read as _, Write as _};
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("socket");
+    let address = |ip: &str, port: u16| std::net::SocketAddr::new(ip.parse().expect("address"), port);
+    socket.bind(&address(source, 0).into()).expect("bound");
+    if socket.connect(&address(to, 179).into()).is_err() {
+        return Vec::new();
+    }
+    let mut stream = std::net::TcpStream::from(socket);
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("set");
+    let _ = stream.write_all(bytes);
+    let mut all = Vec::new();
+    let _ = stream.read_to_end(&mut all);
+    all
 }

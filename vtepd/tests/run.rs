@@ -225,3 +225,28 @@ fn watch_prints_what_happens_as_json_lines() {
         other => Err(format!("{other:?}")),
     });
 }
+
+#[test]
+fn check_host_names_what_would_break_bridged_traffic_and_changes_nothing() {
+    needs_namespaces!();
+    let (host, _far, _guest) = host();
+    let setup = Setup::new(VTEP, VNI);
+    let before = host.ip("-d link");
+    let out = host
+        .command(net::VTEPD)
+        .args(["check", "--host", "--config"])
+        .arg(&setup.file)
+        .output()
+        .expect("runs");
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    assert!(
+        text.starts_with(&format!("`{}` is valid: 0 neighbors, 1 VNIs\n", setup.file.display())),
+        "{text}"
+    );
+    // Whatever this machine's findings are, each says why and what to do, and errors make the exit code 1.
+    let findings = text.lines().filter(|l| l.starts_with("error[") || l.starts_with("warning["));
+    assert_eq!(findings.count(), text.matches("\n  help: ").count(), "{text}");
+    let errors = text.lines().any(|l| l.starts_with("error["));
+    assert_eq!(out.status.code(), Some(i32::from(errors)), "{text}");
+    assert_eq!(host.ip("-d link"), before);
+}

@@ -22,6 +22,8 @@ const ACCEPT_BUDGET: usize = 16;
 const READ_BUDGET: usize = 64 << 10;
 /// After an accept that failed for want of descriptors or memory: trying at once again would only burn time.
 const ACCEPT_PAUSE: Span = Span::millis(200);
+/// Reads of a closing connection per turn.
+const CLOSING_READS: usize = 2;
 /// How long a closing connection may take to get rid of its last words (BGP-NOTIF-03).
 const CLOSE_LIMIT: Span = Span::secs(1);
 
@@ -177,8 +179,7 @@ impl Conns {
         let mut busy = self.poll_accept(cx, out);
         busy |= self.poll_dialling(cx, out);
         busy |= self.poll_open(cx, out);
-        self.poll_closing(cx);
-        busy
+        busy | self.poll_closing(cx)
     }
 
     fn poll_accept(&mut self, cx: &mut Context<'_>, out: &mut Vec<(ConnId, ConnEvent)>) -> bool {
@@ -271,7 +272,9 @@ impl Conns {
         busy
     }
 
-    fn poll_closing(&mut self, cx: &mut Context<'_>) {
+    /// Returns whether more waits than the budget allows.
+    fn poll_closing(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut busy = false;
         let buf = &mut self.buf;
         self.closing.retain_mut(|c| {
             while c.conn.poll_write(cx).is_ready() {}
@@ -281,15 +284,19 @@ impl Conns {
                     return false;
                 }
             }
-            // What still comes is thrown away: unread octets at close would turn FIN into RST.
-            loop {
+            // What still comes is thrown away: unread octets at close would turn FIN into RST. A peer that goes
+            // on talking gets no more of our time than one that we listen to.
+            for _ in 0..CLOSING_READS {
                 match c.conn.poll_read(cx, buf) {
                     Poll::Pending => return !c.conn.is_broken(),
                     Poll::Ready(Ok(0) | Err(_)) => return false,
                     Poll::Ready(Ok(_)) => {}
                 }
             }
+            busy = true;
+            true
         });
+        busy
     }
 }
 
