@@ -5,13 +5,14 @@
 //! commands); `flush`; hand out outputs; write rows; tell the node how the writes ended and how much room there
 //! is, until nothing is news. Then sleep until something is ready or the node's timer is due.
 
+use super::clock;
 use super::conns::Conns;
+use super::eventlog::EventLog;
 use super::requests::Requests;
 use super::taps::{Frame, Taps};
 use super::timer::Timer;
 use super::underlay::Underlay;
 use super::watch::Watch;
-use super::{clock, eventlog};
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
 use evpn::node::{ConnEvent, Event, Input, Node, Output};
 use evpn::types::{ConnId, Span, Time};
@@ -85,6 +86,7 @@ pub(super) struct Core {
     conns: Conns,
     taps: Taps,
     requests: Requests,
+    log: EventLog,
     timer: Timer,
     term: Signal,
     int: Signal,
@@ -146,6 +148,7 @@ impl Core {
             conns,
             taps: Taps::default(),
             requests,
+            log: EventLog::start()?,
             timer: Timer::new()?,
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
@@ -312,8 +315,8 @@ impl Core {
             if let Event::EndOfRib { address, .. } = &event {
                 self.unsettled.remove(address);
             }
-            eventlog::log(n, &event);
-            self.requests.publish(at, n, event);
+            self.requests.publish(at, n, &event);
+            self.log.push(n, event);
         }
         let stop = match self.stop {
             Stop::Asked { until } | Stop::Flushing { until } => Some(until),

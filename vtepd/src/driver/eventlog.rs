@@ -1,7 +1,59 @@
-//! The one place where events become log lines, with their fields.
+//! The one place where events become log lines, with their fields. On a thread of its own: a line takes some
+//! microseconds to format, and ten thousand moves at once make ten thousand lines.
 
 use evpn::node::{Event, Level};
+use std::io;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use tracing::level_filters::LevelFilter;
 use tracing::{debug, info, warn};
+
+/// Events that may wait to be logged. More are not logged, only counted; `show events` has them all the same.
+const QUEUE: usize = 16_384;
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct EventLog {
+    queue: Option<SyncSender<(u64, Event)>>,
+    thread: Option<JoinHandle<()>>,
+    lost: u64,
+}
+
+impl EventLog {
+    /// Starts the thread.
+    pub(super) fn start() -> io::Result<Self> {
+        let (queue, waiting) = sync_channel::<(u64, Event)>(QUEUE);
+        let run = move || waiting.iter().for_each(|(n, event)| log(n, &event));
+        let thread = std::thread::Builder::new().name("events".into()).spawn(run)?;
+        Ok(Self { queue: Some(queue), thread: Some(thread), lost: 0 })
+    }
+
+    /// Logs an event if its level is wanted. Never waits.
+    pub(super) fn push(&mut self, n: u64, event: Event) {
+        let level = match event.level() {
+            Level::Debug => LevelFilter::DEBUG,
+            Level::Info => LevelFilter::INFO,
+            Level::Warn => LevelFilter::WARN,
+        };
+        let Some(queue) = self.queue.as_ref().filter(|_| level <= LevelFilter::current()) else { return };
+        if queue.try_send((n, event)).is_err() {
+            self.lost += 1;
+        } else if self.lost > 0 {
+            warn!(count = self.lost, "events were not logged");
+            self.lost = 0;
+        }
+    }
+}
+
+impl Drop for EventLog {
+    /// What waits is still logged.
+    fn drop(&mut self) {
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
 
 /// Logs at a level that is known only at run time.
 macro_rules! say {
@@ -15,7 +67,7 @@ macro_rules! say {
 }
 
 /// Logs an event.
-pub(super) fn log(n: u64, event: &Event) {
+fn log(n: u64, event: &Event) {
     let level = event.level();
     match event {
         Event::NeighborUp { peer: _, address, hold_time } => {

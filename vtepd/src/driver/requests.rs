@@ -82,10 +82,10 @@ impl Requests {
     }
 
     /// Tells the watchers, if there are any. Never waits: who is behind loses events.
-    pub(super) fn publish(&self, at: Time, n: u64, event: Event) {
+    pub(super) fn publish(&self, at: Time, n: u64, event: &Event) {
         if self.end.events.receiver_count() > 0 {
             let unix_ms = self.wall_offset_ms + at.0 / 1_000_000;
-            let _ = self.end.events.send(Arc::new(EventLine { n, at, unix_ms, event }));
+            let _ = self.end.events.send(Arc::new(EventLine { n, at, unix_ms, event: event.clone() }));
         }
     }
 }
