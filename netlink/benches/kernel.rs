@@ -20,8 +20,28 @@ fn median(mut v: Vec<Duration>) -> (Duration, Duration) {
     (v[v.len() / 2], v[v.len() * 99 / 100])
 }
 
-fn per(d: Duration, n: u32) -> String {
-    format!("{:>9.2} ms {:>8.2} µs/row", d.as_secs_f64() * 1e3, d.as_secs_f64() * 1e6 / f64::from(n))
+/// Wall clock and processor time of this thread: the second is what an idle machine would show.
+struct Watch(Instant, Duration);
+
+fn cpu() -> Duration {
+    let t = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(t.tv_sec as u64, t.tv_nsec as u32)
+}
+
+impl Watch {
+    fn start() -> Self {
+        Self(Instant::now(), cpu())
+    }
+    fn per(&self, n: u32) -> String {
+        let (wall, cpu) = (self.0.elapsed(), cpu().saturating_sub(self.1));
+        let each = |d: Duration| d.as_secs_f64() * 1e6 / f64::from(n);
+        format!(
+            "{:>9.2} ms, per row {:>7.2} µs wall, {:>6.2} µs cpu",
+            wall.as_secs_f64() * 1e3,
+            each(wall),
+            each(cpu)
+        )
+    }
 }
 
 fn main() {
@@ -76,13 +96,13 @@ fn run() {
             let del: Vec<Op> =
                 (0..n).map(|i| Op::DelRemote { vxlan, mac: mac(i), vtep: vtep((i % 8 + 2) as u8) }).collect();
             res.clear();
-            let t = Instant::now();
+            let t = Watch::start();
             writer.apply(&set, &mut res);
-            println!("{n:>7} MACs, both rows, set     {}", per(t.elapsed(), n));
+            println!("{n:>7} MACs, both rows, set     {}", t.per(n));
             assert!(res.iter().all(Result::is_ok), "{:?}", res.iter().find(|r| r.is_err()));
             if let Some(m) = &mut monitor {
                 let (mut events, mut got) = (Vec::with_capacity(1024), 0);
-                let t = Instant::now();
+                let t = Watch::start();
                 loop {
                     events.clear();
                     let k = m.recv(1024, &mut events).unwrap();
@@ -91,25 +111,24 @@ fn run() {
                         break;
                     }
                 }
-                let d = t.elapsed();
                 println!(
                     "{got:>7} notifications received      {} (overruns {})",
-                    per(d, got as u32),
+                    t.per(got as u32),
                     m.overruns()
                 );
             }
             res.clear();
-            let t = Instant::now();
+            let t = Watch::start();
             writer.apply(&set, &mut res);
-            println!("{n:>7} MACs, nothing changes      {}", per(t.elapsed(), n));
+            println!("{n:>7} MACs, nothing changes      {}", t.per(n));
             let mut rows = 0;
-            let t = Instant::now();
+            let t = Watch::start();
             reader.fdb(&interest, &mut |c| rows += c.len()).unwrap();
-            println!("{rows:>7} rows, dump                  {}", per(t.elapsed(), rows as u32));
+            println!("{rows:>7} rows, dump                  {}", t.per(rows as u32));
             res.clear();
-            let t = Instant::now();
+            let t = Watch::start();
             writer.apply(&del, &mut res);
-            println!("{n:>7} MACs, both rows, delete  {}", per(t.elapsed(), n));
+            println!("{n:>7} MACs, both rows, delete  {}", t.per(n));
             assert!(res.iter().all(Result::is_ok));
             if let Some(m) = &mut monitor {
                 let mut events = Vec::new();
@@ -128,9 +147,9 @@ fn run() {
                 .map(|i| Op::SetRemote { vxlan, mac: mac(i), vtep: vtep((round % 2 + 2) as u8) })
                 .collect();
             res.clear();
-            let t = Instant::now();
+            let t = Watch::start();
             writer.apply(&ops, &mut res);
-            times.push(t.elapsed());
+            times.push(t.0.elapsed());
         }
         let (p50, p99) = median(times);
         println!("inline batch of {batch:>3}: p50 {p50:?}, p99 {p99:?}");
@@ -153,18 +172,18 @@ fn run() {
         );
     }
     let before = rss_kib();
-    let t = Instant::now();
+    let t = Watch::start();
     let mut ops = 0;
     while let Some(b) = rec.next_batch(&mut want, 2048) {
         ops += b.ops.len();
         let ok: Vec<_> = b.ops.iter().map(|_| Ok(())).collect();
         rec.done(b, &ok);
     }
-    println!("\n{ops} ops planned and taken back   {}", per(t.elapsed(), ops as u32));
+    println!("\n{ops} ops planned and taken back   {}", t.per(ops as u32));
     println!("mirror grew by {} octets per MAC", (rss_kib() - before) * 1024 / 100_000);
-    let t = Instant::now();
+    let t = Watch::start();
     let none = plan::plan(&want, rec.mirror()).len();
-    println!("whole plan, {none} differences         {}", per(t.elapsed(), 100_000));
+    println!("whole plan, {none} differences         {}", t.per(100_000));
 }
 
 fn rss_kib() -> i64 {
