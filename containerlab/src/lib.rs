@@ -10,6 +10,7 @@ pub mod iproute;
 pub mod lab;
 pub mod mounts;
 pub mod netns;
+mod patch;
 pub mod process;
 pub mod state;
 pub mod switchboard;

@@ -7,11 +7,10 @@
 use crate::error::{Error, Result};
 use crate::iproute;
 use crate::netns;
+use crate::patch::Patch;
 use crate::state::State;
 use crate::sys::{self, PacketSocket};
 use crate::topology::Vm;
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 /// How QEMU announces a VM that has arrived: five rounds, the first at once, then 50, 150, 250 and 350 ms apart.
@@ -35,10 +34,6 @@ pub(crate) fn redirect(from: &str, to: &str) -> String {
         "filter replace dev {from} ingress prio 1 handle 800::800 protocol all u32 match u32 0 0 \
          action mirred egress redirect dev {to}"
     )
-}
-
-fn cut(from: &str) -> String {
-    format!("filter del dev {from} ingress")
 }
 
 /// Makes the switchboard ready and plugs every VM in at its home.
@@ -79,12 +74,13 @@ pub struct Moved {
 /// A move prepared so far that only writes to open descriptors are left.
 #[derive(Debug)]
 pub struct Mover {
-    tc: Child,
+    patch: Patch,
     announcer: PacketSocket,
     mac: [u8; 6],
-    old: String,
-    new: String,
-    plug: String,
+    /// Interface indexes at the switchboard.
+    old: u32,
+    new: u32,
+    plug: u32,
     vm: String,
     to: String,
 }
@@ -102,22 +98,18 @@ impl Mover {
         let board = &state.node(board)?.namespace;
         let mac = mac_of(&state.node(vm)?.namespace, &v.wiring.interface)?;
         let announcer = netns::inside(board, || PacketSocket::open(&new, true))?;
-        let tc = Command::new("tc")
-            .args(["-n", board, "-batch", "-"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(Error::io("tc"))?;
-        // The length of the standstill is then the one asked for, however busy the machine is.
-        sys::let_run_first(tc.id(), 10);
+        let index = |name: &str| {
+            let links = iproute::json("ip", board, &["link", "show", "dev", name])?;
+            let index = links.first().and_then(|l| l["ifindex"].as_u64()).map(|n| n as u32);
+            index.ok_or_else(|| Error::refused(format!("{board}:{name} is not there")))
+        };
         Ok(Self {
-            tc,
+            patch: Patch::open(board)?,
             announcer,
             mac,
-            old,
-            new,
-            plug: v.wiring.plug.clone(),
+            old: index(&old)?,
+            new: index(&new)?,
+            plug: index(&v.wiring.plug)?,
             vm: vm.to_owned(),
             to: to.to_owned(),
         })
@@ -132,38 +124,30 @@ impl Mover {
         silent: bool,
         arrived: impl FnOnce(),
     ) -> Result<(Moved, Announcer)> {
-        let failed = Error::io("tc");
+        // The standstill is then as long as asked for, however busy the machine is.
         sys::run_first(10);
         sys::precise_timers();
-        let mut stdin = self.tc.stdin.take().expect("piped above");
-        let mut say = |lines: &[String]| stdin.write_all((lines.join("\n") + "\n").as_bytes());
-        let mut moved = Moved::default();
-        // The guest hears nothing any more; what it says still leaves at the source.
-        let first = say(&[cut(&self.old)]);
-        moved.stopped = sys::boottime();
-        std::thread::sleep(pause);
-        let second = say(&[redirect(&self.new, &self.plug), redirect(&self.plug, &self.new)]);
-        drop(stdin);
-        let out = self.tc.wait_with_output().map_err(failed)?;
-        moved.resumed = sys::boottime();
-        if !out.status.success() || first.is_err() || second.is_err() {
-            return Err(Error::Command {
-                command: format!("tc -batch (moving {} to {})", self.vm, self.to),
-                place: state.switchboard.clone().unwrap_or_default(),
-                output: String::from_utf8_lossy(&out.stderr).trim().to_owned(),
-            });
-        }
-        arrived();
-        let announcer = Announcer { socket: self.announcer, frame: rarp(self.mac) };
-        if !silent {
-            moved.announced = Some(announcer.send()?);
-        }
+        let done = self.switch(pause, silent, arrived);
         sys::run_as_others();
+        let done = done?;
         if let Some(v) = state.vms.get_mut(&self.vm) {
             v.at.clone_from(&self.to);
         }
         state.save()?;
-        Ok((moved, announcer))
+        Ok((done, Announcer { socket: self.announcer, mac: self.mac }))
+    }
+
+    fn switch(&mut self, pause: Duration, silent: bool, arrived: impl FnOnce()) -> Result<Moved> {
+        let stopped = sys::boottime();
+        // The guest hears nothing any more; what it says still leaves at the source.
+        self.patch.cut(self.old)?;
+        std::thread::sleep(pause);
+        self.patch.redirect(self.new, self.plug)?;
+        self.patch.redirect(self.plug, self.new)?;
+        let resumed = sys::boottime();
+        arrived();
+        let announced = if silent { None } else { Some(announce(&self.announcer, self.mac)?) };
+        Ok(Moved { stopped, resumed, announced })
     }
 }
 
@@ -171,14 +155,13 @@ impl Mover {
 #[derive(Debug)]
 pub struct Announcer {
     socket: PacketSocket,
-    frame: [u8; 60],
+    mac: [u8; 6],
 }
 
 impl Announcer {
     /// One frame; when it was sent.
     pub fn send(&self) -> Result<u64> {
-        self.socket.send(&self.frame).map_err(Error::io("announcing the VM"))?;
-        Ok(sys::boottime())
+        announce(&self.socket, self.mac)
     }
     /// The rounds after the first, in QEMU's rhythm; ends early when `stop` says so.
     pub fn rest(&self, first: u64, stop: impl Fn() -> bool) -> Result<()> {
@@ -198,6 +181,11 @@ impl Announcer {
         }
         Ok(())
     }
+}
+
+fn announce(socket: &PacketSocket, mac: [u8; 6]) -> Result<u64> {
+    socket.send(&rarp(mac)).map_err(Error::io("announcing the VM"))?;
+    Ok(sys::boottime())
 }
 
 /// MAC of an interface.

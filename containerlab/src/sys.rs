@@ -60,25 +60,20 @@ pub(crate) fn unshare_mounts() -> Result<()> {
 /// Lets the calling thread run before ordinary ones, so that what it measures is not its own waiting. `false` where
 /// the system does not allow it.
 pub fn run_first(priority: i32) -> bool {
-    schedule(0, libc::SCHED_FIFO, priority)
-}
-
-/// The same for the main thread of another process.
-pub(crate) fn let_run_first(process: u32, priority: i32) -> bool {
-    process != 0 && schedule(process.cast_signed(), libc::SCHED_FIFO, priority)
+    schedule(libc::SCHED_FIFO, priority)
 }
 
 /// Takes [`run_first`] back.
 pub(crate) fn run_as_others() {
-    schedule(0, libc::SCHED_OTHER, 0);
+    schedule(libc::SCHED_OTHER, 0);
 }
 
-fn schedule(process: i32, policy: i32, priority: i32) -> bool {
-    // SAFETY: a zeroed sched_param is valid; process 0 is the calling thread.
+fn schedule(policy: i32, priority: i32) -> bool {
+    // SAFETY: a zeroed sched_param is valid; 0 is the calling thread.
     unsafe {
         let mut p: libc::sched_param = mem::zeroed();
         p.sched_priority = priority;
-        libc::sched_setscheduler(process, policy | libc::SCHED_RESET_ON_FORK, &raw const p) == 0
+        libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &raw const p) == 0
     }
 }
 

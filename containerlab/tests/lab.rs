@@ -208,6 +208,14 @@ fn a_move_reaches_the_new_place_and_the_guest_notices_nothing() {
     assert_eq!(guest(&vm), before);
     assert_eq!(State::read(&state.directory).unwrap().vms["vm"].at, "vtep2");
 
+    // And back, silently.
+    let (moved, _) =
+        Mover::prepare(state, "vm", "vtep1").unwrap().go(state, Duration::ZERO, true, || ()).unwrap();
+    assert!(moved.announced.is_none());
+    let third = eventually("the VM is heard at home again", || who(&vm));
+    assert!(third.to_lowercase().contains("02:00:00:00:00:01"), "{third}");
+    assert_eq!(guest(&vm), before);
+
     let error = Mover::prepare(state, "vm", "nowhere").unwrap_err().to_string();
     assert_eq!(error, "the VM has no port at `nowhere`; it can be at: vtep1, vtep2");
 }
