@@ -324,6 +324,11 @@ impl Core {
         };
         let node = self.node.poll_timeout().map(|(at, _why)| at);
         let at = [node, self.conns.deadline(), stop, Some(self.housekeeping)].into_iter().flatten().min();
+        // Work that is left over from this turn goes on after one look at the sources, without a timer.
+        if at.is_some_and(|at| at <= clock::now()) {
+            self.again = true;
+            return Ok(());
+        }
         self.timer.set(at)?;
         Ok(())
     }
