@@ -39,9 +39,20 @@ pub enum LinkOp {
         /// Octets.
         mtu: u32,
     },
+    /// Deletes a device that we created.
+    Remove {
+        /// Device.
+        name: String,
+    },
     /// No address of its own, no router advertisements, no ARP answers for the host (PIT-02). IPv6 stays on.
     Quiet {
-        /// The bridge.
+        /// The bridge or VXLAN device.
+        name: String,
+    },
+    /// No IPv6 of the host's on an access port: with an address from before it was a port it would go on sending
+    /// router solicitations and MLD reports to the VM (PIT-02).
+    Hush {
+        /// The port.
         name: String,
     },
     /// Makes a device a port of a bridge.
@@ -72,7 +83,9 @@ impl LinkOp {
             Self::CreateBridge { name, .. }
             | Self::CreateVxlan { name, .. }
             | Self::SetMtu { name, .. }
+            | Self::Remove { name }
             | Self::Quiet { name }
+            | Self::Hush { name }
             | Self::Enslave { name, .. }
             | Self::PortFlags { name, .. }
             | Self::Up { name } => name,
@@ -93,7 +106,7 @@ pub struct DeviceProblem {
     pub fatal: bool,
 }
 
-/// Settings of an adopted bridge that no link message shows.
+/// Settings of an adopted bridge or VXLAN device that no link message shows.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct BridgeSysctl {
     /// `net.ipv6.conf.BR.disable_ipv6`.
@@ -109,7 +122,7 @@ pub struct BridgeSysctl {
 /// What to do now, and what is wrong. Empty when all is as wanted; run it again after applying, and on link
 /// events: later steps need the index of what earlier ones created, and ports may come late.
 ///
-/// `created` names devices that we made. `sysctl` is what [`BridgeSysctl`] holds per bridge name.
+/// `created` names devices that we made, now or in an earlier run. `sysctl` is what [`BridgeSysctl`] holds per device name.
 pub fn plan_devices(
     wants: &[DeviceWant],
     links: &BTreeMap<IfIndex, Link>,
@@ -163,6 +176,13 @@ impl<'a> Planner<'a> {
                     local: w.local,
                     port: w.udp_port,
                 });
+                // A link-local address of its own would speak in the tenant's network (PIT-02).
+                self.ops.push(LinkOp::Quiet { name: w.vxlan.clone() });
+                None
+            }
+            Some(l) if self.outdated(w, l) => {
+                // Created by an earlier run with another address or port, and never anybody else's.
+                self.ops.push(LinkOp::Remove { name: l.name.clone() });
                 None
             }
             Some(l) if matches!(l.kind, LinkKind::Vxlan(_)) => Some(l),
@@ -176,7 +196,7 @@ impl<'a> Planner<'a> {
             self.bridge(w, b, sysctl.get(&b.name).copied());
         }
         let (Some(b), Some(v)) = (bridge, vxlan) else { return };
-        if !self.vxlan(w, v) {
+        if !self.vxlan(w, v, sysctl.get(&v.name).copied()) {
             return;
         }
         self.port(b, v, true, w.arp_suppression);
@@ -190,6 +210,14 @@ impl<'a> Planner<'a> {
                 Some(l) => self.port(b, l, false, false),
             }
         }
+    }
+
+    /// A VXLAN device of ours that cannot carry the VNI as it is: made anew, because its sockets are bound to
+    /// what it was created with.
+    fn outdated(&self, w: &DeviceWant, l: &Link) -> bool {
+        let LinkKind::Vxlan(set) = &l.kind else { return false };
+        self.created.contains(&l.name)
+            && (set.vni, set.local, set.port) != (w.vni.get(), Some(w.local), w.udp_port)
     }
 
     fn bridge(&mut self, w: &DeviceWant, l: &Link, sysctl: Option<BridgeSysctl>) {
@@ -262,7 +290,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Whether the device can be used.
-    fn vxlan(&mut self, w: &DeviceWant, l: &Link) -> bool {
+    fn vxlan(&mut self, w: &DeviceWant, l: &Link, sysctl: Option<BridgeSysctl>) -> bool {
         let LinkKind::Vxlan(set) = &l.kind else { return false };
         let name = l.name.clone();
         if set.vni != w.vni.get() {
@@ -299,6 +327,11 @@ impl<'a> Planner<'a> {
                         `ip link set NAME type vxlan nolearning`";
             self.problem("learning", false, &name, text.replace("NAME", &name));
         }
+        if sysctl.is_some_and(|s| s.own_address) {
+            let text = "has an IPv6 address of its own and speaks in the tenant's network; \
+                        `ip link set NAME addrgenmode none` before it comes up";
+            self.problem("own-address", false, &name, text.replace("NAME", &name));
+        }
         true
     }
 
@@ -306,6 +339,9 @@ impl<'a> Planner<'a> {
         let name = l.name.clone();
         match l.master {
             None => {
+                if !vxlan {
+                    self.ops.push(LinkOp::Hush { name: name.clone() });
+                }
                 self.ops.push(LinkOp::Enslave { name: name.clone(), bridge: bridge.index });
                 if vxlan {
                     self.ops.push(LinkOp::PortFlags { name: name.clone(), neigh_suppress });

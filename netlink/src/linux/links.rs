@@ -5,7 +5,7 @@ use crate::setup::{BridgeSysctl, DeviceProblem, LinkOp, plan_devices};
 use evpn::fabric::DeviceWant;
 use evpn::types::IfIndex;
 use netlink_packet_core::DefaultNla;
-use netlink_packet_route::link::{BridgeStpState, InfoVxlan, VxlanDf};
+use netlink_packet_route::link::{BridgeStpState, InfoVxlan, LinkAttribute, VxlanDf};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,13 +13,18 @@ use std::net::IpAddr;
 
 /// `IFLA_VXLAN_LOCALBIND` (Linux 6.7), which the crate does not know.
 const IFLA_VXLAN_LOCALBIND: u16 = 31;
-/// Creation, enslaving and bringing up take three rounds; one more shows that nothing is left.
-const ROUNDS: usize = 5;
+/// Removal, creation, enslaving and bringing up, creation once more where a socket cannot be shared; the last
+/// shows that nothing is left.
+const ROUNDS: usize = 7;
+/// `IFLA_IFALIAS` of devices that we create: how a later run knows them.
+const OURS: &str = "vtepd";
 
 /// Creates and adopts devices. Remembers which ones it created.
 #[derive(Debug, Default)]
 pub struct Installer {
     created: BTreeSet<String>,
+    /// VXLAN devices that have to share their UDP socket with somebody's device that lacks our settings.
+    sharing: BTreeSet<String>,
 }
 
 impl Installer {
@@ -38,6 +43,14 @@ impl Installer {
         let mut refused: BTreeMap<String, DeviceProblem> = BTreeMap::new();
         let mut problems = Vec::new();
         with_handle(async |handle| {
+            for name in wants.iter().flat_map(|w| [&w.bridge, &w.vxlan]) {
+                // Somebody may have put another device in its place.
+                if is_ours(&handle, name).await {
+                    self.created.insert(name.clone());
+                } else {
+                    self.created.remove(name);
+                }
+            }
             for _ in 0..ROUNDS {
                 let (ops, found) = self.look(wants)?;
                 problems = found;
@@ -46,7 +59,14 @@ impl Installer {
                     break;
                 }
                 for op in todo {
-                    if let Err(e) = apply(&handle, op).await {
+                    let shares = self.sharing.contains(op.device());
+                    if let Err(e) = apply(&handle, op, shares).await {
+                        if self.cannot_share(op, &e) {
+                            let again = LinkOp::Remove { name: op.device().to_owned() };
+                            apply(&handle, &again, false).await?;
+                            self.sharing.insert(op.device().to_owned());
+                            continue;
+                        }
                         let device = op.device().to_owned();
                         let problem = format!("{}: {e}", doing(op));
                         refused.insert(
@@ -63,14 +83,30 @@ impl Installer {
             Ok(())
         })?;
         problems.extend(refused.into_values());
+        problems.extend(self.sharing.iter().map(|name| DeviceProblem {
+            id: "shared-socket",
+            device: name.clone(),
+            problem: "another VXLAN device has the UDP port with other settings, so this one was created without \
+                      `udp6zerocsumrx` and `localbind`"
+                .to_owned(),
+            fatal: false,
+        }));
         Ok(problems)
+    }
+
+    /// VXLAN devices of one UDP port share a socket only if their receive settings are equal: beside a device of
+    /// somebody else with plain settings, ours does not come up.
+    fn cannot_share(&self, op: &LinkOp, e: &io::Error) -> bool {
+        matches!(op, LinkOp::Up { name } if self.created.contains(name) && !self.sharing.contains(name))
+            && e.kind() == io::ErrorKind::AddrInUse
     }
 
     /// What is to be done and what is wrong; changes nothing.
     pub fn look(&self, wants: &[DeviceWant]) -> io::Result<(Vec<LinkOp>, Vec<DeviceProblem>)> {
         let links = Reader::open()?.links().map_err(|e| io::Error::from_raw_os_error(e.errno))?;
         let links: BTreeMap<IfIndex, _> = links.into_iter().map(|l| (l.index, l)).collect();
-        let sysctl = wants.iter().filter_map(|w| Some((w.bridge.clone(), read_sysctl(&w.bridge)?))).collect();
+        let names = wants.iter().flat_map(|w| [&w.bridge, &w.vxlan]);
+        let sysctl = names.filter_map(|name| Some((name.clone(), read_sysctl(name)?))).collect();
         Ok(plan_devices(wants, &links, &self.created, &sysctl))
     }
 
@@ -80,6 +116,9 @@ impl Installer {
         let created = core::mem::take(&mut self.created);
         with_handle(async |handle| {
             for l in links.iter().filter(|l| created.contains(&l.name)) {
+                if !is_ours(&handle, &l.name).await {
+                    continue;
+                }
                 handle.link().del(l.index.0).execute().await.map_err(io::Error::other)?;
             }
             Ok(())
@@ -92,7 +131,10 @@ fn doing(op: &LinkOp) -> &'static str {
         LinkOp::CreateBridge { .. } => "cannot create the bridge (CONFIG_BRIDGE? CAP_NET_ADMIN?)",
         LinkOp::CreateVxlan { .. } => "cannot create the VXLAN device (CONFIG_VXLAN? CAP_NET_ADMIN?)",
         LinkOp::SetMtu { .. } => "cannot set the MTU",
-        LinkOp::Quiet { .. } => "cannot write its sysctl settings (is /proc/sys read-only?)",
+        LinkOp::Remove { .. } => "cannot remove it to make it anew",
+        LinkOp::Quiet { .. } | LinkOp::Hush { .. } => {
+            "cannot write its sysctl settings (is /proc/sys read-only?)"
+        }
         LinkOp::Enslave { .. } => "cannot make it a port of the bridge",
         LinkOp::PortFlags { .. } => "cannot set the port's flags",
         LinkOp::Up { .. } => "cannot bring it up",
@@ -108,6 +150,22 @@ fn with_handle<T>(f: impl AsyncFnOnce(Handle) -> io::Result<T>) -> io::Result<T>
         let out = f(handle).await;
         connection.abort();
         out
+    })
+}
+
+/// Marks a device as ours; the kernel does not take the mark at creation.
+async fn mark(handle: &Handle, name: &str) -> io::Result<()> {
+    let alias = LinkAttribute::IfAlias(OURS.to_owned());
+    let msg = LinkUnspec::new_with_index(index(handle, name).await?).append_extra_attribute(alias).build();
+    handle.link().set(msg).execute().await.map_err(plain)
+}
+
+/// Whether we created a device, going by the mark that it carries.
+async fn is_ours(handle: &Handle, name: &str) -> bool {
+    use futures_util::TryStreamExt as _;
+    let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
+    found.ok().flatten().is_some_and(|m| {
+        m.attributes.iter().any(|a| matches!(a, LinkAttribute::IfAlias(mark) if mark == OURS))
     })
 }
 
@@ -129,7 +187,8 @@ fn plain(e: rtnetlink::Error) -> io::Error {
     }
 }
 
-async fn apply(handle: &Handle, op: &LinkOp) -> io::Result<()> {
+/// `shares`: a VXLAN device gets the receive settings that everybody has.
+async fn apply(handle: &Handle, op: &LinkOp, shares: bool) -> io::Result<()> {
     match op {
         LinkOp::CreateBridge { name, mac } => {
             let msg = LinkBridge::new(name)
@@ -138,26 +197,35 @@ async fn apply(handle: &Handle, op: &LinkOp) -> io::Result<()> {
                 .forward_delay(0)
                 .mcast_snooping(false)
                 .build();
-            handle.link().add(msg).execute().await.map_err(plain)
+            handle.link().add(msg).execute().await.map_err(plain)?;
+            mark(handle, name).await
         }
         LinkOp::CreateVxlan { name, vni, local, port } => {
-            let full = vxlan(name, *vni, *local, *port)
-                .df(VxlanDf::Set)
-                .append_info_data(InfoVxlan::Other(DefaultNla::new(IFLA_VXLAN_LOCALBIND, vec![1])));
-            if handle.link().add(full.build()).execute().await.is_ok() {
-                return Ok(());
+            if shares {
+                let msg = vxlan(name, *vni, *local, *port).udp_zero_csum6_rx(false).df(VxlanDf::Set);
+                handle.link().add(msg.build()).execute().await.map_err(plain)?;
+                return mark(handle, name).await;
             }
-            let newer = vxlan(name, *vni, *local, *port).df(VxlanDf::Set);
-            if handle.link().add(newer.build()).execute().await.is_ok() {
-                return Ok(());
+            let newer = || vxlan(name, *vni, *local, *port).df(VxlanDf::Set);
+            let localbind = InfoVxlan::Other(DefaultNla::new(IFLA_VXLAN_LOCALBIND, vec![1]));
+            let full = newer().append_info_data(localbind);
+            if handle.link().add(full.build()).execute().await.is_err()
+                && handle.link().add(newer().build()).execute().await.is_err()
+            {
+                let plainest = vxlan(name, *vni, *local, *port).build();
+                handle.link().add(plainest).execute().await.map_err(plain)?;
             }
-            handle.link().add(vxlan(name, *vni, *local, *port).build()).execute().await.map_err(plain)
+            mark(handle, name).await
         }
         LinkOp::SetMtu { name, mtu } => {
             let msg = LinkUnspec::new_with_index(index(handle, name).await?).mtu(*mtu).build();
             handle.link().set(msg).execute().await.map_err(plain)
         }
+        LinkOp::Remove { name } => {
+            handle.link().del(index(handle, name).await?).execute().await.map_err(plain)
+        }
         LinkOp::Quiet { name } => quiet(name),
+        LinkOp::Hush { name } => hush(name),
         LinkOp::Enslave { name, bridge } => {
             let msg = LinkUnspec::new_with_index(index(handle, name).await?).controller(bridge.0).build();
             handle.link().set(msg).execute().await.map_err(plain)
@@ -202,6 +270,15 @@ fn quiet(name: &str) -> io::Result<()> {
         std::fs::write(sysctl_path("ipv6", name, key), value)?;
     }
     Ok(())
+}
+
+/// PIT-02. A port's frames belong to the bridge; the host has no use for IPv6 on it.
+fn hush(name: &str) -> io::Result<()> {
+    match std::fs::write(sysctl_path("ipv6", name, "disable_ipv6"), "1") {
+        // A kernel without IPv6, or a device too small for it.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// `None` if the device is not there.

@@ -3,7 +3,7 @@
 
 use evpn::types::Span;
 use netlink::linux::VxlanFilter;
-use netlink::linux::mtu::underlay_mtu;
+use netlink::linux::mtu::{probe, underlay_mtu};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -14,6 +14,8 @@ use tokio::sync::mpsc;
 
 /// Between measurements.
 const EVERY: Span = Span::secs(10);
+/// How long a hop may take to say that a probe was too large for it.
+const SETTLE: Span = Span::millis(400);
 /// Results that may wait for the core; more are measured again next time.
 const RESULTS: usize = 1024;
 
@@ -107,7 +109,22 @@ impl Worker {
             if filter {
                 self.allow(&vteps);
             }
+            for vtep in &vteps {
+                self.probe(*vtep);
+            }
+            // News do not wait for the answers; they begin a round of their own.
+            let held = orders.lock().unwrap_or_else(PoisonError::into_inner);
+            let settle = Duration::from_nanos(SETTLE.0);
+            drop(bell.wait_timeout_while(held, settle, |o| !o.news && !o.stop));
             self.measure(&vteps);
+        }
+    }
+
+    /// A packet as large as the path is believed to carry: faults hide from those who send nothing (PIT-11).
+    fn probe(&self, vtep: IpAddr) {
+        let sent = underlay_mtu(self.local, vtep).and_then(|mtu| probe(self.local, vtep, self.port, mtu));
+        if let Err(e) = sent {
+            tracing::debug!(%vtep, error = %e, "path MTU not probed");
         }
     }
 
