@@ -111,7 +111,10 @@ impl Facts {
                 }
             }
         }
-        f.devices = Installer::new().look(devices).map(|(_, problems)| problems).unwrap_or_default();
+        let mut installer = Installer::new();
+        // What differs on devices of ours is put right at start.
+        let looked = installer.recognize(devices).and_then(|()| installer.look(devices));
+        f.devices = looked.map(|(_, problems)| problems).unwrap_or_default();
         f.missing_kinds = ["bridge", "vxlan"].into_iter().filter(|k| kind_missing(k)).collect();
         let packet =
             rustix::net::socket(rustix::net::AddressFamily::PACKET, rustix::net::SocketType::RAW, None);

@@ -43,14 +43,7 @@ impl Installer {
         let mut refused: BTreeMap<String, DeviceProblem> = BTreeMap::new();
         let mut problems = Vec::new();
         with_handle(async |handle| {
-            for name in wants.iter().flat_map(|w| [&w.bridge, &w.vxlan]) {
-                // Somebody may have put another device in its place.
-                if is_ours(&handle, name).await {
-                    self.created.insert(name.clone());
-                } else {
-                    self.created.remove(name);
-                }
-            }
+            self.recognize_with(&handle, wants).await;
             for _ in 0..ROUNDS {
                 let (ops, found) = self.look(wants)?;
                 problems = found;
@@ -99,6 +92,25 @@ impl Installer {
     fn cannot_share(&self, op: &LinkOp, e: &io::Error) -> bool {
         matches!(op, LinkOp::Up { name } if self.created.contains(name) && !self.sharing.contains(name))
             && e.kind() == io::ErrorKind::AddrInUse
+    }
+
+    /// Finds out which of the devices an earlier run has created; changes nothing.
+    pub fn recognize(&mut self, wants: &[DeviceWant]) -> io::Result<()> {
+        with_handle(async |handle| {
+            self.recognize_with(&handle, wants).await;
+            Ok(())
+        })
+    }
+
+    async fn recognize_with(&mut self, handle: &Handle, wants: &[DeviceWant]) {
+        for name in wants.iter().flat_map(|w| [&w.bridge, &w.vxlan]) {
+            // Somebody may have put another device in its place.
+            if is_ours(handle, name).await {
+                self.created.insert(name.clone());
+            } else {
+                self.created.remove(name);
+            }
+        }
     }
 
     /// What is to be done and what is wrong; changes nothing.
