@@ -112,14 +112,11 @@ fn a_hot_move_by_rarp_takes_the_address_along_in_the_same_flush() {
         "no gap in answering"
     );
     let m = w.moves(1).pop().expect("a record");
-    assert_eq!(
-        (m.role.as_str(), m.cause.as_str(), m.seq_before, m.seq),
-        ("arrived", "frame", Seq(0), Seq(1))
-    );
+    assert_eq!((&*m.role, &*m.cause, m.seq_before, m.seq), ("arrived", "frame", Seq(0), Seq(1)));
     assert_eq!((m.ips, m.seen), (vec![IpAddr::V4(ip(1))], start));
     assert!(m.sent.is_some() && m.acked.is_some());
     let left = w.moves(0).pop().expect("a record");
-    assert_eq!((left.role.as_str(), left.seq), ("left", Seq(1)));
+    assert_eq!((&*left.role, left.seq), ("left", Seq(1)));
     assert!(left.sent.is_some() && left.acked.is_some());
     assert_eq!(w.moves(2).pop().expect("a record").role, "remote");
     assert_eq!(w.hosts[1].emitted.len(), 1, "the address is confirmed by one unicast probe on the port");

@@ -3,6 +3,7 @@
 use crate::types::{IfIndex, Mac, PeerId, Seq, Span, Vni};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// How loud.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
@@ -88,7 +89,7 @@ pub enum Event {
         why: String,
     },
     /// A MAC moved. The finished record is in `show moves`.
-    Move(Box<super::view::MoveView>),
+    Move(Arc<super::view::MoveView>),
     /// A frame of a MAC that just moved away took its row back; the row is put back (PIT-04).
     LateFrame {
         /// VNI.

@@ -6,6 +6,7 @@ use super::view::{MoveView, Place};
 use crate::types::{Mac, Seq, Time, Vni};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 /// Finished records kept.
 const HISTORY: usize = 4096;
@@ -32,7 +33,7 @@ pub(super) struct Opening {
 pub(super) struct Moves {
     open: BTreeMap<(Vni, Mac), MoveView>,
     unsent: Vec<(Vni, Mac)>,
-    done: VecDeque<MoveView>,
+    done: VecDeque<Arc<MoveView>>,
     next: u64,
 }
 
@@ -111,15 +112,17 @@ impl Moves {
             if self.done.len() == HISTORY {
                 self.done.pop_front();
             }
-            self.done.push_back(m.clone());
+            let m = Arc::new(m);
+            self.done.push_back(Arc::clone(&m));
             journal.count("moves");
-            journal.event(Event::Move(Box::new(m)), at);
+            journal.event(Event::Move(m), at);
         }
     }
 
     /// Records after number `after`, oldest first, finished and open.
     pub(super) fn after(&self, after: u64) -> Vec<&MoveView> {
-        let mut v: Vec<_> = self.done.iter().chain(self.open.values()).filter(|m| m.id > after).collect();
+        let mut v: Vec<_> =
+            self.done.iter().map(|m| &**m).chain(self.open.values()).filter(|m| m.id > after).collect();
         v.sort_by_key(|m| m.id);
         v
     }

@@ -2,6 +2,7 @@
 
 use crate::types::{Asn, Mac, Seq, Span, Time, Vni};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 /// Version of the JSON below; raised when a field changes its meaning.
@@ -227,9 +228,9 @@ pub struct MoveView {
     /// Addresses that moved with it.
     pub ips: Vec<IpAddr>,
     /// `arrived` (it came to us), `left` (it was ours), `remote` (between two others).
-    pub role: String,
+    pub role: Cow<'static, str>,
     /// `frame`, `fdb`, `bgp`.
-    pub cause: String,
+    pub cause: Cow<'static, str>,
     /// From.
     pub from: Place,
     /// To.

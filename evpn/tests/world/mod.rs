@@ -356,6 +356,12 @@ impl World {
         self.hosts[i].rows.get(&RowKey::Neigh { dev: BRIDGE, ip }).copied()
     }
 
+    /// The connection of a node to another.
+    pub fn conn_to(&self, i: usize, to: usize) -> ConnId {
+        let up = self.hosts[i].conns.iter().filter(|(_, p)| p.to == to).map(|(c, _)| *c).next();
+        up.expect("they are connected")
+    }
+
     /// The other end's id of a connection.
     pub fn other_end(&self, i: usize, conn: ConnId) -> ConnId {
         self.hosts[i].conns[&conn].to_conn

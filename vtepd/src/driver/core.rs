@@ -316,7 +316,7 @@ impl Core {
                 self.unsettled.remove(address);
             }
             self.requests.publish(at, n, &event);
-            self.log.push(n, event);
+            self.log.push(at, n, event);
         }
         let stop = match self.stop {
             Stop::Asked { until } | Stop::Flushing { until } => Some(until),

@@ -2,6 +2,7 @@
 //! microseconds to format, and ten thousand moves at once make ten thousand lines.
 
 use evpn::node::{Event, Level};
+use evpn::types::Time;
 use std::io;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
@@ -10,6 +11,8 @@ use tracing::{debug, info, warn};
 
 /// Events that may wait to be logged. More are not logged, only counted; `show events` has them all the same.
 const QUEUE: usize = 16_384;
+/// Moves logged one by one per second.
+const MOVES_PER_SECOND: u64 = 50;
 
 /// See the module.
 #[derive(Debug)]
@@ -17,6 +20,8 @@ pub(super) struct EventLog {
     queue: Option<SyncSender<(u64, Event)>>,
     thread: Option<JoinHandle<()>>,
     lost: u64,
+    /// Second of the boot clock, and moves logged in it.
+    moves: (u64, u64),
 }
 
 impl EventLog {
@@ -25,11 +30,26 @@ impl EventLog {
         let (queue, waiting) = sync_channel::<(u64, Event)>(QUEUE);
         let run = move || waiting.iter().for_each(|(n, event)| log(n, &event));
         let thread = std::thread::Builder::new().name("events".into()).spawn(run)?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), lost: 0 })
+        Ok(Self { queue: Some(queue), thread: Some(thread), lost: 0, moves: (0, 0) })
     }
 
-    /// Logs an event if its level is wanted. Never waits.
-    pub(super) fn push(&mut self, n: u64, event: Event) {
+    /// Logs an event of that time if its level is wanted. Never waits. Of many moves at once (a rack is
+    /// evacuated) the first of each second are logged one by one and the rest by their number.
+    pub(super) fn push(&mut self, at: Time, n: u64, event: Event) {
+        if matches!(event, Event::Move(_)) {
+            let second = at.0 / 1_000_000_000;
+            if self.moves.0 != second {
+                let more = self.moves.1.saturating_sub(MOVES_PER_SECOND);
+                if more > 0 {
+                    info!(count = more, "moves not listed here, see `vtepd show moves`");
+                }
+                self.moves = (second, 0);
+            }
+            self.moves.1 += 1;
+            if self.moves.1 > MOVES_PER_SECOND {
+                return;
+            }
+        }
         let level = match event.level() {
             Level::Debug => LevelFilter::DEBUG,
             Level::Info => LevelFilter::INFO,
@@ -94,7 +114,7 @@ fn log(n: u64, event: &Event) {
         Event::Move(m) => {
             let decided_us = m.decided.since(m.seen).0 / 1000;
             let (vni, mac, from, to, seq) = (m.vni, m.mac, &m.from, &m.to, m.seq);
-            say!(level, n, %vni, %mac, %from, %to, %seq, role = m.role, cause = m.cause, ips = ?m.ips, decided_us, "MAC moved");
+            say!(level, n, %vni, %mac, %from, %to, %seq, role = &*m.role, cause = &*m.cause, ips = ?m.ips, decided_us, "MAC moved");
         }
         Event::LateFrame { vni, mac, port, after } => {
             say!(level, n, %vni, %mac, port, %after, "late frame from the old port, row put back");
