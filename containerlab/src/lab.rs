@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::iproute;
-use crate::netns;
+use crate::netns::{self, Run};
 use crate::process::{self, Process};
 use crate::state::{LinkState, NodeState, State, VmState, is_root};
 use crate::switchboard;
@@ -26,6 +26,8 @@ pub struct UpOptions {
     pub owned: bool,
     /// Nodes whose `cmd` is not started.
     pub without_cmd: Vec<String>,
+    /// Nice value of each `cmd`.
+    pub nice: Option<i32>,
 }
 
 /// A lab that is up. Dropping it leaves it up; see [`Guard`].
@@ -88,7 +90,7 @@ impl Lab {
                 && !options.without_cmd.contains(&n.name)
             {
                 go_on()?;
-                self.start(&n.name, argv)?;
+                self.start(&n.name, argv, options.nice)?;
             }
         }
         Ok(())
@@ -182,8 +184,8 @@ impl Lab {
     }
 
     /// Starts a node's main program; its output goes to the node's log.
-    pub fn start(&mut self, node: &str, argv: &[String]) -> Result<Process> {
-        let run = self.state.run(node, argv.iter().cloned())?;
+    pub fn start(&mut self, node: &str, argv: &[String], nice: Option<i32>) -> Result<Process> {
+        let run = Run { nice, ..self.state.run(node, argv.iter().cloned())? };
         let log = self.state.node(node)?.log.clone();
         let what = || log.display().to_string();
         let file = fs::OpenOptions::new().create(true).append(true).open(&log).map_err(Error::io(what()))?;

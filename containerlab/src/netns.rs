@@ -53,6 +53,8 @@ pub struct Run {
     pub env: BTreeMap<String, String>,
     /// Program and arguments.
     pub argv: Vec<String>,
+    /// Nice value; what the caller has if `None`.
+    pub nice: Option<i32>,
 }
 
 impl Run {
@@ -106,6 +108,11 @@ impl Run {
             s.spawn(move || {
                 join(&self.namespace)?;
                 self.mounts.enter()?;
+                if let Some(nice) = self.nice {
+                    // Of this thread, and inherited by what it starts.
+                    rustix::process::setpriority_process(None, nice)
+                        .map_err(Error::errno(format!("nice value {nice}")))?;
+                }
                 // The program is looked up with the node's PATH and inside its mounts.
                 let found = self.env.get("PATH").and_then(|d| find_program(program, d));
                 let mut command = found.map_or_else(|| Command::new(program), Command::new);

@@ -230,6 +230,7 @@ impl State {
             mounts: Mounts { run: Some(n.run.clone()), binds: n.binds.clone() },
             env: n.env.clone(),
             argv: argv.into_iter().map(Into::into).collect(),
+            nice: None,
         })
     }
 

@@ -75,6 +75,8 @@ pub fn demo(o: &Options) -> Result<Report> {
         programs,
         owned: true,
         without_cmd: frr_at.clone(),
+        // The nodes stand for machines of their own: what else runs on this one shall not slow them.
+        nice: Some(-10),
         ..UpOptions::default()
     };
     let lab = Lab::up(&topology, &options)?;
