@@ -80,6 +80,7 @@ fn ten_thousand_answers_come_back_after_a_new_bridge_mac_down_and_up_and_a_lost_
     timed("bridge down and up", "ip link set br100 down && ip link set br100 up");
     // The VXLAN port counts for the carrier as well; vtepd brings it up again.
     timed("the last port loses carrier", "ip link set low down; ip link set p1 down; ip link set vx100 down");
+    timed("somebody sets another MAC", "ip link set br100 address 02:aa:aa:aa:aa:aa");
     a.ns.sh("ip link set p1 up");
     eventually(LATER, "and all is well after the port came back", || all_answers(a));
     eventually(SOON, "forwarding rows were never lost", || a.sends_to(100, row(7).0, &Place::vtep(b)));

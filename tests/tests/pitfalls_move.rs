@@ -79,6 +79,11 @@ fn twenty_late_frames_from_the_source_raise_no_sequence_and_the_row_is_remote_ag
     println!("PIT-04: burst of 20, row remote again {} after the last", us(back.saturating_sub(last)));
     eventually(SOON, "the row is remote after the burst", || a.sends_to(100, g.mac, &Place::vtep(b)));
     assert_eq!(db.mac(&g.mac.to_string())["seq"], 1);
+    // It announces itself at the old place: now it is back, guard time or not.
+    old.send(&g.rarp());
+    eventually(SOON, "it is back", || a.sends_to(100, g.mac, &Place::port("p1")));
+    eventually(SOON, "and the other site follows", || b.sends_to(100, g.mac, &Place::vtep(a)));
+    assert_eq!(db.mac(&g.mac.to_string())["seq"], 2);
 }
 
 /// PIT-03: frames of local ports follow the new row at once; what comes from the overlay dies on split horizon
@@ -239,6 +244,8 @@ fn a_spoofed_gratuitous_arp_that_nft_drops_changes_no_route() {
     let before = db.show("routes", &[]);
     let attacker = f.guest_port(0, "p1");
     for _ in 0..3 {
+        // With a MAC of its own that the bridge does not know, and with the victim's.
+        attacker.send(&frame::garp(test_mac(39), victim.ip));
         attacker.send(&victim.garp());
         attacker.send(&victim.rarp());
     }
@@ -254,6 +261,7 @@ fn a_spoofed_gratuitous_arp_that_nft_drops_changes_no_route() {
     assert_eq!(a.sends_to(100, victim.mac, &Place::vtep(b)), Ok(()));
     assert_eq!(a.neigh_row(100, victim.ip.into())["lladdr"], victim.mac.to_string());
     assert_eq!(da.mac(&victim.mac.to_string())["seq"], 0);
+    assert_eq!(da.mac(&test_mac(39).to_string()), serde_json::Value::Null);
     assert_eq!(keys(&db.show("routes", &[])), keys(&before), "no route came, went or changed at the peer");
     assert!(da.show("moves", &[]).is_empty() && db.show("moves", &[]).is_empty(), "nothing moved");
 }
