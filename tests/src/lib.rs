@@ -7,6 +7,7 @@
 //! | [`ns`], [`proc`] | network namespaces and processes that end with the test |
 //! | [`fabric`] | VTEPs on a routed underlay, with ports to send frames into |
 //! | [`frr`], [`vtepd`] | what runs on a VTEP |
+//! | [`mixed`] | a fabric of both, which shows its state when a test fails |
 //! | [`speaker`] | a BGP speaker that says what it is told |
 //! | [`frame`], [`packet`] | frames, packet sockets, the netlink observer |
 //! | [`bench`] | what `cargo xtask bench` runs |
@@ -18,6 +19,7 @@ pub mod fabric;
 pub mod frame;
 pub mod frr;
 pub mod kernel;
+pub mod mixed;
 pub mod need;
 pub mod ns;
 pub mod packet;

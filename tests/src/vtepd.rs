@@ -132,6 +132,13 @@ impl Vtepd {
             .unwrap_or_else(|e| panic!("vtepd show {table} {args:?}: {e}\n{}", self.process.log()))
     }
 
+    /// What `vtepd show TABLE` prints for people; for failures, so an error is text too.
+    pub fn show_text(&self, table: &str) -> String {
+        let mut c = Command::new(our("vtepd"));
+        c.args(["show", table, "--socket"]).arg(self.socket());
+        text(c.output()).unwrap_or_else(|e| e)
+    }
+
     /// The row of `show status`.
     pub fn status(&self) -> Value {
         self.show("status", &[]).into_iter().next().unwrap_or(Value::Null)
