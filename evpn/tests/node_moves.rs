@@ -7,7 +7,7 @@ use evpn::fabric::{FdbRow, KernelEvent, Row, RowKey, VxlanFdb};
 use evpn::node::{Event, Input};
 use evpn::types::{Mac, Seq, Span, Time};
 use std::net::{IpAddr, Ipv4Addr};
-use world::{BRIDGE, P1, P2, VXLAN, World, mac, vni, vtep};
+use world::{BRIDGE, P1, P2, VXLAN, World, mac, own_mac, vni, vtep};
 
 fn ip(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, n)
@@ -58,6 +58,27 @@ fn a_local_mac_becomes_a_remote_row_at_every_other_vtep() {
     w.forget(0, mac(1));
     w.run_for(Span::millis(2));
     assert_eq!(w.mac_row(1, mac(1)), None, "aged out: gone everywhere");
+}
+
+/// A guest with the address of another VTEP's bridge: that VTEP's kernel refuses the row, so it is not wanted there;
+/// the others reach it, and so does that VTEP once its bridge has another address.
+#[test]
+fn a_mac_that_is_an_own_address_of_a_vtep_is_not_installed_there() {
+    let mut w = World::converged(3, MS);
+    let m = own_mac(1);
+    w.frame(0, P1, m, Some(arp(m, ip(9), ip(9))));
+    w.run_for(Span::millis(2));
+    assert_eq!((w.mac_row(1, m), w.mac_row(2, m)), (None, remote(0)));
+    let neigh = RowKey::Neigh { dev: BRIDGE, ip: ip(9).into() };
+    assert_eq!(w.hosts[1].rows.get(&neigh), None, "nor is its address answered for");
+    assert_eq!(w.hosts[2].rows.get(&neigh), Some(&Row::Neigh { mac: m, router: false }));
+    w.devices(1, mac(200));
+    assert_eq!(w.mac_row(1, m), remote(0), "the bridge has another address");
+    assert_eq!(w.hosts[1].rows.get(&neigh), Some(&Row::Neigh { mac: m, router: false }));
+    w.devices(1, m);
+    assert_eq!(w.mac_row(1, m), None, "and has it again");
+    assert_eq!(w.hosts[1].rows.get(&neigh), None);
+    assert_eq!(w.mac_row(0, mac(200)), None);
 }
 
 /// EVPN-IMET-01, -06

@@ -148,12 +148,25 @@ impl Node {
                 }
             }
         }
+        let own = self.own_addresses(ids.0);
         let seg = self.segments.get_mut(&vni).expect("looked up above");
         seg.problems = problems;
+        let before_own = std::mem::replace(&mut seg.own, own);
+        let changed: Vec<Mac> = seg.own.symmetric_difference(&before_own).copied().collect();
         if before != (ids.0, ids.1, ready) {
             self.switch_devices(vni, ids.0, ids.1, ready, at);
         }
+        for mac in changed {
+            self.decide_mac(vni, mac, at);
+        }
         self.advertise_when_ready(vni, at);
+    }
+
+    /// Addresses of a bridge and its ports.
+    fn own_addresses(&self, bridge: Option<IfIndex>) -> BTreeSet<Mac> {
+        let Some(bridge) = bridge else { return BTreeSet::new() };
+        let of = |l: &&Link| l.index == bridge || l.master == Some(bridge);
+        self.links.values().filter(of).map(|l| l.mac).collect()
     }
 
     /// PIT-11: the underlay must carry the VNI's MTU and the encapsulation (VXLAN-06).

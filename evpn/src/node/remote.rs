@@ -20,8 +20,12 @@ impl Node {
     /// The candidates of a MAC changed: who owns it now?
     pub(super) fn decide_mac(&mut self, vni: Vni, mac: Mac, at: Time) {
         let candidates = self.rib.mac_candidates(vni, mac);
-        let best = candidates.first().map(claim_of);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
+        // What the bridge or a port of it has as its own address is nobody's host (FRR drops such routes, too).
+        let best = candidates.first().filter(|_| !seg.own.contains(&mac)).map(claim_of);
+        if best.is_none() && !candidates.is_empty() {
+            self.journal.count("own_mac_refusals");
+        }
         let owner = seg.hosts.macs.get(&mac).map(|e| e.owner);
         let key = seg.mac_key(mac);
         match (owner, best) {

@@ -7,7 +7,7 @@ use crate::mobility::Memory;
 use crate::rib::Import;
 use crate::types::{Asn, Esi, EthTag, IfIndex, Label, Mac, Rd, Seq};
 use crate::wire::{AsPath, Attrs, EvpnRoute, ExtCommunity, Imet, MacIp, Origin, Pmsi, RouteKey, TunnelId};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub(super) struct Segment {
     pub(super) rd: Rd,
     pub(super) bridge: Option<IfIndex>,
     pub(super) vxlan: Option<IfIndex>,
+    /// Addresses of the bridge and its ports: the kernel keeps them for itself, no route may have them.
+    pub(super) own: BTreeSet<Mac>,
     /// Devices are there, up and connected.
     pub(super) ready: bool,
     /// What is missing or wrong.
@@ -51,6 +53,7 @@ impl Segment {
             rd,
             bridge: None,
             vxlan: None,
+            own: BTreeSet::new(),
             ready: false,
             problems: vec!["not looked at yet".into()],
             advertised: false,

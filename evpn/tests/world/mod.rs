@@ -33,6 +33,11 @@ pub fn mac(n: u8) -> Mac {
     Mac([0x52, 0x54, 0, 0, 0, n])
 }
 
+/// Address of a node's own devices.
+pub fn own_mac(i: usize) -> Mac {
+    Mac([2, 0, 0, 0, 1, i as u8])
+}
+
 pub fn config(i: usize, n: usize) -> Config {
     let own = Ipv4Addr::new(10, 255, 0, i as u8 + 1);
     Config {
@@ -66,7 +71,7 @@ pub fn config(i: usize, n: usize) -> Config {
             flooding: Flooding::Replicate,
             arp_suppression: true,
             mtu: Some(1450),
-            bridge_mac: Mac([2, 0, 0, 0, 1, i as u8]),
+            bridge_mac: own_mac(i),
         }],
         restart_time: Span::secs(120),
         guard_time: Span::secs(1),
@@ -138,23 +143,22 @@ impl World {
             .collect();
         let mut w = Self { now: Time(0), delay, hosts, queue: BTreeMap::new(), seq: 0, sent_bytes: 0 };
         for i in 0..n {
-            let base = Mac([2, 0, 0, 0, 1, i as u8]);
-            let vx =
-                LinkKind::Vxlan(VxlanLink { vni: 100, local: Some(vtep(i)), port: 4789, learning: false });
-            w.kernel(
-                i,
-                KernelEvent::Link(link(BRIDGE, "br100", LinkKind::Bridge(BridgeLink::default()), None, base)),
-            );
-            w.kernel(i, KernelEvent::Link(link(VXLAN, "vx100", vx, Some(BRIDGE), base)));
-            for (p, name) in [(P1, "p1"), (P2, "p2")] {
-                w.kernel(
-                    i,
-                    KernelEvent::Link(link(p, name, LinkKind::Other("veth".into()), Some(BRIDGE), base)),
-                );
-            }
+            w.devices(i, own_mac(i));
             w.kernel(i, KernelEvent::Synced);
         }
         w
+    }
+
+    /// Bridge, VXLAN device and ports of a node, all with this address.
+    pub fn devices(&mut self, i: usize, base: Mac) {
+        let vx = LinkKind::Vxlan(VxlanLink { vni: 100, local: Some(vtep(i)), port: 4789, learning: false });
+        let bridge = link(BRIDGE, "br100", LinkKind::Bridge(BridgeLink::default()), None, base);
+        self.kernel(i, KernelEvent::Link(bridge));
+        self.kernel(i, KernelEvent::Link(link(VXLAN, "vx100", vx, Some(BRIDGE), base)));
+        for (p, name) in [(P1, "p1"), (P2, "p2")] {
+            let port = link(p, name, LinkKind::Other("veth".into()), Some(BRIDGE), base);
+            self.kernel(i, KernelEvent::Link(port));
+        }
     }
 
     /// N nodes, all sessions up, all tables exchanged.
