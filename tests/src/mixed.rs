@@ -10,6 +10,7 @@ use crate::vtepd::{Conf, Vtepd};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 /// The fabric and what runs on it. VTEPs count from 0, as in [`Fabric::vteps`].
 #[derive(Debug)]
@@ -65,6 +66,16 @@ impl Mixed {
     pub fn start_vtepd_with(&mut self, i: usize, conf: &Conf) {
         let v = Vtepd::start(&self.vtep(i).ns, conf);
         self.vtepd.insert(i, v);
+    }
+
+    /// Ends vtepd in good order.
+    ///
+    /// # Panics
+    /// When none runs there, or it does not end well.
+    pub fn stop_vtepd(&mut self, i: usize) {
+        let mut v = self.vtepd.remove(&i).expect("vtepd runs there");
+        let status = v.process.terminate(Duration::from_secs(10));
+        assert!(status.success(), "{status}\n{}", v.process.log());
     }
 
     /// Ends vtepd in good order and starts it with another configuration.

@@ -1,12 +1,15 @@
 //! Hot moves between vtepd and FRR, both ways, and between two vtepd through an FRR reflector. FRR has no test of its own
 //! for any of this; what it does was measured (docs/pitfalls.md and the reference test beside this one).
 
+use evpn::types::Mac;
+use serde_json::Value;
+use std::net::Ipv4Addr;
 use std::time::Duration;
-use vtepd_tests::fabric::{Fabric, Guest, Place, frr_conf};
+use vtepd_tests::fabric::{ASN, Fabric, Guest, Place, frr_conf};
 use vtepd_tests::frame;
-use vtepd_tests::frr::Frr;
+use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
-use vtepd_tests::packet::now;
+use vtepd_tests::packet::{Monitor, Wire, now};
 use vtepd_tests::poll::{LATER, SOON, eventually, same, throughout};
 use vtepd_tests::speaker::{Attributes, Speaker, mac_ip};
 use vtepd_tests::vtepd::Vtepd;
@@ -17,173 +20,314 @@ fn seq(v: &Vtepd, g: &Guest) -> u64 {
     v.mac(&g.mac.to_string())["seq"].as_u64().unwrap_or(u64::MAX)
 }
 
-/// The guest's IP is answered for in FRR's kernel, and says who is behind it.
-fn answers(f: &Fabric, vtep: usize, g: &Guest) -> Result<(), String> {
-    same(f.vteps[vtep].neigh_row(100, g.ip.into())["lladdr"].clone(), g.mac.to_string().into())
+/// The guest's IP is answered for by a VTEP's kernel.
+fn answers(m: &Mixed, vtep: usize, g: &Guest) -> Result<(), String> {
+    same(m.vtep(vtep).neigh_row(100, g.ip.into())["lladdr"].clone(), g.mac.to_string().into())
 }
 
-/// Scenarios 28, 29, 42: the VM leaves FRR for vtepd and says nothing but RARP. vtepd advertises MAC *and* IP with the
-/// next sequence; FRR turns its rows; vtepd's own old row is gone. FRR itself never sends the IP in this case.
+/// Same carrier all along: a guest that moves notices nothing (PIT-21).
+fn carrier_changes(m: &Mixed) -> Vec<String> {
+    let read = |d: &str| m.fabric.guests.sh(&format!("cat /sys/class/net/{d}/carrier_changes"));
+    vec![read("x1p1"), read("x2p1")]
+}
+
+/// A guest with MAC and IP at `home` (VTEP 0: vtepd, 1: FRR), known at the other.
+fn with_guest(n: u8, home: usize) -> (Mixed, Guest) {
+    let m = Mixed::converged_pair();
+    let g = Guest::new(n);
+    m.guest(home).send(&g.garp());
+    let (here, there) = (m.vtep(home), m.vtep(1 - home));
+    eventually(SOON, "the MAC is known at the other side", || there.sends_to(100, g.mac, &Place::vtep(here)));
+    eventually(SOON, "and the IP", || answers(&m, 1 - home, &g));
+    (m, g)
+}
+
+/// FRR's entry of the guest's MAC: `local` or `remote`, and the sequence that goes with it.
+fn frr_says(m: &Mixed, g: &Guest, kind: &str, seq: u64) -> Result<(), Value> {
+    let row = m.frr(1).mac(100, &g.mac.to_string());
+    if row["type"] == kind && row[format!("{kind}Sequence")] == seq { Ok(()) } else { Err(row) }
+}
+
+/// The routes of a guest that vtepd holds from FRR (`Some(1)`) or of its own (`None`) are MAC-only, MAC+IP, both or
+/// none, with this sequence.
+fn routes_are(m: &Mixed, from: Option<usize>, g: &Guest, there: [bool; 2], seq: u64) -> Result<(), String> {
+    let routes = m.guest_routes(0, from, g);
+    let right = routes.iter().zip(there).all(|(r, want)| match r {
+        Some(r) => want && r["seq"].as_u64().unwrap_or(0) == seq,
+        None => !want,
+    });
+    if right { Ok(()) } else { Err(format!("want {there:?} with sequence {seq}: {routes:#?}")) }
+}
+
+/// The last move that vtepd recorded of this guest.
+fn last_move(m: &Mixed, g: &Guest) -> Value {
+    let moves = m.vtepd(0).show("moves", &[]);
+    moves.into_iter().rfind(|r| r["mac"] == g.mac.to_string().as_str()).expect("a record of the move")
+}
+
+/// Scenario 28: the VM leaves FRR for vtepd and says nothing but RARP. vtepd sends the MAC with sequence + 1
+/// (EVPN-MOB-03); FRR withdraws MAC and MAC+IP and turns both of its rows; the row that we had on the VXLAN device
+/// towards FRR is gone.
 #[test]
-fn a_move_to_vtepd_by_rarp_alone_takes_the_ip_along() {
+fn a_move_to_vtepd_by_rarp_turns_the_rows_of_frr() {
     if !met(&NEEDS) {
         return;
     }
-    let f = Fabric::new(2);
-    let [a, b] = [&f.vteps[0], &f.vteps[1]];
-    let v = f.start_vtepd(0);
-    let frr = f.start_frr(1);
-    v.converge();
-    b.ns.sh("ip addr add 192.168.100.251/24 dev br100");
-    let g = Guest::new(71);
-    f.guest_port(1, "p1").send(&frame::arp_request(
-        g.mac,
-        g.ip,
-        "192.168.100.251".parse().expect("an address"),
-    ));
-    eventually(SOON, "vtepd knows MAC and IP at FRR", || {
-        a.sends_to(100, g.mac, &Place::vtep(b)).map_err(|p| format!("{p:?}"))?;
-        answers(&f, 0, &g)
-    });
-    let moved = f.guest_port(0, "p1").send(&g.rarp());
+    let (m, g) = with_guest(71, 1);
+    let (a, b) = (m.vtep(0), m.vtep(1));
+    eventually(SOON, "FRR sends both routes", || routes_are(&m, Some(1), &g, [true, true], 0));
+    let mut monitor = Monitor::open(&b.ns);
+    let carrier = carrier_changes(&m);
+    let moved = m.guest(0).send(&g.rarp());
+    let turned = monitor
+        .find(SOON, |n| n.new && n.mac == g.mac && n.vtep == Some(a.address))
+        .expect("FRR's row turns");
     eventually(SOON, "FRR sends to us", || b.sends_to(100, g.mac, &Place::vtep(a)));
-    println!("FRR's row after {:?}", Duration::from_nanos(now() - moved));
-    eventually(SOON, "FRR answers for the IP", || {
-        let row = b.neigh_row(100, g.ip.into());
-        let text = row.to_string();
-        if text.contains(&g.mac.to_string()) && text.contains("NOARP") {
-            Ok(())
-        } else {
-            Err((row, frr.routes("type macip")))
-        }
-    });
-    let mac = frr.mac(100, &g.mac.to_string());
-    assert_eq!((&mac["type"], &mac["remoteSequence"]), (&"remote".into(), &1.into()), "{mac}");
-    // EVPN-MOB-03; our own old row towards FRR is gone, and nobody answers for a local host.
-    assert_eq!(seq(&v, &g), 1);
+    eventually(SOON, "FRR withdraws both of its routes", || routes_are(&m, Some(1), &g, [false, false], 0));
+    eventually(SOON, "FRR has our sequence", || frr_says(&m, &g, "remote", 1));
     assert_eq!(a.place(100, g.mac), Place::port("p1"));
     assert!(a.vxlan_row(100, g.mac).is_null(), "{}", a.vxlan_row(100, g.mac));
-    assert!(!a.neigh_row(100, g.ip.into()).to_string().contains("extern_learn"));
-    let moves = v.show("moves", &[]);
-    let last = moves.iter().rfind(|m| m["mac"] == g.mac.to_string().as_str()).expect("a record of the move");
+    let ours = m.vtepd(0).mac(&g.mac.to_string());
+    assert_eq!((&ours["place"]["port"], &ours["seq"]), (&"p1".into(), &1.into()), "{ours}");
+    let record = last_move(&m, &g);
     assert_eq!(
-        (&last["role"], &last["seq_before"], &last["seq"], &last["ips"][0]),
-        (&"arrived".into(), &0.into(), &1.into(), &g.ip.to_string().into()),
-        "{last}"
+        (&record["role"], &record["from"]["vtep"]),
+        (&"arrived".into(), &"10.0.0.2".into()),
+        "{record}"
     );
+    assert_eq!((&record["seq_before"], &record["seq"]), (&0.into(), &1.into()), "{record}");
+    let sent = record["sent"].as_u64().unwrap() - record["seen"].as_u64().unwrap();
+    println!(
+        "FRR to vtepd: UPDATE {:?} after the first sign (vtepd's record), FRR's row {:?} after the frame",
+        Duration::from_nanos(sent),
+        Duration::from_nanos(turned.at - moved)
+    );
+    assert_eq!(carrier_changes(&m), carrier);
 }
 
-/// Scenario 30: the VM leaves vtepd for FRR. We withdraw MAC and IP, our row turns, no local neighbour stays behind.
+/// Scenarios 29, 42: the same move, and the guest is silent afterwards. vtepd sends MAC+IP with the next sequence
+/// together with the MAC, in one segment (PIT-22, EVPN-XMOB-05), and FRR's kernel answers for the IP with our
+/// binding. FRR in vtepd's place never sends the IP in this case. Our own remote binding is gone, and the guest is
+/// asked to confirm itself by a unicast probe.
+#[test]
+fn a_move_to_vtepd_by_rarp_takes_the_ip_along_at_once() {
+    if !met(&NEEDS) {
+        return;
+    }
+    let (m, g) = with_guest(72, 1);
+    let (a, b) = (m.vtep(0), m.vtep(1));
+    let underlay = Wire::open(&m.fabric.spine, "u1");
+    let port = m.guest(0);
+    port.send(&g.rarp());
+    // Key part of an NLRI from the MAC's length on: 48, MAC, length of the IP, IP.
+    let (mac_only, with_ip) =
+        ([&[48], &g.mac.0[..], &[0]].concat(), [&[48], &g.mac.0[..], &[32], &g.ip.octets()].concat());
+    let holds = |f: &[u8], k: &[u8]| f.windows(k.len()).any(|w| w == k);
+    let (_, segment) = underlay
+        .find(SOON, |f| {
+            (f.get(23) == Some(&6) && f[26..30] == [10, 0, 0, 1] && holds(f, &mac_only)).then(|| f.to_vec())
+        })
+        .expect("vtepd's UPDATE");
+    assert!(holds(&segment, &with_ip), "MAC+IP leaves in the same segment: {segment:02x?}");
+    assert!(holds(&segment, &[6, 0, 0, 0, 0, 0, 0, 1]), "with sequence 1: {segment:02x?}");
+    let asked = port.find(SOON, |f| {
+        let probe = f.get(..6)? == g.mac.0
+            && f[12..14] == [8, 6]
+            && f[20..22] == [0, 1]
+            && f[38..42] == g.ip.octets();
+        probe.then_some(())
+    });
+    assert!(asked.is_some(), "the guest is asked whether the address is still its");
+    port.send(&frame::arp_reply((g.mac, g.ip), (Mac::ZERO, Ipv4Addr::UNSPECIFIED)));
+    eventually(SOON, "FRR sends to us", || b.sends_to(100, g.mac, &Place::vtep(a)));
+    eventually(SOON, "FRR answers for the IP with our binding", || {
+        let row = b.neigh_row(100, g.ip.into());
+        let right = row["lladdr"] == g.mac.to_string().as_str()
+            && row["state"] == serde_json::json!(["NOARP"])
+            && !row["extern_learn"].is_boolean()
+            && row.get("extern_learn").is_some();
+        if right { Ok(()) } else { Err(row) }
+    });
+    eventually(SOON, "FRR has MAC and IP as ours", || {
+        let row = m.frr(1).mac(100, &g.mac.to_string());
+        let right = row["remoteVtep"] == "10.0.0.1"
+            && row["neighbors"]["active"] == serde_json::json!([g.ip.to_string()]);
+        if right { Ok(()) } else { Err(row) }
+    });
+    eventually(SOON, "our routes carry the sequence", || routes_are(&m, None, &g, [true, true], 1));
+    assert!(
+        !a.neigh_row(100, g.ip.into()).to_string().contains("extern_learn"),
+        "nobody answers for a local host"
+    );
+    let host = m.vtepd(0).show("hosts", &["--ip", &g.ip.to_string()]);
+    assert_eq!(
+        (&host[0]["place"]["port"], &host[0]["answered_by"]),
+        (&"p1".into(), &"host".into()),
+        "{host:?}"
+    );
+    assert_eq!(last_move(&m, &g)["ips"], serde_json::json!([g.ip.to_string()]));
+}
+
+/// Scenario 30: the VM leaves vtepd for FRR by RARP. We withdraw MAC and MAC+IP, both our rows turn, no local
+/// neighbour stays behind, and nothing is advertised again (EVPN-MOB-06, EVPN-XMOB-09). FRR sends the IP once the
+/// guest speaks ARP after that.
 #[test]
 fn a_move_to_frr_leaves_nothing_behind() {
     if !met(&NEEDS) {
         return;
     }
-    let f = Fabric::new(2);
-    let [a, b] = [&f.vteps[0], &f.vteps[1]];
-    let v = f.start_vtepd(0);
-    let frr = f.start_frr(1);
-    v.converge();
-    let g = Guest::new(72);
-    f.guest_port(0, "p1").send(&g.garp());
-    eventually(SOON, "FRR knows MAC and IP", || {
-        b.sends_to(100, g.mac, &Place::vtep(a)).map_err(|p| format!("{p:?}"))?;
-        answers(&f, 1, &g)
+    let (m, g) = with_guest(73, 0);
+    let (a, b) = (m.vtep(0), m.vtep(1));
+    let mut monitor = Monitor::open(&a.ns);
+    let moved = m.guest(1).send(&g.rarp());
+    let turned =
+        monitor.find(LATER, |n| n.new && n.mac == g.mac && n.vtep == Some(b.address)).expect("our row turns");
+    println!("vtepd to FRR: our row {:?} after the frame", Duration::from_nanos(turned.at - moved));
+    eventually(SOON, "we send to FRR", || a.sends_to(100, g.mac, &Place::vtep(b)));
+    eventually(SOON, "we hold FRR's route", || routes_are(&m, Some(1), &g, [true, false], 1));
+    eventually(SOON, "we withdraw both of ours", || routes_are(&m, None, &g, [false, false], 0));
+    eventually(SOON, "and FRR has heard it", || {
+        let text = m.frr(1).routes("rd 10.0.0.1:100 type macip");
+        if text.contains(&g.mac.to_string()) { Err(text) } else { Ok(()) }
     });
-    f.guest_port(1, "p1").send(&g.rarp());
-    eventually(LATER, "we send to FRR", || a.sends_to(100, g.mac, &Place::vtep(b)));
-    eventually(SOON, "our routes are gone at FRR", || {
-        let routes = frr.routes("type macip");
-        if routes.contains("10.0.0.1:") && routes.contains(&g.mac.to_string()) {
-            let ours =
-                routes.split("Route Distinguisher: ").find(|s| s.starts_with("10.0.0.1:")).unwrap_or("");
-            if ours.contains(&g.mac.to_string()) {
-                return Err(routes);
-            }
-        }
-        Ok(())
+    eventually(SOON, "FRR has it as its own", || frr_says(&m, &g, "local", 1));
+    let record = last_move(&m, &g);
+    assert_eq!((&record["role"], &record["to"]["vtep"]), (&"left".into(), &"10.0.0.2".into()), "{record}");
+    let quiet = || {
+        a.sends_to(100, g.mac, &Place::vtep(b)).map_err(|p| format!("{p:?}"))?;
+        let row = a.neigh_row(100, g.ip.into());
+        if row.is_null() { Ok(()) } else { Err(format!("a neighbour stayed: {row}")) }
+    };
+    eventually(SOON, "nobody answers for the IP", quiet);
+    throughout(Duration::from_millis(500), "we do not claim it again", quiet);
+    // FRR drops its remote binding with our withdrawal; only then its kernel listens to the guest.
+    eventually(SOON, "FRR's own remote binding is gone", || {
+        let row = b.neigh_row(100, g.ip.into());
+        if row.to_string().contains("NOARP") { Err(row) } else { Ok(()) }
     });
-    assert_eq!(seq(&v, &g), 1);
-    let row = a.neigh_row(100, g.ip.into());
-    assert!(row.is_null() || row.to_string().contains("extern_learn"), "a local neighbour stayed: {row}");
-    let mac = frr.mac(100, &g.mac.to_string());
-    assert_eq!((&mac["type"], &mac["localSequence"]), (&"local".into(), &1.into()), "{mac}");
-    throughout(Duration::from_millis(500), "we do not claim it again", || {
-        a.sends_to(100, g.mac, &Place::vtep(b))
-    });
+    m.guest(1).send(&g.garp());
+    eventually(SOON, "the IP follows once the guest speaks", || answers(&m, 0, &g));
+    routes_are(&m, Some(1), &g, [true, true], 1).unwrap();
 }
 
-/// Scenario 32: four moves, back and forth: sequences rise one by one, the last place wins on both sides.
-#[test]
-fn ping_pong_ends_where_it_ended() {
-    if !met(&NEEDS) {
-        return;
-    }
-    let f = Fabric::new(2);
-    let [a, b] = [&f.vteps[0], &f.vteps[1]];
-    let v = f.start_vtepd(0);
-    let frr = f.start_frr(1);
-    v.converge();
-    let g = Guest::new(73);
-    let ports = [f.guest_port(0, "p1"), f.guest_port(1, "p1")];
-    ports[0].send(&g.garp());
-    eventually(SOON, "it is known", || b.sends_to(100, g.mac, &Place::vtep(a)));
-    for n in 1..=4 {
-        let (to, [here, there]) = if n % 2 == 1 { (1, [b, a]) } else { (0, [a, b]) };
-        ports[to].send(&g.rarp());
-        eventually(LATER, "the other side follows", || there.sends_to(100, g.mac, &Place::vtep(here)));
-        eventually(SOON, "the sequence rose by one", || same(seq(&v, &g), n));
-        // FRR's loser needs its 50 ms to withdraw before the next move is one.
-        eventually(SOON, "FRR agrees", || {
-            let m = frr.mac(100, &g.mac.to_string());
-            let (kind, field) =
-                if to == 1 { ("local", "localSequence") } else { ("remote", "remoteSequence") };
-            if m["type"] == kind && m[field] == n { Ok(()) } else { Err(m) }
-        });
-    }
-    assert_eq!((a.place(100, g.mac), b.place(100, g.mac)), (Place::port("p1"), Place::vtep(a)));
-    assert!(a.vxlan_row(100, g.mac).is_null());
-    // FRR never had the IP, so nobody remembers it until the guest speaks: an old one must not come back by itself.
-    assert!(b.neigh_row(100, g.ip.into()).is_null());
-    ports[0].send(&g.garp());
-    eventually(SOON, "the IP is back", || answers(&f, 1, &g));
-}
-
-/// Scenarios 4, 31: two vtepd whose only neighbour is an FRR reflector.
+/// Scenarios 4, 31: two vtepd whose only neighbour is an FRR reflector, which is a VTEP itself. The next hop is the
+/// VTEP, not the reflector (BGP-RR-06); ORIGINATOR_ID and CLUSTER_LIST are accepted (BGP-RR-05); our own routes do not
+/// come back as somebody's. The VM moves there and back, with its IP.
 #[test]
 fn a_move_between_two_vtepd_through_an_frr_reflector() {
     if !met(&NEEDS) {
         return;
     }
-    let f = Fabric::new(3);
-    let [a, b, r] = [&f.vteps[0], &f.vteps[1], &f.vteps[2]];
-    let only = |i: usize| {
-        let mut c = f.conf(i);
-        c.neighbors = vec![(r.address, 65000)];
-        c
-    };
-    let v = [Vtepd::start(&a.ns, &only(0)), Vtepd::start(&b.ns, &only(1))];
-    let extra = "  neighbor 10.0.0.1 route-reflector-client\n  neighbor 10.0.0.2 route-reflector-client\n";
-    let clients = [(a.address, 65000), (b.address, 65000)];
-    let frr = Frr::start(&r.ns, &frr_conf(65000, 3, &clients, extra));
-    for w in &v {
-        w.converge();
+    let mut m = Mixed::new(Fabric::new(3));
+    let reflector = m.vtep(2).address;
+    m.vtep(2).make_devices(100, &["p1"]);
+    m.accept_arp(2, 100);
+    let extra = "  neighbor 10.0.0.1 route-reflector-client
+  neighbor 10.0.0.2 route-reflector-client
+";
+    let clients = [0, 1].map(|i| (m.vtep(i).address, ASN));
+    m.start_frr_with(2, &frr_conf(ASN, 3, &clients, extra));
+    for i in [0, 1] {
+        let mut conf = m.fabric.conf(i);
+        conf.neighbors = vec![(reflector, ASN)];
+        m.start_vtepd_with(i, &conf);
+    }
+    m.converge();
+    for (i, others) in
+        [(0, ["10.0.0.2", "10.0.0.3"]), (1, ["10.0.0.1", "10.0.0.3"]), (2, ["10.0.0.1", "10.0.0.2"])]
+    {
+        eventually(LATER, "each floods to both others", || {
+            same(m.vtep(i).flood_list(100), others.map(String::from).to_vec())
+        });
     }
     let g = Guest::new(74);
-    let ports = [f.guest_port(0, "p1"), f.guest_port(1, "p1")];
-    ports[0].send(&g.garp());
-    eventually(LATER, "B knows MAC and IP at A", || {
-        b.sends_to(100, g.mac, &Place::vtep(a)).map_err(|p| format!("{p:?}"))?;
-        answers(&f, 1, &g)
-    });
-    // The next hop is A, not the reflector; nothing of ours came back to us as a remote route.
-    assert_eq!(a.place(100, g.mac), Place::port("p1"));
-    ports[1].send(&g.rarp());
-    eventually(LATER, "A follows", || a.sends_to(100, g.mac, &Place::vtep(b)));
-    eventually(LATER, "the IP follows", || answers(&f, 0, &g));
-    assert_eq!((seq(&v[0], &g), seq(&v[1], &g)), (1, 1));
-    let routes = frr.route_details("macip");
-    assert!(routes.contains("MM:1"), "{routes}");
+    let mut home = 0;
+    m.guest(home).send(&g.garp());
+    for n in 0..=2 {
+        let there = 1 - home;
+        for i in [there, 2] {
+            eventually(LATER, "the MAC is where it is", || {
+                m.vtep(i).sends_to(100, g.mac, &Place::vtep(m.vtep(home)))
+            });
+            eventually(LATER, "and the IP with it", || answers(&m, i, &g));
+        }
+        assert_eq!(m.vtep(home).place(100, g.mac), Place::port("p1"));
+        assert!(m.vtep(home).vxlan_row(100, g.mac).is_null());
+        eventually(SOON, "both agree on the sequence", || {
+            same([seq(m.vtepd(home), &g), seq(m.vtepd(there), &g)], [n, n])
+        });
+        // What the other vtepd uses came through the reflector and points to the VTEP.
+        let home_address = m.vtep(home).address.to_string();
+        eventually(SOON, "MAC and MAC+IP by way of the reflector", || {
+            let mut rows = m.routes(there, 2, Some(2));
+            rows.retain(|r| r["imported"] == serde_json::json!([100]));
+            let right = rows.len() == 2 && rows.iter().all(|r| r["next_hop"] == home_address.as_str());
+            if right { Ok(()) } else { Err(rows) }
+        });
+        // What is ours comes back from FRR and is not used.
+        let mut back = m.routes(home, 2, Some(2));
+        back.retain(|r| r["next_hop"] == home_address.as_str());
+        assert!(back.iter().all(|r| r["why_not"] == "ORIGINATOR_ID is ours"), "{back:#?}");
+        let text = m.frr(2).routes(&format!("rd {home_address}:100 type macip"));
+        assert!(text.contains("valid") && text.contains("best"), "{text}");
+        if n < 2 {
+            let mut monitor = Monitor::open(&m.vtep(home).ns);
+            let moved = m.guest(there).send(&g.rarp());
+            let to = Some(m.vtep(there).address);
+            let turned =
+                monitor.find(LATER, |r| r.new && r.mac == g.mac && r.vtep == to).expect("the row turns");
+            println!("vtepd to vtepd through FRR: {:?}", Duration::from_nanos(turned.at - moved));
+            home = there;
+        }
+    }
+    for i in [0, 1] {
+        assert_eq!(m.vtepd(i).neighbor_state(reflector), "Established");
+        assert_eq!(m.vtepd(i).show("neighbors", &[])[0]["faults"], 0);
+    }
+}
+
+/// Scenario 32: four moves within 180 s, back and forth: sequences rise by one each time, nothing freezes, the last
+/// place wins, and neither side keeps a row, a route or a binding of the other places (EVPN-MOB-15).
+#[test]
+fn ping_pong_of_four_moves_leaves_nothing_stale() {
+    if !met(&NEEDS) {
+        return;
+    }
+    let begun = now();
+    let (m, g) = with_guest(75, 0);
+    let (a, b) = (m.vtep(0), m.vtep(1));
+    let carrier = carrier_changes(&m);
+    for n in 1..=4u64 {
+        let to = (n % 2) as usize;
+        let (here, there) = (m.vtep(to), m.vtep(1 - to));
+        m.guest(to).send(&g.rarp());
+        eventually(LATER, "the other side follows", || there.sends_to(100, g.mac, &Place::vtep(here)));
+        eventually(SOON, "the sequence rose by one", || same(seq(m.vtepd(0), &g), n));
+        let kind = if to == 1 { "local" } else { "remote" };
+        // FRR's loser needs its 50 ms to withdraw before the next move is one.
+        eventually(SOON, "FRR agrees", || frr_says(&m, &g, kind, n));
+        assert_eq!(here.place(100, g.mac), Place::port("p1"));
+    }
+    // It ended at vtepd. FRR never sent the IP, so nobody knows it until the guest speaks.
+    eventually(SOON, "FRR has withdrawn its routes", || routes_are(&m, Some(1), &g, [false, false], 0));
+    routes_are(&m, None, &g, [true, false], 4).unwrap();
+    assert!(a.vxlan_row(100, g.mac).is_null());
+    for v in [a, b] {
+        let row = v.neigh_row(100, g.ip.into());
+        assert!(!row.to_string().contains("NOARP"), "{row}");
+    }
+    m.guest(0).send(&g.garp());
+    eventually(SOON, "the IP is back", || answers(&m, 1, &g));
+    eventually(SOON, "with the same sequence", || routes_are(&m, None, &g, [true, true], 4));
+    frr_says(&m, &g, "remote", 4).unwrap();
+    let row = m.frr(1).mac(100, &g.mac.to_string());
+    assert_eq!(row["isDuplicate"], false, "{row}");
+    let moves = m.vtepd(0).show("moves", &[]);
+    let seqs: Vec<_> = moves.iter().filter_map(|r| r["seq"].as_u64()).collect();
+    assert_eq!(seqs, [1, 2, 3, 4], "{moves:#?}");
+    let took = Duration::from_nanos(now() - begun);
+    assert!(took < Duration::from_secs(180), "{took:?} is no test of four moves in 180 s");
+    assert_eq!(carrier_changes(&m), carrier);
 }
 
 /// PIT-22, scenario 28: MAC and IPs leave in one flush, MAC first, all with the next sequence.
@@ -262,7 +406,7 @@ fn a_lost_mac_is_withdrawn_after_the_kernel_has_turned() {
     f.guest_port(0, "p1").send(&g.garp());
     eventually(SOON, "we advertise it", || if s.heard_octets(&g.mac.0) { Ok(()) } else { Err(s.heard()) });
     s.forget();
-    let mut monitor = vtepd_tests::packet::Monitor::open(&a.ns);
+    let mut monitor = Monitor::open(&a.ns);
     s.announce(&Attributes::new(b.address, 100).seq(1), &[mac_ip(100, g.mac, None)]);
     let row =
         monitor.find(SOON, |n| n.new && n.mac == g.mac && n.vtep == Some(b.address)).expect("the row turns");
@@ -287,11 +431,8 @@ fn the_lower_address_wins_a_tie() {
     if !met(&NEEDS) {
         return;
     }
-    let f = Fabric::new(2);
-    let [a, b] = [&f.vteps[0], &f.vteps[1]];
-    let v = f.start_vtepd(0);
-    let frr = f.start_frr(1);
-    v.converge();
+    let m = Mixed::converged_pair();
+    let (a, b, v, frr) = (m.vtep(0), m.vtep(1), m.vtepd(0), m.frr(1));
     let g = Guest::new(77);
     // FRR has it locally and so do we, both since before they could know: the session is down meanwhile.
     frr.vty(&["configure terminal", "router bgp 65000", "neighbor 10.0.0.1 shutdown"]);
@@ -299,8 +440,8 @@ fn the_lower_address_wins_a_tie() {
         let s = v.neighbor_state(b.address);
         if s == "Established" { Err(s) } else { Ok(()) }
     });
-    f.guest_port(0, "p1").send(&g.garp());
-    f.guest_port(1, "p1").send(&g.rarp());
+    m.guest(0).send(&g.garp());
+    m.guest(1).send(&g.rarp());
     eventually(SOON, "local at both", || {
         same((a.place(100, g.mac), b.place(100, g.mac)), (Place::port("p1"), Place::port("p1")))
     });

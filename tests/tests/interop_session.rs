@@ -2,10 +2,11 @@
 
 use evpn::types::Mac;
 use serde_json::Value;
+use std::time::Duration;
 use vtepd_tests::fabric::{Fabric, Guest, Place, frr_conf};
 use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
-use vtepd_tests::poll::{LATER, SOON, eventually, same};
+use vtepd_tests::poll::{LATER, SOON, eventually, same, throughout};
 use vtepd_tests::speaker::{Attributes, Speaker, imet};
 use vtepd_tests::vtepd::Conf;
 
@@ -224,4 +225,66 @@ fn one_matching_route_target_of_several_is_enough() {
     });
     assert_eq!(m.vtep(0).place(100, stranger), Place::Nowhere);
     assert!(m.vtepd(0).mac(&stranger.to_string()).is_null());
+}
+
+/// Scenario 5: FRR asks for everything again (route refresh, RFC 2918); it gets everything and nothing flaps.
+#[test]
+fn a_soft_clear_at_frr_changes_nothing() {
+    if !met(&NEEDS) {
+        return;
+    }
+    let m = Mixed::converged_pair();
+    let (a, b) = (m.vtep(0), m.vtep(1));
+    let g = Guest::new(55);
+    m.guest(0).send(&g.garp());
+    eventually(SOON, "FRR knows the MAC", || b.sends_to(100, g.mac, &Place::vtep(a)));
+    let sent = || m.vtepd(0).show("neighbors", &[])[0]["updates_out"].as_u64().unwrap_or(0);
+    let before = sent();
+    m.frr(1).vty(&["clear bgp l2vpn evpn * soft in"]);
+    eventually(SOON, "vtepd sends everything again", || if sent() > before { Ok(()) } else { Err(sent()) });
+    throughout(Duration::from_millis(500), "nothing flaps", || {
+        b.sends_to(100, g.mac, &Place::vtep(a))?;
+        same(m.frr(1).flood_mode(100, "10.0.0.1"), Some("HER".into())).map_err(|_| Place::Broken)
+    });
+}
+
+/// A session that FRR ends comes back by itself, with everything, and says why it was away.
+#[test]
+fn a_session_that_frr_resets_comes_back() {
+    if !met(&NEEDS) {
+        return;
+    }
+    let m = Mixed::converged_pair();
+    let (a, b) = (m.vtep(0), m.vtep(1));
+    let g = Guest::new(56);
+    m.guest(0).send(&g.garp());
+    eventually(SOON, "FRR knows the MAC", || b.sends_to(100, g.mac, &Place::vtep(a)));
+    m.frr(1).vty(&["clear bgp *"]);
+    eventually(LATER, "it comes back", || {
+        let n = m.vtepd(0).show("neighbors", &[]);
+        let back = n[0]["established_count"].as_u64() >= Some(2) && n[0]["state"] == "Established";
+        if back { Ok(()) } else { Err(n) }
+    });
+    eventually(LATER, "with the MAC", || b.sends_to(100, g.mac, &Place::vtep(a)));
+    let n = m.vtepd(0).show("neighbors", &[]);
+    assert!(n[0]["last_error"].as_str().is_some_and(|e| !e.is_empty()), "it says why: {n:?}");
+}
+
+/// vtepd stops in good order: FRR drops what came from it at once.
+#[test]
+fn after_a_stop_nothing_of_vtepd_is_left_at_frr() {
+    if !met(&NEEDS) {
+        return;
+    }
+    let mut m = Mixed::converged_pair();
+    let g = Guest::new(57);
+    m.guest(0).send(&g.garp());
+    eventually(SOON, "FRR knows the MAC", || m.vtep(1).sends_to(100, g.mac, &Place::vtep(m.vtep(0))));
+    m.stop_vtepd(0);
+    eventually(SOON, "FRR is clean", || {
+        same((m.vtep(1).flood_list(100), m.vtep(1).place(100, g.mac)), (vec![], Place::Nowhere))
+    });
+    // FRR tells a Cease from a broken connection.
+    let n = m.frr(1).json("show bgp neighbors 10.0.0.1 json")["10.0.0.1"].clone();
+    assert_eq!(n["lastNotificationReason"], "Cease/Administrative Shutdown", "{n}");
 }
