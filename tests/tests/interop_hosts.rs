@@ -209,7 +209,7 @@ fn asked_in_vxlan(f: &[u8], six: Ipv6Addr) -> Option<Vec<u8>> {
 
 /// Scenario 19: hosts with real stacks ping each other, packets of full size too; once both sides know both
 /// addresses, no ARP and no solicitation for them crosses the underlay although both hosts forget and ask again: the
-/// local kernel answers (PROXY-DUP, PIT-21).
+/// local kernel answers.
 #[test]
 fn hosts_ping_each_other_and_known_addresses_are_answered_locally() {
     if !met(&[Need::Root, Need::Frr, Need::Tool("ping")]) {
@@ -404,6 +404,9 @@ fn two_vtepd_work_over_an_ipv6_underlay() {
     m.start_vtepd(1);
     m.converge();
     let (a, b) = (m.vtep(0), m.vtep(1));
+    // Scenario 27: bridges that vtepd makes never share a MAC.
+    let bridge = |v: &Vtep| v.ns.json("ip -j link show dev br100")[0]["address"].clone();
+    assert_ne!(bridge(a), bridge(b));
     assert_eq!((a.flood_list(100), b.flood_list(100)), (vec!["fd00:f::2".into()], vec!["fd00:f::1".into()]));
     let (g, h) = (Guest::new(9), Guest::new(10));
     let (x, y) = (m.guest(0), m.guest(1));
