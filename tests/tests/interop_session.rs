@@ -2,6 +2,7 @@
 
 use evpn::types::Mac;
 use serde_json::Value;
+use std::net::IpAddr;
 use std::time::Duration;
 use vtepd_tests::fabric::{Fabric, Guest, Place, frr_conf};
 use vtepd_tests::mixed::Mixed;
@@ -89,6 +90,47 @@ fn ebgp_with_automatic_route_targets_imports_on_the_vni() {
     // The AS path is FRR's own AS alone, and ours at FRR.
     let summary = m.frr(1).json("show bgp l2vpn evpn summary json");
     assert_eq!(summary["peers"]["10.0.0.1"]["remoteAs"], 65001, "{summary}");
+}
+
+/// Scenario 2 as fabrics are really built: VTEP addresses on loopbacks, eBGP between them over more than one hop
+/// (`multihop` here, `ebgp-multihop` there), VXLAN between the same addresses. FRR only listens, so it is our connection
+/// that comes from the loopback (`local-address`).
+#[test]
+fn ebgp_between_loopbacks_comes_up_with_multihop() {
+    if !met(&NEEDS) {
+        return;
+    }
+    let mut fabric = Fabric::new(2);
+    for (i, other) in [(0, 1), (1, 0)] {
+        fabric.vteps[i].address = IpAddr::from([10, 255, 0, i as u8 + 1]);
+        let (n, o) = (i + 1, other + 1);
+        fabric.vteps[i].ns.sh(&format!(
+            "ip addr add 10.255.0.{n}/32 dev lo && ip route add 10.255.0.{o}/32 via 10.0.0.{o}"
+        ));
+    }
+    let mut m = Mixed::new(fabric);
+    let [a, b] = [m.vtep(0).address, m.vtep(1).address];
+    m.vtep(1).make_devices(100, &["p1"]);
+    m.accept_arp(1, 100);
+    let conf = frr_conf(65002, 2, &[(a, 65001)], "");
+    let hops = format!("router bgp 65002\n neighbor {a} ebgp-multihop 2\n neighbor {a} passive\n");
+    m.start_frr_with(1, &(conf + &hops));
+    let mut conf = m.fabric.conf(0);
+    conf.asn = 65001;
+    conf.neighbors.clear();
+    conf.sections = format!(
+        "[[neighbor]]\naddress = \"{b}\"\nlocal-address = \"{a}\"\nasn = 65002\nmultihop = 2\nconnect-retry = 1\n"
+    );
+    m.start_vtepd_with(0, &conf);
+    m.converge();
+    eventually(SOON, "both flood to each other", || {
+        same(
+            (m.vtep(0).flood_list(100), m.vtep(1).flood_list(100)),
+            (vec![b.to_string()], vec![a.to_string()]),
+        )
+    });
+    assert_eq!(m.frr(1).neighbor_state(&a.to_string()), "Established");
+    guests_are_exchanged(&m);
 }
 
 /// Scenario 3: FRR holds its first UPDATE and End-of-RIB back for more than a second. Whenever vtepd says
