@@ -350,12 +350,6 @@ impl Reconciler {
                     None => verdict = WriteResult::Failed { errno: libc::EIO, text: "no answer".to_owned() },
                 }
             }
-            if touched && !matches!(verdict, WriteResult::Failed { .. }) {
-                let mut again = Vec::new();
-                if plan_row(p.row.as_ref(), &self.mirror, p.key, &mut again).is_ok() && !again.is_empty() {
-                    self.dirty.insert(p.key);
-                }
-            }
             let news = match &verdict {
                 WriteResult::Failed { errno, .. } => self.failed.insert(p.key, *errno) != Some(*errno),
                 WriteResult::Unchanged | WriteResult::Done => {
@@ -363,6 +357,14 @@ impl Reconciler {
                     true
                 }
             };
+            // Also a refusal may be out of date: the device was down then and is up now (PIT-01). Once, not for
+            // ever; after that the audit tries.
+            if touched && news {
+                let mut again = Vec::new();
+                if plan_row(p.row.as_ref(), &self.mirror, p.key, &mut again).is_ok() && !again.is_empty() {
+                    self.dirty.insert(p.key);
+                }
+            }
             if p.asked || news {
                 out.push((p.key, verdict));
             }

@@ -58,6 +58,8 @@ pub struct Monitor {
     links: BTreeMap<IfIndex, Link>,
     overruns: u64,
     messages: u64,
+    /// Notifications were lost, and the queue has not been empty since: the kernel loses more without a word.
+    congested: bool,
 }
 
 impl Monitor {
@@ -68,7 +70,15 @@ impl Monitor {
         socket.bind(&SocketAddr::new(0, RTMGRP_LINK | RTMGRP_NEIGH))?;
         socket.set_non_blocking(true)?;
         let many = Many::new(64, 16 << 10);
-        Ok(Self { socket, many, interest, links: BTreeMap::new(), overruns: 0, messages: 0 })
+        Ok(Self {
+            socket,
+            many,
+            interest,
+            links: BTreeMap::new(),
+            overruns: 0,
+            messages: 0,
+            congested: false,
+        })
     }
 
     /// For tests of an overrun: a receive buffer of about this many octets.
@@ -92,17 +102,25 @@ impl Monitor {
 
     /// Receives at most `budget` notifications (a few more if one system call brought them) and appends what
     /// concerns us. Returns how many were received; 0: nothing waits. A lost notification shows as
-    /// [`KernelEvent::Overrun`].
+    /// [`KernelEvent::Overrun`], once the queue is empty.
     pub fn recv(&mut self, budget: usize, out: &mut Vec<KernelEvent>) -> io::Result<usize> {
         let mut taken = 0;
         while taken < budget {
             match self.many.recv(self.socket.as_raw_fd(), budget - taken, true) {
                 Ok(n) => taken += n,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    // Only from now on does the kernel tell of further losses: a dump that began before this could
+                    // miss what was dropped in silence.
+                    if core::mem::take(&mut self.congested) {
+                        out.push(KernelEvent::Overrun);
+                        taken += 1;
+                    }
+                    break;
+                }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => {
                     self.overruns += 1;
-                    out.push(KernelEvent::Overrun);
+                    self.congested = true;
                     taken += 1;
                     continue;
                 }
