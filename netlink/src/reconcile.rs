@@ -206,17 +206,24 @@ impl Reconciler {
     }
 
     /// The next rows to write, urgent ones first; `None` without credit or if nothing is to be done.
-    /// At most `max_rows` keys are looked at per call. A batch without ops goes straight to
+    /// At most `max_rows` keys are in a batch. A batch without ops goes straight to
     /// [`Reconciler::done`].
     pub fn next_batch(&mut self, want: &mut Want, max_rows: usize) -> Option<Batch> {
         if !self.has_credit() {
             return None;
         }
         self.expand_recheck(want);
-        let mut rows = self.take_own(max_rows.div_ceil(2));
-        let asked = want.take_dirty(max_rows.saturating_sub(rows.len()).max(1));
-        self.hold_back(want, asked, &mut rows);
-        let batch = self.build(want, rows)?;
+        // A slice in which all is well is no reason to stop: nobody would come back for the rest.
+        let batch = loop {
+            let mut rows = self.take_own(max_rows.div_ceil(2));
+            let asked = want.take_dirty(max_rows.saturating_sub(rows.len()).max(1));
+            self.hold_back(want, asked, &mut rows);
+            match self.build(want, rows) {
+                Some(batch) => break batch,
+                None if self.dirty.is_empty() => return None,
+                None => {}
+            }
+        };
         if !batch.ops.is_empty() {
             let mut keys: Vec<_> = batch.rows.iter().map(|r| (r.key, false)).collect();
             keys.sort_unstable();
