@@ -152,7 +152,7 @@ fn filled(n: u32) -> World {
     for bytes in updates {
         w.hosts[1].node.handle(Input::Conn { conn, event: ConnEvent::Bytes(bytes) }, at);
     }
-    for _ in 0..1 + n / 500 {
+    for _ in 0..=n / 500 {
         w.hosts[1].node.flush(at);
         while w.hosts[1].node.poll_output().is_some() {}
         ack(&mut w, at);

@@ -10,7 +10,7 @@
 //! | [`mixed`] | a fabric of both, which shows its state when a test fails |
 //! | [`speaker`] | a BGP speaker that says what it is told |
 //! | [`frame`], [`packet`] | frames, packet sockets, the netlink observer |
-//! | [`bench`] | what `cargo xtask bench` runs |
+//! | [`mod@bench`] | what `cargo xtask bench` runs |
 //! | [`tree`] | the source tree, for the tidy checks |
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 

@@ -46,6 +46,18 @@ fn a_small_file_has_sensible_defaults() {
 }
 
 #[test]
+fn ibgp_runs_between_the_vteps_own_addresses_unless_told_otherwise() {
+    let neighbors = |text: &str| read(&format!("{HEAD}{text}")).expect("valid").node.neighbors;
+    let own = Some("10.255.0.1".parse().expect("an address"));
+    let of = |text: &str| neighbors(&format!("[[neighbor]]\n{text}\n"))[0].local_address;
+    assert_eq!(of("address = \"10.255.0.2\"\nasn = 65000"), own);
+    assert_eq!(of("address = \"10.0.0.2\"\nasn = 65001"), None, "eBGP runs over the link");
+    assert_eq!(of("address = \"2001:db8::2\"\nasn = 65000"), None, "another family");
+    let given = of("address = \"10.255.0.2\"\nasn = 65000\nlocal-address = \"10.0.0.1\"");
+    assert_eq!(given, Some("10.0.0.1".parse().expect("an address")));
+}
+
+#[test]
 fn every_key_is_read() {
     let s = read(
         r#"

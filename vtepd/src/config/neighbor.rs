@@ -40,7 +40,13 @@ fn neighbor(
         let help = "the neighbour's AS; the same as `vtep.asn` for iBGP";
         s.missing("asn", help, c);
     }
-    let local_address = local_address(s, address, c);
+    let local_address = local_address(s, address, c).or_else(|| {
+        // iBGP runs between the VTEPs' own addresses: without this a host with several would dial from the one
+        // of its outgoing interface, which the neighbour does not know.
+        let ibgp = asn.as_ref().map(|a| a.value) == vtep.asn;
+        let same_family = |v: &IpAddr| address.is_some_and(|a| a.is_ipv4() == v.is_ipv4());
+        vtep.address.filter(same_family).filter(|_| ibgp && s.get("local-address").is_none())
+    });
     let hold_time = hold_time(s, c);
     let multihop = s.integer("multihop", 1..=255, c).map(|n| n.value as u8);
     let description = s.text("description", c).and_then(|At { value, place }| {
