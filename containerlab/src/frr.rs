@@ -62,7 +62,7 @@ impl FrrNode {
 
     fn launch(&mut self, daemon: &str) -> Result<()> {
         // Inside, the directory is `/run`: its parents need not be open to the user frr.
-        let argv = [
+        let mut argv = vec![
             format!("{DAEMONS}/{daemon}"),
             "-f".to_owned(),
             format!("/run/{daemon}.conf"),
@@ -77,6 +77,10 @@ impl FrrNode {
             "--log".to_owned(),
             format!("file:/run/{daemon}.log"),
         ];
+        if daemon == "zebra" {
+            // As Debian starts it: with a smaller netlink buffer it gives up under many rows.
+            argv.extend(["-s".to_owned(), "90000000".to_owned()]);
+        }
         let mut run = Run::new(&self.namespace, argv);
         run.mounts = Mounts { run: Some(self.directory.clone()), binds: Vec::new() };
         let output = self.directory.join(format!("{daemon}.out"));

@@ -33,7 +33,7 @@ impl Frr {
         text(Command::new("chown").args(["-R", "frr:frr"]).arg(dir.path()).output())
             .expect("user frr exists");
         let args = |d: &str| {
-            [
+            let mut args = vec![
                 "--vty_socket".to_owned(),
                 dir.path().display().to_string(),
                 "-z".into(),
@@ -46,7 +46,12 @@ impl Frr {
                 "0".into(),
                 "--log".into(),
                 "stdout".into(),
-            ]
+            ];
+            if d == "zebra" {
+                // As Debian starts it; with less, zebra gives up when 100,000 rows are reported at once.
+                args.extend(["-s".to_owned(), "90000000".into()]);
+            }
+            args
         };
         let start = |d: &str| {
             let path = program(d).expect("checked by need::met");
