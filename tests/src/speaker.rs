@@ -200,9 +200,23 @@ impl Speaker {
     /// # Panics
     /// When no session comes up within a minute.
     pub fn accept(ns: &Netns, address: IpAddr, asn: u32) -> Self {
-        let listener = ns.enter(|| TcpListener::bind((address, 179)).expect("the address is there"));
-        listener.set_nonblocking(true).expect("a listener can");
         let begun = Instant::now();
+        // A child that another test is starting may hold the last listener until it has become its program.
+        let listener = ns.enter(|| {
+            loop {
+                match TcpListener::bind((address, 179)) {
+                    Ok(l) => return l,
+                    Err(e)
+                        if e.kind() == std::io::ErrorKind::AddrInUse
+                            && begun.elapsed() < Duration::from_secs(60) =>
+                    {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    Err(e) => panic!("cannot listen on {address}: {e}"),
+                }
+            }
+        });
+        listener.set_nonblocking(true).expect("a listener can");
         loop {
             assert!(begun.elapsed() < Duration::from_secs(60), "nobody connected to {address}");
             if let Ok((stream, _)) = listener.accept()
