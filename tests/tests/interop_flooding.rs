@@ -274,15 +274,26 @@ fn imet_without_ingress_replication_gives_no_flood_row() {
     eventually(SOON, "we flood to it as soon as its PMSI says so", || {
         same(m.vtep(0).flood_list(100), vec!["10.0.0.2".into(), "10.0.0.3".into()])
     });
-    // FRR 8.4.4 does not see that only the PMSI changed; it does see a route that was away.
-    voices.withdraw(&[imet(s)]);
-    eventually(SOON, "FRR has forgotten it", || same(m.frr(1).flood_mode(100, "10.0.0.3"), None));
-    voices.announce(&proper, &[imet(s)]);
-    for (i, other) in [(0, "10.0.0.2"), (1, "10.0.0.1")] {
-        eventually(SOON, "both flood to it", || {
-            same(m.vtep(i).flood_list(100), vec![other.into(), "10.0.0.3".into()])
-        });
-    }
+    // FRR 8.4.4 does not see that only the PMSI changed; it does see a route that was away, if it had the time to
+    // forget it: its queue joins a withdrawal and what follows at once.
+    let again = std::cell::Cell::new(0);
+    eventually(SOON, "both flood to it", || {
+        if again.replace(again.get() + 1) % 100 == 0 {
+            voices.withdraw(&[imet(s)]);
+            eventually(SOON, "FRR has forgotten it", || {
+                same(
+                    (
+                        m.frr(1).flood_mode(100, "10.0.0.3"),
+                        m.frr(1).routes("type multicast").contains(":[10.0.0.3]"),
+                    ),
+                    (None, false),
+                )
+            });
+            voices.announce(&proper, &[imet(s)]);
+        }
+        let lists = [0, 1].map(|i| m.vtep(i).flood_list(100));
+        same(lists, [vec!["10.0.0.2".into(), "10.0.0.3".into()], vec!["10.0.0.1".into(), "10.0.0.3".into()]])
+    });
     voices.announce(&tree, &[imet(s)]);
     eventually(SOON, "we stop as soon as its PMSI says so", || {
         same(m.vtep(0).flood_list(100), vec!["10.0.0.2".into()])
