@@ -57,7 +57,7 @@ impl Need {
             Self::Ping => ("iputils-ping", "reachability checks between the VMs"),
             Self::Frr => ("frr", "the BGP EVPN speaker to interoperate and compare with"),
             Self::Nft => ("nftables", "the tests where a bridge filter drops frames"),
-            Self::Tcpdump => ("tcpdump", "captures of failed tests (KEEP=1)"),
+            Self::Tcpdump => ("tcpdump", "captures, to look at what crosses the underlay"),
         }
     }
 

@@ -223,7 +223,7 @@ impl Run {
     ) -> std::io::Result<std::process::ExitStatus> {
         let mut env =
             vec![("VTEPD_BIN_DIR", self.bins.clone().into_os_string()), ("RUST_BACKTRACE", "1".into())];
-        for k in ["CI", "KEEP", "RUST_LOG", "PROPTEST_CASES"] {
+        for k in ["CI", "RUST_LOG", "PROPTEST_CASES"] {
             env.extend(std::env::var_os(k).map(|v| (k, v)));
         }
         if let Some(n) = stage.threads() {
