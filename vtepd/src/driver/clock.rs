@@ -13,11 +13,3 @@ pub fn now() -> Time {
 pub fn unix_seconds() -> u64 {
     u64::try_from(clock_gettime(ClockId::Realtime).tv_sec).unwrap_or(0)
 }
-
-/// Blocks the thread until then; not at all if that is past. For fractions of a millisecond.
-pub(super) fn sleep_until(until: Time) {
-    let span = until.since(now()).0;
-    if span > 0 {
-        std::thread::sleep(std::time::Duration::from_nanos(span));
-    }
-}

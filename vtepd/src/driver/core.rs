@@ -29,14 +29,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const KERNEL_BUDGET: usize = 1024;
 /// Rounds of flush, write and room per turn; after that the sources are asked again first.
 const ROUNDS: usize = 16;
-/// A storm is more events than this in one [`STORM_WINDOW`]; what comes beyond it in the window is taken together
-/// at its end. Hundreds of VMs that move at once then share UPDATEs, wake-ups and kernel requests; one VM that
-/// moves is never held up, and none for longer than the window.
-const STORM_EVENTS: usize = 16;
-/// See [`STORM_EVENTS`].
-const STORM_WINDOW: Span = Span::millis(1);
-/// Turns of this many events are large enough by themselves.
-const STORM_BATCH: usize = 256;
 /// Time for the last words when asked to stop.
 const STOP_LIMIT: Span = Span::secs(2);
 /// Between looks at what nobody reports: audit of rows, problems of devices.
@@ -111,25 +103,6 @@ pub(super) struct Core {
     filter_at: Option<Time>,
     problems: Vec<DeviceProblem>,
     scratch: Scratch,
-    storm: Storm,
-}
-
-/// How many events came in the current window.
-#[derive(Debug, Default)]
-struct Storm {
-    begun: Time,
-    events: usize,
-}
-
-impl Storm {
-    /// Counts the events of a turn. In a storm: when to take in the next ones.
-    fn count(&mut self, events: usize, now: Time) -> Option<Time> {
-        if now.since(self.begun) >= STORM_WINDOW {
-            (self.begun, self.events) = (now, 0);
-        }
-        self.events += events;
-        (self.events > STORM_EVENTS && events < STORM_BATCH).then(|| self.begun + STORM_WINDOW)
-    }
 }
 
 /// Buffers that keep their memory between turns.
@@ -140,8 +113,6 @@ struct Scratch {
     frames: Vec<Frame>,
     conns: Vec<(ConnId, ConnEvent)>,
     inputs: Vec<Input>,
-    /// Kernel and connection events taken in since the last turn.
-    events_in: usize,
     /// Logged and published after the turn's sends and writes, not before.
     events: Vec<(Time, u64, Event)>,
 }
@@ -192,7 +163,6 @@ impl Core {
             filter_at: source_filter.then_some(at + config.restart_time),
             problems: Vec::new(),
             scratch: Scratch::default(),
-            storm: Storm::default(),
         };
         for output in early {
             core.carry_out(output)?;
@@ -204,13 +174,9 @@ impl Core {
     pub(super) async fn run(&mut self) -> Result<End, CoreFault> {
         loop {
             poll_fn(|cx| self.poll_inputs(cx)).await?;
-            let events = std::mem::take(&mut self.scratch.events_in);
             self.turn()?;
             if let Some(end) = self.ended() {
                 return Ok(end);
-            }
-            if let Some(until) = self.storm.count(events, clock::now()) {
-                clock::sleep_until(until);
             }
             // Lets the reactor look at all sources, so that one which is always ready cannot hide the others.
             tokio::task::yield_now().await;
@@ -281,7 +247,6 @@ impl Core {
         if !s.written.is_empty() {
             self.node.handle(Input::Written(std::mem::take(&mut s.written)), at);
         }
-        s.events_in += s.kernel.len();
         let synced = s.kernel.contains(&KernelEvent::Synced);
         for event in s.kernel.drain(..) {
             self.node.handle(Input::Kernel(event), at);
@@ -302,7 +267,6 @@ impl Core {
 
     fn poll_conns(&mut self, cx: &mut Context<'_>) -> bool {
         let busy = self.conns.poll(cx, &mut self.scratch.conns);
-        self.scratch.events_in += self.scratch.conns.len();
         self.tell_conns();
         busy
     }
@@ -456,21 +420,5 @@ impl Core {
             tracing::info!(device = p.device, problem = p.problem, "solved");
         }
         self.problems = problems;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_move_is_never_held_up_and_a_storm_for_no_longer_than_its_window() {
-        let mut s = Storm::default();
-        let at = |us| Time(5_000_000_000) + Span::micros(us);
-        assert_eq!(s.count(4, at(0)), None, "one move with its echoes");
-        assert_eq!(s.count(4, at(100)), None, "another");
-        assert_eq!(s.count(9, at(200)), Some(at(1000)), "more than that in one window is a storm");
-        assert_eq!(s.count(STORM_BATCH, at(300)), None, "a large turn is large enough");
-        assert_eq!(s.count(4, at(1200)), None, "a new window");
     }
 }
