@@ -172,7 +172,7 @@ fn an_answer_to_the_probe_confirms_the_address() {
 /// EVPN-IRB-14: the switch back.
 #[test]
 fn without_the_step_beyond_the_rfc_the_address_follows_its_confirmation() {
-    let mut w = World::with(2, MS, |c| c.move_ips_with_mac = false);
+    let mut w = World::with(2, MS, |c| c.mobility.move_ips_with_mac = false);
     w.run_for(Span::secs(10));
     w.frame(0, P1, mac(1), Some(arp(mac(1), ip(1), ip(1))));
     w.run_for(Span::millis(10));

@@ -32,8 +32,8 @@ fn a_small_file_has_sensible_defaults() {
     assert_eq!((s.node.udp_port, s.node.bgp_port, s.node.listen), (4789, 179, None));
     assert_eq!(s.state_dir, Path::new("/var/lib/vtepd"));
     assert_eq!(s.socket, Path::new("/run/vtepd/vtepd.sock"));
-    assert_eq!(s.node.guard_time, Span::secs(1));
-    assert!(s.node.move_ips_with_mac);
+    assert_eq!(s.node.mobility.guard_time, Span::secs(1));
+    assert!(s.node.mobility.move_ips_with_mac);
     let n = &s.node.neighbors[0];
     assert_eq!((n.port, n.hold_time, n.passive, n.asn), (179, 90, false, Asn(65000)));
     let v = &s.node.vnis[0];

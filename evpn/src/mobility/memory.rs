@@ -1,6 +1,7 @@
 //! Sequences of MACs that nobody advertises at the moment (EVPN-MOB-12).
 
-use crate::types::{Mac, Seq, Time};
+use crate::types::{Mac, Seq, Time, Vni};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is remembered of a MAC.
@@ -10,6 +11,23 @@ pub struct Remembered {
     pub seq: Seq,
     /// It was our own advertisement.
     pub ours: bool,
+}
+
+/// A line of the state directory: what must survive a restart of the daemon.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// VNI.
+    pub vni: Vni,
+    /// MAC.
+    pub mac: Mac,
+    /// Highest sequence seen or advertised.
+    pub seq: Seq,
+    /// It was our own advertisement.
+    pub ours: bool,
+    /// Wall clock, seconds since 1970, because the boot clock does not survive a boot; 0 when unknown.
+    pub unix: u64,
+    /// The MAC was released by its hypervisor, until this wall clock (PIT-04).
+    pub released_until: Option<u64>,
 }
 
 /// Bounded memory of one VNI; when full the longest forgotten goes first.

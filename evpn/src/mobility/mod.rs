@@ -2,7 +2,7 @@
 
 mod memory;
 
-pub use memory::{Memory, Remembered};
+pub use memory::{Memory, Record, Remembered};
 
 use crate::types::{IfIndex, Seq, Span, Time};
 use core::cmp::Ordering;

@@ -3,6 +3,7 @@
 use crate::types::{Asn, Mac, RouterId, Span, Vni};
 use crate::wire::RouteTarget;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Everything a node is told at start.
@@ -26,10 +27,91 @@ pub struct Config {
     pub vnis: Vec<VniConfig>,
     /// How long rows adopted at start stay wanted when a neighbour never sends End-of-RIB.
     pub restart_time: Span,
+    /// How moves are decided.
+    pub mobility: MobilityConfig,
+}
+
+/// How moves are decided, for all VNIs.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct MobilityConfig {
     /// The late-frame rule's guard time: frames from the port that just lost a MAC are no claim for this long.
     pub guard_time: Span,
     /// Known IPs move with their MAC in the same flush (PIT-22); `false` restores EVPN-IRB-14.
     pub move_ips_with_mac: bool,
+    /// How long the highest sequence of a MAC that nobody advertises is remembered (EVPN-MOB-12).
+    pub memory_time: Span,
+    /// How long a prepared move waits for its activation, and an activated one for the guest's first frame,
+    /// unless the request says otherwise (PIT-06).
+    pub prepare_time: Span,
+    /// How long a released MAC's frames from its old port are no claim (PIT-04).
+    pub release_time: Span,
+    /// Detection of duplicates.
+    pub duplicates: Duplicates,
+}
+
+impl Default for MobilityConfig {
+    fn default() -> Self {
+        Self {
+            guard_time: Span::secs(1),
+            move_ips_with_mac: true,
+            memory_time: Span::secs(24 * 3600),
+            prepare_time: Span::secs(60),
+            release_time: Span::secs(60),
+            duplicates: Duplicates::default(),
+        }
+    }
+}
+
+/// Detection of duplicate MACs and IPs (RFC 7432 §15.1, RFC 9721 §8).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Duplicates {
+    /// What counts as one.
+    pub mode: DuplicateMode,
+    /// What is done about it.
+    pub action: DuplicateAction,
+    /// N: moves within `window` (EVPN-MOB-15).
+    pub moves: u32,
+    /// M.
+    pub window: Span,
+    /// R: a frozen address is let go after this time (EVPN-MOB-16); `None`: only by an operator, or when one
+    /// owner falls silent.
+    pub recovery: Option<Span>,
+}
+
+impl Default for Duplicates {
+    fn default() -> Self {
+        Self {
+            mode: DuplicateMode::Oscillation,
+            action: DuplicateAction::Report,
+            moves: 5,
+            window: Span::secs(180),
+            recovery: None,
+        }
+    }
+}
+
+/// What counts as a duplicate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DuplicateMode {
+    /// Nothing does.
+    Off,
+    /// N moves in M seconds, as RFC 7432 §15.1 counts them.
+    Rfc7432,
+    /// An address that goes to and fro between owners that are both alive.
+    Oscillation,
+}
+
+/// What is done about a duplicate.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DuplicateAction {
+    /// Told to the operator.
+    Report,
+    /// The address stays where it is, its routes are neither sent nor processed.
+    Freeze,
+    /// Frames of the address are dropped at the loser's port.
+    Block,
 }
 
 /// A BGP neighbour.
@@ -78,6 +160,15 @@ pub struct VniConfig {
     pub mtu: Option<u32>,
     /// MAC of a bridge that we create; derived from VTEP and VNI.
     pub bridge_mac: Mac,
+    /// What may move in this VNI.
+    pub mobility: VniMobility,
+}
+
+/// What may move in a VNI.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+pub struct VniMobility {
+    /// Static MACs of our own and their ports: advertised sticky, sequence 0 (EVPN-MOB-17).
+    pub sticky: BTreeMap<Mac, String>,
 }
 
 /// Route targets of one direction.

@@ -1,7 +1,8 @@
 //! Everything that can change a node's state.
 
 use crate::fabric::{KernelEvent, RowKey, WriteResult};
-use crate::types::{ConnId, IfIndex, Mac, Vni};
+use crate::mobility::Record;
+use crate::types::{ConnId, IfIndex, Mac, Span, Vni};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -46,6 +47,9 @@ pub enum Input {
         /// Seconds since 1970.
         unix: u64,
     },
+    /// What an earlier run of this daemon had kept with `Output::Persist`. Before the first `Synced`, that is
+    /// before anything is advertised (EVPN-MOB-12).
+    Restored(Vec<Record>),
     /// Withdraw everything and close all sessions with Cease/2; `Output::Stopped` follows.
     Shutdown,
 }
@@ -93,6 +97,66 @@ pub enum Command {
         /// At most so many.
         limit: usize,
     },
+    /// A step of a prepared move, from the hypervisor's side.
+    Move(MoveRequest),
+}
+
+/// A step of a prepared move: one MAC, one port (PIT-06).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveRequest {
+    /// The VNI; when absent it is that of the port, or the only one that knows the MAC.
+    pub vni: Option<Vni>,
+    /// The guest's MAC.
+    pub mac: Mac,
+    /// Addresses of the guest that the hypervisor knows, on top of those that BGP or ARP/ND have told.
+    #[serde(default)]
+    pub ips: Vec<IpAddr>,
+    /// What is to happen.
+    pub step: MoveStep,
+    /// Who asks.
+    pub by: Requester,
+}
+
+/// What is to happen to a MAC. Every step may come twice, and in any order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "kebab-case")]
+pub enum MoveStep {
+    /// At the target: check and ready everything, advertise nothing.
+    Prepare {
+        /// The guest's port.
+        port: String,
+        /// Given up after this time; `[mobility] prepare-time` when absent.
+        timeout: Option<Span>,
+    },
+    /// At the target: the MAC goes on the port in the kernel, then its routes go out with the next sequence.
+    /// Without a preparation `port` must be given. The answer comes when the UPDATE has been handed to every
+    /// established peer's socket.
+    Activate {
+        /// The guest's port.
+        port: Option<String>,
+        /// How long the row is held for a guest that says nothing; `[mobility] prepare-time` when absent.
+        timeout: Option<Span>,
+    },
+    /// At the target: the move will not happen; leave no trace. An activated one is withdrawn unless the
+    /// guest has been heard.
+    Abort,
+    /// At the source: the guest is leaving, its last frames do not win it back (PIT-04).
+    Release {
+        /// For how long; `[mobility] release-time` when absent.
+        timeout: Option<Span>,
+    },
+}
+
+/// Who asks for a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Requester {
+    /// A person or a program, over the API.
+    Api,
+    /// QEMU's own events.
+    Qmp,
+    /// libvirt's hook or its lifecycle events.
+    Libvirt,
 }
 
 /// Which table.

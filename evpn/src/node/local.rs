@@ -34,7 +34,7 @@ impl Node {
                     entry.lost.as_deref(),
                     port,
                     strong,
-                    self.config.guard_time,
+                    self.config.mobility.guard_time,
                     at,
                 ) {
                     LocalSign::Claim => self.claim(vni, mac, port, Some(r.claim), at),
@@ -94,7 +94,7 @@ impl Node {
     /// Known addresses come with their MAC, in the same flush (PIT-22; a step beyond EVPN-IRB-14 with a
     /// switch back), and are confirmed by a unicast probe.
     fn take_ips_along(&mut self, vni: Vni, mac: Mac, at: Time) -> Vec<IpAddr> {
-        let along = self.config.move_ips_with_mac;
+        let along = self.config.mobility.move_ips_with_mac;
         let Some(seg) = self.segments.get_mut(&vni) else { return Vec::new() };
         let ips = seg.hosts.ips_of(mac);
         for &ip in &ips {

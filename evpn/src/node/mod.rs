@@ -20,12 +20,16 @@ mod segment;
 mod show;
 pub mod view;
 
-pub use config::{Config, Flooding, NeighborConfig, Targets, VniConfig};
+pub use config::{
+    Config, DuplicateAction, DuplicateMode, Duplicates, Flooding, MobilityConfig, NeighborConfig, Targets,
+    VniConfig, VniMobility,
+};
 pub use event::{Event, Level};
-pub use input::{Command, ConnEvent, Input, MacFilter, Query, Show};
-pub use output::{Output, Reply};
+pub use input::{Command, ConnEvent, Input, MacFilter, MoveRequest, MoveStep, Query, Requester, Show};
+pub use output::{MoveReply, Output, Reply};
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want, WriteResult};
+use crate::mobility::Record;
 use crate::rib::{self, Rib};
 use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
@@ -171,6 +175,7 @@ impl Node {
             }
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
             Input::Wall { unix } => self.wall = Some((at, unix)),
+            Input::Restored(records) => self.restored(&records, at),
             Input::Shutdown => self.shutdown(at),
         }
     }
@@ -408,6 +413,15 @@ impl Node {
     fn want_remove(&mut self, key: &RowKey, urgent: bool) {
         if !self.stale.contains(key) {
             self.want.remove(key, urgent);
+        }
+    }
+
+    /// What an earlier run remembered (EVPN-MOB-12). A VNI that is no longer configured is skipped.
+    fn restored(&mut self, records: &[Record], at: Time) {
+        for r in records {
+            if let Some(seg) = self.segments.get_mut(&r.vni) {
+                seg.memory.note(r.mac, r.seq, r.ours, at);
+            }
         }
     }
 

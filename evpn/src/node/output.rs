@@ -2,8 +2,10 @@
 
 use super::event::Event;
 use super::view;
-use crate::types::{ConnId, IfIndex, Time};
+use crate::mobility::Record;
+use crate::types::{ConnId, IfIndex, Mac, Seq, Time, Vni};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
@@ -46,6 +48,9 @@ pub enum Output {
         /// From the destination MAC on.
         frame: Bytes,
     },
+    /// Keep these in the state directory: written before any later `Send` reaches a socket, so that `kill -9`
+    /// loses nothing; flushed to disk within a second, off the core thread (EVPN-MOB-12).
+    Persist(Vec<Record>),
     /// Read all kernel tables again.
     Resync,
     /// The VTEPs in use, whenever the set changes: VXLAN is accepted from these only (PIT-12), and the path
@@ -83,6 +88,29 @@ pub enum Reply {
         /// Events with number and time.
         events: Vec<(u64, Time, Event)>,
     },
+    /// A step of a prepared move is done.
+    Move(MoveReply),
     /// The request is not understood or asks for something that is not there.
     Error(String),
+}
+
+/// How a step of a prepared move ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoveReply {
+    /// The VNI it was.
+    pub vni: Vni,
+    /// The MAC.
+    pub mac: Mac,
+    /// What is now: `prepared`, `active`, `aborted`, `released`, or `nothing` when there was nothing to do.
+    pub state: String,
+    /// Sequence that we advertise, when we do.
+    pub seq: Option<Seq>,
+    /// Addresses that went out with the MAC.
+    pub ips: Vec<IpAddr>,
+    /// Established peers whose socket has the UPDATE.
+    pub sent_to: Vec<IpAddr>,
+    /// Established peers whose socket took it not in time.
+    pub lagging: Vec<IpAddr>,
+    /// What the asker should know: a peer that is down, a guest that never answered.
+    pub notes: Vec<String>,
 }

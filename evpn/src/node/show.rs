@@ -29,6 +29,7 @@ impl Node {
                 let (lagged, events) = self.journal.after(*after, *limit);
                 Reply::Events { lagged, events }
             }
+            Command::Move(_) => Reply::Error("prepared moves are not there yet".into()),
             Command::Show(q) => match self.show(q, at) {
                 Ok((rows, next)) => {
                     Reply::Page(Page { version: VERSION, revision: self.revision, rows, next })

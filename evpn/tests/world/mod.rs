@@ -11,7 +11,7 @@ use evpn::fabric::{
 use evpn::node::{
     Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, NeighborConfig, Node, Output, Query,
 };
-use evpn::node::{Reply, Show, Targets, VniConfig, view};
+use evpn::node::{MobilityConfig, Reply, Show, Targets, VniConfig, VniMobility, view};
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -72,10 +72,10 @@ pub fn config(i: usize, n: usize) -> Config {
             arp_suppression: true,
             mtu: Some(1450),
             bridge_mac: own_mac(i),
+            mobility: VniMobility::default(),
         }],
         restart_time: Span::secs(120),
-        guard_time: Span::secs(1),
-        move_ips_with_mac: true,
+        mobility: MobilityConfig::default(),
     }
 }
 
@@ -291,7 +291,7 @@ impl World {
             Output::Emit { port, frame } => self.hosts[i].emitted.push((port, frame)),
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
             Output::Reply { reply, .. } => self.hosts[i].replies.push(reply),
-            Output::Listen(_) | Output::Resync | Output::Vteps(_) | Output::Stopped => {}
+            Output::Persist(_) | Output::Listen(_) | Output::Resync | Output::Vteps(_) | Output::Stopped => {}
         }
     }
 

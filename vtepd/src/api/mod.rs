@@ -96,7 +96,9 @@ async fn show(
     match core.ask(Command::Show(query)).await? {
         Reply::Page(page) => Ok(json(StatusCode::OK, &page)),
         Reply::Error(text) => Err(ApiError::bad_request(text)),
-        Reply::Events { .. } => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")),
+        Reply::Events { .. } | Reply::Move(_) => {
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 //! serde stops at the first error, so the document is walked with a collector of our own. What comes out is
 //! [`Settings`]: the node's own configuration, already validated, and what only the daemon needs.
 
+mod mobility;
 mod names;
 mod neighbor;
 mod problem;
@@ -149,7 +150,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
 
     let vtep = vtep::vtep(&root, &mut c);
     let bgp = vtep::bgp(&root, &mut c);
-    let mobility = vtep::mobility(&root, &mut c);
+    let mobility = mobility::mobility(&root, &mut c);
     let neighbors = neighbor::neighbors(&root, &vtep, &mut c);
     let (vnis, ports) = vni::vnis(&root, &vtep, &mut c);
     let socket = vtep::api(&root, &mut c);
@@ -168,8 +169,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
                 neighbors,
                 vnis,
                 restart_time: bgp.restart_time,
-                guard_time: mobility.guard_time,
-                move_ips_with_mac: mobility.move_ips_with_mac,
+                mobility,
             },
             state_dir: vtep.state_dir,
             source_filter: vtep.source_filter,

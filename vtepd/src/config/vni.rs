@@ -3,7 +3,7 @@
 use super::vtep::{MTU, Vtep, choice};
 use super::walk::{At, Collector, Place, Section, kind};
 use super::{PortAt, names, targets};
-use evpn::node::{Flooding, Targets, VniConfig};
+use evpn::node::{Flooding, Targets, VniConfig, VniMobility};
 use evpn::types::Vni;
 use std::collections::BTreeMap;
 
@@ -80,6 +80,7 @@ fn vni(
         arp_suppression,
         mtu,
         bridge_mac: names::bridge_mac(vtep.address?, vni),
+        mobility: VniMobility::default(),
     })
 }
 

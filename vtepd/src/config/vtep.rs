@@ -126,20 +126,6 @@ pub(super) fn bgp(root: &Section<'_>, c: &mut Collector) -> Bgp {
     }
 }
 
-/// `[mobility]`.
-pub(super) struct Mobility {
-    pub(super) guard_time: Span,
-    pub(super) move_ips_with_mac: bool,
-}
-
-pub(super) fn mobility(root: &Section<'_>, c: &mut Collector) -> Mobility {
-    let s = root.section("mobility", &["guard-time", "move-ips-with-mac"], c);
-    Mobility {
-        guard_time: s.duration("guard-time", Span::secs(60), c).unwrap_or(Span::secs(1)),
-        move_ips_with_mac: s.boolean("move-ips-with-mac", c).unwrap_or(true),
-    }
-}
-
 pub(super) fn api(root: &Section<'_>, c: &mut Collector) -> PathBuf {
     let s = root.section("api", &["socket"], c);
     let socket = path(&s, "socket", DEFAULT_SOCKET, c);

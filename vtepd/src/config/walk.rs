@@ -159,7 +159,8 @@ impl<'d> Section<'d> {
         match span {
             Some(ns) if ns <= max.0 => Some(Span(ns)),
             _ => {
-                let help = "write seconds as a number, or a number with a unit: \"500ms\", \"5s\", \"2m\"";
+                let help =
+                    "write seconds as a number, or a number with a unit: \"500ms\", \"5s\", \"2m\", \"24h\"";
                 let what = format!("not a length of time up to {} seconds", max.0 / 1_000_000_000);
                 c.push(self.problem(key, place, what).help(help));
                 None
@@ -255,6 +256,7 @@ fn parse_duration(s: &str) -> Option<u64> {
         "ms" => 1_000_000,
         "s" => 1_000_000_000,
         "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
         _ => return None,
     };
     n.parse::<u64>().ok()?.checked_mul(scale)
@@ -307,7 +309,7 @@ mod tests {
     fn durations_need_a_unit_that_is_known() {
         assert_eq!(parse_duration("500ms"), Some(500_000_000));
         assert_eq!(parse_duration("2m"), Some(120_000_000_000));
-        for bad in ["", "5", "s", "-1s", "1h", "99999999999999999999s"] {
+        for bad in ["", "5", "s", "-1s", "1d", "99999999999999999999s"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
         }
     }

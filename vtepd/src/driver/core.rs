@@ -376,6 +376,7 @@ impl Core {
                     tracing::debug!(port = port.0, error = %e, "a frame could not be sent");
                 }
             }
+            Output::Persist(_) => {}
             Output::Resync => self.plane.resync().map_err(CoreFault::Kernel)?,
             Output::Vteps(vteps) => self.underlay.set_vteps(vteps),
             Output::Reply { id, reply } => {
