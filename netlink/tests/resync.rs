@@ -197,3 +197,36 @@ fn late_ports_and_late_devices_are_taken_in_when_they_come() {
         p.until("told as gone", |p| p.events.contains(&KernelEvent::LinkGone(vx)).then_some(()));
     });
 }
+
+/// One acknowledgement stands for a whole send: failures in it, also at its end, are told of the row they belong
+/// to, and the rows around them are written.
+#[test]
+fn failures_within_a_batch_are_told_of_their_rows_alone() {
+    in_netns(|| {
+        ip("link add br0 type bridge");
+        ip("link add vx0 type vxlan id 1 local 10.0.0.1 dstport 4789 nolearning");
+        ip("link set vx0 master br0 up");
+        ip("link set br0 up");
+        let vxlan = index("vx0");
+        let nowhere = evpn::types::IfIndex(999_999);
+        let bad = |n: u32| [63, 64, 100, 199].contains(&n);
+        let op =
+            |n| Op::SetRemote { vxlan: if bad(n) { nowhere } else { vxlan }, mac: mac(n), vtep: vtep(2) };
+        let ops: Vec<Op> = (0..200).map(op).collect();
+        let mut results = Vec::new();
+        let mut writer = Writer::open().unwrap();
+        writer.apply(&ops, &mut results);
+        let failed: Vec<u32> = (0..200).filter(|n| results[*n as usize].is_err()).collect();
+        assert_eq!(failed, [63, 64, 100, 199]);
+        let errno = |n: usize| results[n].as_ref().unwrap_err().errno;
+        assert_eq!((errno(64), errno(199)), (libc::ENODEV, libc::ENODEV));
+        let rows = bridge("fdb show dev vx0");
+        for n in 0..200 {
+            assert_eq!(rows.contains(&format!("{} dst 10.0.0.2 self", mac(n))), !bad(n), "row {n}: {rows}");
+        }
+        // The same writer goes on as if nothing had been wrong.
+        results.clear();
+        writer.apply(&[op(63), op(1)], &mut results);
+        assert!(results[0].is_err() && results[1].is_ok(), "{results:?}");
+    });
+}

@@ -68,9 +68,9 @@ pub(super) fn put_ip(out: &mut Out, kind: u16, ip: IpAddr) {
 }
 
 /// Appends the request for one op.
-pub(super) fn put_op(out: &mut Out, op: &Op, seq: u32) {
-    const SET: u16 = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_REPLACE;
-    const DEL: u16 = NLM_F_REQUEST | NLM_F_ACK;
+pub(super) fn put_op(out: &mut Out, op: &Op, seq: u32, ack: bool) {
+    const SET: u16 = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_REPLACE;
+    const DEL: u16 = NLM_F_REQUEST;
     let (kind, nlflags, dev, state, flags) = match *op {
         Op::SetRemote { vxlan, .. } => {
             (RTM_NEWNEIGH, SET, vxlan, NUD_REACHABLE, NTF_SELF | NTF_MASTER | NTF_EXT_LEARNED)
@@ -84,7 +84,7 @@ pub(super) fn put_op(out: &mut Out, op: &Op, seq: u32) {
         Op::DelMaster { port, .. } => (RTM_DELNEIGH, DEL, port, 0, NTF_MASTER),
         Op::DelSelf { vxlan, .. } | Op::DelFlood { vxlan, .. } => (RTM_DELNEIGH, DEL, vxlan, 0, NTF_SELF),
         Op::AddFlood { vxlan, .. } => {
-            let nlflags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND;
+            let nlflags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_APPEND;
             (RTM_NEWNEIGH, nlflags, vxlan, NUD_NOARP | NUD_PERMANENT, NTF_SELF | NTF_EXT_LEARNED)
         }
         Op::SetNeigh { dev, router, .. } => {
@@ -103,7 +103,7 @@ pub(super) fn put_op(out: &mut Out, op: &Op, seq: u32) {
         }
         _ => AF_BRIDGE,
     };
-    out.begin(kind, nlflags, seq);
+    out.begin(kind, if ack { nlflags | NLM_F_ACK } else { nlflags }, seq);
     out.bytes(&Ndmsg { family, ifindex: dev.0, state, flags }.octets());
     match *op {
         Op::SetRemote { mac, vtep, .. }

@@ -1,4 +1,4 @@
-//! Writes rows: several requests per send, one acknowledgement each, on a socket of its own.
+//! Writes rows: several requests per send, one acknowledgement for all of them, on a socket of its own.
 
 use super::codec::put_op;
 use super::nl::{Many, NLMSG_ERROR, Out, ext_ack, messages, request_socket, verdict};
@@ -16,7 +16,7 @@ const PER_SEND: usize = 64;
 pub struct Writer {
     socket: Socket,
     out: Out,
-    acks: Many,
+    answers: Many,
     seq: u32,
 }
 
@@ -24,31 +24,34 @@ impl Writer {
     /// In the network namespace of the calling thread. Writing needs `CAP_NET_ADMIN` there.
     pub fn open() -> io::Result<Self> {
         let socket = request_socket()?;
-        Ok(Self { socket, out: Out::default(), acks: Many::new(PER_SEND, 512), seq: 0 })
+        Ok(Self { socket, out: Out::default(), answers: Many::new(PER_SEND, 512), seq: 0 })
     }
 
+    /// Only the last request asks for an acknowledgement. The kernel works through them in order and reports
+    /// every failure, asked for or not, so all that was not reported when the last answer comes has been done.
     fn send(&mut self, ops: &[Op], results: &mut Vec<OpResult>) -> io::Result<()> {
         let base = results.len();
         let first = self.seq.wrapping_add(1);
         self.out.clear();
-        for op in ops {
+        for (i, op) in ops.iter().enumerate() {
             self.seq = self.seq.wrapping_add(1);
-            put_op(&mut self.out, op, self.seq);
-            results.push(Err(OpError::from_errno(libc::EIO)));
+            put_op(&mut self.out, op, self.seq, i + 1 == ops.len());
+            results.push(Ok(()));
         }
+        let last = self.seq;
         self.socket.send(&self.out.v, 0)?;
-        let mut left = ops.len();
-        while left > 0 {
-            match self.acks.recv(self.socket.as_raw_fd(), left, false) {
+        let mut answered = ops.is_empty();
+        while !answered {
+            match self.answers.recv(self.socket.as_raw_fd(), ops.len(), false) {
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) => return Err(e),
             }
-            for (datagram, _) in self.acks.datagrams() {
+            for (datagram, _) in self.answers.datagrams() {
                 for m in messages(datagram).filter(|m| m.kind == NLMSG_ERROR) {
                     let i = m.seq.wrapping_sub(first) as usize;
                     let Some(op) = ops.get(i) else { continue };
-                    left -= 1;
+                    answered |= m.seq == last;
                     results[base + i] = match verdict(&m) {
                         0 => Ok(()),
                         e if op.tolerates(e) && !matches!(op, Op::DelRemote { .. }) => Ok(()),
