@@ -8,6 +8,7 @@
 //! | [`fabric`] | VTEPs on a routed underlay, with ports to send frames into |
 //! | [`frr`], [`vtepd`] | what runs on a VTEP |
 //! | [`mixed`] | a fabric of both, which shows its state when a test fails |
+//! | [`moves`] | what tests of moves ask of it |
 //! | [`speaker`] | a BGP speaker that says what it is told |
 //! | [`frame`], [`packet`] | frames, packet sockets, the netlink observer |
 //! | [`mod@bench`] | what `cargo xtask bench` runs |
@@ -20,6 +21,7 @@ pub mod frame;
 pub mod frr;
 pub mod kernel;
 pub mod mixed;
+pub mod moves;
 pub mod need;
 pub mod ns;
 pub mod packet;

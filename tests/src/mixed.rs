@@ -102,6 +102,41 @@ impl Mixed {
         self.frr.insert(i, f);
     }
 
+    /// Ends FRR without a word to anybody (SIGKILL).
+    ///
+    /// # Panics
+    /// When none runs there.
+    pub fn kill_frr(&mut self, i: usize) {
+        let mut f = self.frr.remove(&i).expect("FRR runs there");
+        f.bgpd.kill();
+        f.zebra.kill();
+    }
+
+    /// Ends vtepd without a word to anybody (SIGKILL).
+    ///
+    /// # Panics
+    /// When none runs there.
+    pub fn kill_vtepd(&mut self, i: usize) {
+        drop(self.vtepd.remove(&i).expect("vtepd runs there").kill());
+    }
+
+    /// vtepd on VTEPs 0 and 2, FRR on VTEP 1, with `change` made to vtepd's configuration; all have sent each other
+    /// everything.
+    ///
+    /// # Panics
+    /// When they do not get there.
+    pub fn two_and_frr(change: impl Fn(&mut Conf)) -> Self {
+        let mut m = Self::new(Fabric::new(3));
+        m.start_frr(1);
+        for i in [0, 2] {
+            let mut conf = m.fabric.conf(i);
+            change(&mut conf);
+            m.start_vtepd_with(i, &conf);
+        }
+        m.converge();
+        m
+    }
+
     /// FRR learns addresses from the kernel's neighbour table only, which by default ignores gratuitous ARP.
     pub fn accept_arp(&self, i: usize, vni: u32) {
         self.vtep(i).ns.sh(&format!("echo 1 > /proc/sys/net/ipv4/conf/br{vni}/arp_accept"));

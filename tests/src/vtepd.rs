@@ -27,6 +27,8 @@ pub struct Conf {
     pub vnis: Vec<(u32, Vec<String>)>,
     /// Lines to append to `[vtep]`.
     pub vtep_extra: String,
+    /// Lines to append to each `[[neighbor]]`.
+    pub neighbor_extra: String,
     /// Lines to append to each `[[vni]]`.
     pub vni_extra: String,
     /// Whole sections to append.
@@ -43,6 +45,7 @@ impl Conf {
             neighbors: neighbors.iter().map(|a| (*a, 65000)).collect(),
             vnis: vec![(100, vec!["p1".into()])],
             vtep_extra: String::new(),
+            neighbor_extra: String::new(),
             vni_extra: String::new(),
             sections: String::new(),
         }
@@ -57,7 +60,11 @@ impl Conf {
         let _ = writeln!(t, "{}", self.vtep_extra);
         for (address, asn) in &self.neighbors {
             // A dial that met a peer not yet up is repeated soon.
-            let _ = writeln!(t, "[[neighbor]]\naddress = \"{address}\"\nasn = {asn}\nconnect-retry = 1");
+            let _ = writeln!(
+                t,
+                "[[neighbor]]\naddress = \"{address}\"\nasn = {asn}\nconnect-retry = 1\n{}",
+                self.neighbor_extra
+            );
         }
         for (vni, ports) in &self.vnis {
             let _ = writeln!(t, "[[vni]]\nvni = {vni}\nports = {ports:?}\n{}", self.vni_extra);

@@ -2,7 +2,6 @@
 //! for any of this; what it does was measured (docs/pitfalls.md and the reference test beside this one).
 
 use evpn::types::Mac;
-use serde_json::Value;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 use vtepd_tests::fabric::{ASN, Fabric, Guest, Place, frr_conf};
@@ -12,57 +11,15 @@ use vtepd_tests::need::{Need, met};
 use vtepd_tests::packet::{Monitor, Wire, now};
 use vtepd_tests::poll::{LATER, SOON, eventually, same, throughout};
 use vtepd_tests::speaker::{Attributes, Speaker, mac_ip};
-use vtepd_tests::vtepd::Vtepd;
 
 const NEEDS: [Need; 2] = [Need::Root, Need::Frr];
-
-fn seq(v: &Vtepd, g: &Guest) -> u64 {
-    v.mac(&g.mac.to_string())["seq"].as_u64().unwrap_or(u64::MAX)
-}
-
-/// The guest's IP is answered for by a VTEP's kernel.
-fn answers(m: &Mixed, vtep: usize, g: &Guest) -> Result<(), String> {
-    same(m.vtep(vtep).neigh_row(100, g.ip.into())["lladdr"].clone(), g.mac.to_string().into())
-}
-
-/// Same carrier all along: a guest that moves notices nothing (PIT-21).
-fn carrier_changes(m: &Mixed) -> Vec<String> {
-    let read = |d: &str| m.fabric.guests.sh(&format!("cat /sys/class/net/{d}/carrier_changes"));
-    vec![read("x1p1"), read("x2p1")]
-}
 
 /// A guest with MAC and IP at `home` (VTEP 0: vtepd, 1: FRR), known at the other.
 fn with_guest(n: u8, home: usize) -> (Mixed, Guest) {
     let m = Mixed::converged_pair();
     let g = Guest::new(n);
-    m.guest(home).send(&g.garp());
-    let (here, there) = (m.vtep(home), m.vtep(1 - home));
-    eventually(SOON, "the MAC is known at the other side", || there.sends_to(100, g.mac, &Place::vtep(here)));
-    eventually(SOON, "and the IP", || answers(&m, 1 - home, &g));
+    m.appears(&g, home);
     (m, g)
-}
-
-/// FRR's entry of the guest's MAC: `local` or `remote`, and the sequence that goes with it.
-fn frr_says(m: &Mixed, g: &Guest, kind: &str, seq: u64) -> Result<(), Value> {
-    let row = m.frr(1).mac(100, &g.mac.to_string());
-    if row["type"] == kind && row[format!("{kind}Sequence")] == seq { Ok(()) } else { Err(row) }
-}
-
-/// The routes of a guest that vtepd holds from FRR (`Some(1)`) or of its own (`None`) are MAC-only, MAC+IP, both or
-/// none, with this sequence.
-fn routes_are(m: &Mixed, from: Option<usize>, g: &Guest, there: [bool; 2], seq: u64) -> Result<(), String> {
-    let routes = m.guest_routes(0, from, g);
-    let right = routes.iter().zip(there).all(|(r, want)| match r {
-        Some(r) => want && r["seq"].as_u64().unwrap_or(0) == seq,
-        None => !want,
-    });
-    if right { Ok(()) } else { Err(format!("want {there:?} with sequence {seq}: {routes:#?}")) }
-}
-
-/// The last move that vtepd recorded of this guest.
-fn last_move(m: &Mixed, g: &Guest) -> Value {
-    let moves = m.vtepd(0).show("moves", &[]);
-    moves.into_iter().rfind(|r| r["mac"] == g.mac.to_string().as_str()).expect("a record of the move")
 }
 
 /// Scenario 28: the VM leaves FRR for vtepd and says nothing but RARP. vtepd sends the MAC with sequence + 1
@@ -75,21 +32,21 @@ fn a_move_to_vtepd_by_rarp_turns_the_rows_of_frr() {
     }
     let (m, g) = with_guest(71, 1);
     let (a, b) = (m.vtep(0), m.vtep(1));
-    eventually(SOON, "FRR sends both routes", || routes_are(&m, Some(1), &g, [true, true], 0));
+    eventually(SOON, "FRR sends both routes", || m.routes_are(0, Some(1), &g, [true, true], 0));
     let mut monitor = Monitor::open(&b.ns);
-    let carrier = carrier_changes(&m);
+    let carrier = m.carrier_changes();
     let moved = m.guest(0).send(&g.rarp());
     let turned = monitor
         .find(SOON, |n| n.new && n.mac == g.mac && n.vtep == Some(a.address))
         .expect("FRR's row turns");
     eventually(SOON, "FRR sends to us", || b.sends_to(100, g.mac, &Place::vtep(a)));
-    eventually(SOON, "FRR withdraws both of its routes", || routes_are(&m, Some(1), &g, [false, false], 0));
-    eventually(SOON, "FRR has our sequence", || frr_says(&m, &g, "remote", 1));
+    eventually(SOON, "FRR withdraws both of its routes", || m.routes_are(0, Some(1), &g, [false, false], 0));
+    eventually(SOON, "FRR has our sequence", || m.frr_says(1, &g, "remote", 1));
     assert_eq!(a.place(100, g.mac), Place::port("p1"));
     assert!(a.vxlan_row(100, g.mac).is_null(), "{}", a.vxlan_row(100, g.mac));
     let ours = m.vtepd(0).mac(&g.mac.to_string());
     assert_eq!((&ours["place"]["port"], &ours["seq"]), (&"p1".into(), &1.into()), "{ours}");
-    let record = last_move(&m, &g);
+    let record = m.last_move(0, &g);
     assert_eq!(
         (&record["role"], &record["from"]["vtep"]),
         (&"arrived".into(), &"10.0.0.2".into()),
@@ -102,7 +59,7 @@ fn a_move_to_vtepd_by_rarp_turns_the_rows_of_frr() {
         Duration::from_nanos(sent),
         Duration::from_nanos(turned.at - moved)
     );
-    assert_eq!(carrier_changes(&m), carrier);
+    assert_eq!(m.carrier_changes(), carrier);
 }
 
 /// Scenarios 29, 42: the same move, and the guest is silent afterwards. vtepd sends MAC+IP with the next sequence
@@ -154,7 +111,7 @@ fn a_move_to_vtepd_by_rarp_takes_the_ip_along_at_once() {
             && row["neighbors"]["active"] == serde_json::json!([g.ip.to_string()]);
         if right { Ok(()) } else { Err(row) }
     });
-    eventually(SOON, "our routes carry the sequence", || routes_are(&m, None, &g, [true, true], 1));
+    eventually(SOON, "our routes carry the sequence", || m.routes_are(0, None, &g, [true, true], 1));
     assert!(
         !a.neigh_row(100, g.ip.into()).to_string().contains("extern_learn"),
         "nobody answers for a local host"
@@ -165,7 +122,7 @@ fn a_move_to_vtepd_by_rarp_takes_the_ip_along_at_once() {
         (&"p1".into(), &"host".into()),
         "{host:?}"
     );
-    assert_eq!(last_move(&m, &g)["ips"], serde_json::json!([g.ip.to_string()]));
+    assert_eq!(m.last_move(0, &g)["ips"], serde_json::json!([g.ip.to_string()]));
 }
 
 /// Scenario 30: the VM leaves vtepd for FRR by RARP. We withdraw MAC and MAC+IP, both our rows turn, no local
@@ -184,14 +141,14 @@ fn a_move_to_frr_leaves_nothing_behind() {
         monitor.find(LATER, |n| n.new && n.mac == g.mac && n.vtep == Some(b.address)).expect("our row turns");
     println!("vtepd to FRR: our row {:?} after the frame", Duration::from_nanos(turned.at - moved));
     eventually(SOON, "we send to FRR", || a.sends_to(100, g.mac, &Place::vtep(b)));
-    eventually(SOON, "we hold FRR's route", || routes_are(&m, Some(1), &g, [true, false], 1));
-    eventually(SOON, "we withdraw both of ours", || routes_are(&m, None, &g, [false, false], 0));
+    eventually(SOON, "we hold FRR's route", || m.routes_are(0, Some(1), &g, [true, false], 1));
+    eventually(SOON, "we withdraw both of ours", || m.routes_are(0, None, &g, [false, false], 0));
     eventually(SOON, "and FRR has heard it", || {
         let text = m.frr(1).routes("rd 10.0.0.1:100 type macip");
         if text.contains(&g.mac.to_string()) { Err(text) } else { Ok(()) }
     });
-    eventually(SOON, "FRR has it as its own", || frr_says(&m, &g, "local", 1));
-    let record = last_move(&m, &g);
+    eventually(SOON, "FRR has it as its own", || m.frr_says(1, &g, "local", 1));
+    let record = m.last_move(0, &g);
     assert_eq!((&record["role"], &record["to"]["vtep"]), (&"left".into(), &"10.0.0.2".into()), "{record}");
     let quiet = || {
         a.sends_to(100, g.mac, &Place::vtep(b)).map_err(|p| format!("{p:?}"))?;
@@ -206,8 +163,8 @@ fn a_move_to_frr_leaves_nothing_behind() {
         if row.to_string().contains("NOARP") { Err(row) } else { Ok(()) }
     });
     m.guest(1).send(&g.garp());
-    eventually(SOON, "the IP follows once the guest speaks", || answers(&m, 0, &g));
-    routes_are(&m, Some(1), &g, [true, true], 1).unwrap();
+    eventually(SOON, "the IP follows once the guest speaks", || m.answers(0, &g));
+    m.routes_are(0, Some(1), &g, [true, true], 1).unwrap();
 }
 
 /// Scenarios 4, 31: two vtepd whose only neighbour is an FRR reflector, which is a VTEP itself. The next hop is the
@@ -249,13 +206,11 @@ fn a_move_between_two_vtepd_through_an_frr_reflector() {
             eventually(LATER, "the MAC is where it is", || {
                 m.vtep(i).sends_to(100, g.mac, &Place::vtep(m.vtep(home)))
             });
-            eventually(LATER, "and the IP with it", || answers(&m, i, &g));
+            eventually(LATER, "and the IP with it", || m.answers(i, &g));
         }
         assert_eq!(m.vtep(home).place(100, g.mac), Place::port("p1"));
         assert!(m.vtep(home).vxlan_row(100, g.mac).is_null());
-        eventually(SOON, "both agree on the sequence", || {
-            same([seq(m.vtepd(home), &g), seq(m.vtepd(there), &g)], [n, n])
-        });
+        eventually(SOON, "both agree on the sequence", || same([m.seq(home, &g), m.seq(there, &g)], [n, n]));
         // What the other vtepd uses came through the reflector and points to the VTEP.
         let home_address = m.vtep(home).address.to_string();
         eventually(SOON, "MAC and MAC+IP by way of the reflector", || {
@@ -296,30 +251,30 @@ fn ping_pong_of_four_moves_leaves_nothing_stale() {
     let begun = now();
     let (m, g) = with_guest(75, 0);
     let (a, b) = (m.vtep(0), m.vtep(1));
-    let carrier = carrier_changes(&m);
+    let carrier = m.carrier_changes();
     for n in 1..=4u64 {
         let to = (n % 2) as usize;
         let (here, there) = (m.vtep(to), m.vtep(1 - to));
         m.guest(to).send(&g.rarp());
         eventually(LATER, "the other side follows", || there.sends_to(100, g.mac, &Place::vtep(here)));
-        eventually(SOON, "the sequence rose by one", || same(seq(m.vtepd(0), &g), n));
+        eventually(SOON, "the sequence rose by one", || same(m.seq(0, &g), n));
         let kind = if to == 1 { "local" } else { "remote" };
         // FRR's loser needs its 50 ms to withdraw before the next move is one.
-        eventually(SOON, "FRR agrees", || frr_says(&m, &g, kind, n));
+        eventually(SOON, "FRR agrees", || m.frr_says(1, &g, kind, n));
         assert_eq!(here.place(100, g.mac), Place::port("p1"));
     }
     // It ended at vtepd. FRR never sent the IP, so nobody knows it until the guest speaks.
-    eventually(SOON, "FRR has withdrawn its routes", || routes_are(&m, Some(1), &g, [false, false], 0));
-    routes_are(&m, None, &g, [true, false], 4).unwrap();
+    eventually(SOON, "FRR has withdrawn its routes", || m.routes_are(0, Some(1), &g, [false, false], 0));
+    m.routes_are(0, None, &g, [true, false], 4).unwrap();
     assert!(a.vxlan_row(100, g.mac).is_null());
     for v in [a, b] {
         let row = v.neigh_row(100, g.ip.into());
         assert!(!row.to_string().contains("NOARP"), "{row}");
     }
     m.guest(0).send(&g.garp());
-    eventually(SOON, "the IP is back", || answers(&m, 1, &g));
-    eventually(SOON, "with the same sequence", || routes_are(&m, None, &g, [true, true], 4));
-    frr_says(&m, &g, "remote", 4).unwrap();
+    eventually(SOON, "the IP is back", || m.answers(1, &g));
+    eventually(SOON, "with the same sequence", || m.routes_are(0, None, &g, [true, true], 4));
+    m.frr_says(1, &g, "remote", 4).unwrap();
     let row = m.frr(1).mac(100, &g.mac.to_string());
     assert_eq!(row["isDuplicate"], false, "{row}");
     let moves = m.vtepd(0).show("moves", &[]);
@@ -327,7 +282,7 @@ fn ping_pong_of_four_moves_leaves_nothing_stale() {
     assert_eq!(seqs, [1, 2, 3, 4], "{moves:#?}");
     let took = Duration::from_nanos(now() - begun);
     assert!(took < Duration::from_secs(180), "{took:?} is no test of four moves in 180 s");
-    assert_eq!(carrier_changes(&m), carrier);
+    assert_eq!(m.carrier_changes(), carrier);
 }
 
 /// PIT-22, scenario 28: MAC and IPs leave in one flush, MAC first, all with the next sequence.
