@@ -23,6 +23,23 @@ pub struct Claim {
     pub vtep: IpAddr,
 }
 
+impl Claim {
+    /// No frame seen elsewhere moves this MAC: it is sticky, or a gateway's (EVPN-MOB-17, EVPN-MOB-19).
+    pub fn is_fixed(&self) -> bool {
+        (self.sticky || self.gateway) && !self.stale
+    }
+}
+
+/// The VTEP that loses when two of them call a MAC sticky (EVPN-MOB-18): the claim after the winner's.
+/// `None` while there is one origin only.
+pub fn second_sticky<'a>(winner: &Claim, mut others: impl Iterator<Item = &'a Claim>) -> Option<IpAddr> {
+    let rival = |c: &&Claim| c.sticky && !c.gateway && !c.stale && c.vtep != winner.vtep;
+    if !winner.sticky || winner.gateway || winner.stale {
+        return None;
+    }
+    others.find(rival).map(|c| c.vtep)
+}
+
 /// Which of two claims is the better one.
 ///
 /// Not stale, then Default Gateway (EVPN-BEST-01), sticky (EVPN-MOB-18), higher sequence (EVPN-MOB-06),
@@ -59,6 +76,27 @@ pub fn local_seq(remote: Option<Seq>, remembered: Option<Remembered>) -> Seq {
 /// (RFC 9721 §3.2.2, EVPN-XMOB-06): `max(k, n) + 1`, `k` being `m2`'s own.
 pub fn takeover_seq(k: Seq, n: Seq) -> Seq {
     k.max(n).next()
+}
+
+/// Sequence of a local MAC `m2` that takes over an IP from another local MAC: not below that one's, because a
+/// peer that has the old binding may call a lower number obsolete. No step up: nobody else claims it.
+pub fn successor_seq(k: Seq, n: Seq) -> Seq {
+    k.max(n)
+}
+
+/// The newest of some sequences: what a local claim must exceed (EVPN-XMOB-02, -03), and the effective sequence
+/// of a MAC whose routes differ in it (EVPN-XMOB-11).
+pub fn newest(seqs: impl Iterator<Item = Seq>) -> Option<Seq> {
+    seqs.reduce(Seq::max)
+}
+
+/// Numbers left before the wrap at which people are told: a peer that compares plainly (FRR does) takes the
+/// number after the wrap for older than all before it (EVPN-MOB-09).
+pub const WRAP_ALARM: u32 = 1 << 16;
+
+/// Whether a sequence is close enough to its wrap for an alarm.
+pub fn near_wrap(seq: Seq) -> bool {
+    u32::MAX - seq.0 < WRAP_ALARM
 }
 
 /// The port that lost a MAC to a remote VTEP, and when.
@@ -98,7 +136,7 @@ pub fn judge(
     guard: Span,
     at: Time,
 ) -> LocalSign {
-    if (remote.sticky || remote.gateway) && !remote.stale {
+    if remote.is_fixed() {
         return LocalSign::Refused;
     }
     match lost {
@@ -170,6 +208,45 @@ mod tests {
     fn an_ip_that_changes_its_mac_takes_the_higher_sequence() {
         assert_eq!(takeover_seq(Seq(0), Seq(7)), Seq(8));
         assert_eq!(takeover_seq(Seq(9), Seq(7)), Seq(10));
+    }
+
+    /// EVPN-XMOB-02, EVPN-MOB-09
+    #[test]
+    fn an_ip_that_changes_its_mac_on_one_vtep_takes_no_step_up() {
+        assert_eq!(successor_seq(Seq(0), Seq(7)), Seq(7));
+        assert_eq!(successor_seq(Seq(9), Seq(7)), Seq(9));
+        assert_eq!(successor_seq(Seq(1), Seq(u32::MAX)), Seq(1));
+    }
+
+    /// EVPN-XMOB-11, EVPN-MOB-09
+    #[test]
+    fn the_newest_of_several_sequences_counts_across_the_wrap() {
+        assert_eq!(newest([].into_iter()), None);
+        assert_eq!(newest([Seq(3), Seq(5), Seq(4)].into_iter()), Some(Seq(5)));
+        assert_eq!(newest([Seq(u32::MAX), Seq(1), Seq(u32::MAX - 1)].into_iter()), Some(Seq(1)));
+    }
+
+    /// EVPN-MOB-09
+    #[test]
+    fn the_wrap_is_announced_65536_numbers_before() {
+        assert!(!near_wrap(Seq(0)));
+        assert!(!near_wrap(Seq(u32::MAX - WRAP_ALARM)));
+        assert!(near_wrap(Seq(u32::MAX - WRAP_ALARM + 1)));
+        assert!(near_wrap(Seq(u32::MAX)));
+    }
+
+    /// EVPN-MOB-18
+    #[test]
+    fn two_sticky_origins_are_told_apart_from_one() {
+        let sticky = |v| Claim { sticky: true, ..claim(0, v) };
+        let (a, b) = (sticky(1), sticky(2));
+        assert_eq!(second_sticky(&a, [a, b, claim(9, 3)].iter()), Some(b.vtep));
+        assert_eq!(second_sticky(&a, [a, claim(9, 3)].iter()), None);
+        assert_eq!(second_sticky(&a, [a, Claim { stale: true, ..b }].iter()), None);
+        assert_eq!(second_sticky(&claim(9, 3), [a, b].iter()), None);
+        // A gateway is the same everywhere, and meant to be (EVPN-BEST-01).
+        let gateway = |v| Claim { gateway: true, ..sticky(v) };
+        assert_eq!(second_sticky(&gateway(1), [gateway(1), gateway(2)].iter()), None);
     }
 
     /// PIT-04

@@ -65,7 +65,7 @@ impl Node {
             .hosts
             .macs
             .iter()
-            .filter(|(_, e)| e.local().is_some_and(|l| l.port == port))
+            .filter(|(_, e)| e.local().is_some_and(|l| l.port == port) || e.shadow == Some(port))
             .map(|(m, _)| *m)
             .collect();
         for mac in gone {
@@ -325,8 +325,20 @@ impl Node {
         let FdbRow::Bridge(b) = row else { return };
         let Some(&vni) = self.bridges.get(&b.bridge) else { return };
         if b.vlan == 0 {
+            let ips = self.local_ips_on(vni, b.mac, b.port);
             self.local_gone(vni, b.mac, b.port, "aged out, or its port lost carrier", at);
+            // A host that is only silent answers and is back with the same sequence (EVPN-IRB-15, MIG-WARM-01).
+            self.ask(vni, b.mac, ips.into_iter(), b.port, at);
         }
+    }
+
+    /// Addresses of a MAC that is local on this port.
+    fn local_ips_on(&self, vni: Vni, mac: Mac, port: IfIndex) -> Vec<IpAddr> {
+        let Some(seg) = self.segments.get(&vni) else { return Vec::new() };
+        if seg.hosts.macs.get(&mac).and_then(|e| e.local()).is_none_or(|l| l.port != port) {
+            return Vec::new();
+        }
+        seg.hosts.ips_of(mac)
     }
 
     /// A row that a control plane (an earlier run of ours, or FRR) left on a device of ours: wanted until

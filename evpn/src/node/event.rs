@@ -112,6 +112,80 @@ pub enum Event {
         /// Where it was seen.
         port: String,
     },
+    /// Two VTEPs call a MAC sticky; the lower address wins (EVPN-MOB-18).
+    StickyTwice {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Who has it.
+        owner: IpAddr,
+        /// Who else claims it.
+        rival: IpAddr,
+    },
+    /// A peer claims a MAC that is configured as sticky here; it stays here (EVPN-MOB-17).
+    StickyClaimed {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// The port it belongs to.
+        port: String,
+        /// Who claims it.
+        vtep: IpAddr,
+    },
+    /// A MAC that is configured as sticky was seen on another port of ours; it stays where it is (EVPN-MOB-17).
+    StickyMisplaced {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// The port it belongs to.
+        port: String,
+        /// Where it was seen.
+        seen: String,
+    },
+    /// The MAC of a gateway was seen as a source on an access port; it is not learned (EVPN-MOB-19).
+    GatewaySeen {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Where it was seen.
+        port: String,
+    },
+    /// A local host claims an address that a gateway or a sticky MAC has; it is not learned (EVPN-MOB-18, -19).
+    AddressRefused {
+        /// VNI.
+        vni: Vni,
+        /// The host.
+        mac: Mac,
+        /// What it claims.
+        ip: IpAddr,
+        /// Whose it is.
+        owner: Mac,
+        /// Where the owner is.
+        vtep: IpAddr,
+    },
+    /// A peer advertises an address of our own bridge or ports as a host's; it is not installed (EVPN-MOB-19).
+    OwnAddress {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Who advertises it.
+        vtep: IpAddr,
+    },
+    /// A sequence number is about to wrap. Peers that compare plainly (FRR) will take what follows for older
+    /// than what they have (EVPN-MOB-09).
+    SequenceNearWrap {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// The number.
+        seq: Seq,
+    },
     /// A frame's binding was dropped because the forwarding table never agreed with it (PIT-07).
     BindingRefused {
         /// VNI.
@@ -214,6 +288,13 @@ impl Event {
             | Self::StaleSwept { .. } => Level::Info,
             Self::UpdateFault { .. }
             | Self::StickyConflict { .. }
+            | Self::StickyTwice { .. }
+            | Self::StickyClaimed { .. }
+            | Self::StickyMisplaced { .. }
+            | Self::GatewaySeen { .. }
+            | Self::AddressRefused { .. }
+            | Self::OwnAddress { .. }
+            | Self::SequenceNearWrap { .. }
             | Self::BindingRefused { .. }
             | Self::WriteFailed { .. }
             | Self::WithdrawForced { .. }

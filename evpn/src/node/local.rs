@@ -1,12 +1,14 @@
 //! What the kernel and the access ports tell: MACs that appear, move here, leave.
 
 use super::moves::Opening;
+use super::remote::claim_of;
 use super::segment::Segment;
 use super::view::Place;
 use super::{Event, Leaving, Node};
 use crate::fabric::{Row, RowKey};
 use crate::hosts::{Binding, BindingOrigin, Hosts, Local, Owner};
 use crate::mobility::{self, Claim, LocalSign};
+use crate::rib::Candidate;
 use crate::types::{IfIndex, Mac, Seq, Span, Time, Vni};
 use std::net::IpAddr;
 
@@ -49,8 +51,12 @@ impl Node {
     pub(super) fn claim(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: Option<Claim>, at: Time) {
         let seen = self.first_sign(port, mac, at);
         let place = Place::Port(self.dev_name(port));
+        // Above every route for this MAC, with or without address, whoever has the best (EVPN-XMOB-02, -03).
+        let candidates = self.rib.mac_candidates(vni, mac);
+        let known =
+            mobility::newest(remote.map(|r| r.seq).into_iter().chain(candidates.iter().map(|c| c.seq)));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
-        let seq = mobility::local_seq(remote.map(|r| r.seq), seg.memory.get(mac));
+        let seq = mobility::local_seq(known, seg.memory.get(mac));
         seg.hosts.own(mac, Owner::Local(Local { port, seq }), at);
         seg.memory.note(mac, seq, true, at);
         let key = seg.mac_key(mac);
@@ -88,7 +94,18 @@ impl Node {
             self.journal.event(Event::MacLocal { vni, mac, port: place.to_string(), seq }, at);
         }
         self.withdraw_leftovers(left, mac, &ips);
+        self.watch_wrap(vni, mac, seq, at);
         self.unpark(vni, mac, port, at);
+    }
+
+    /// EVPN-MOB-09: long before a sequence wraps, somebody is told.
+    pub(super) fn watch_wrap(&mut self, vni: Vni, mac: Mac, seq: Seq, at: Time) {
+        if mobility::near_wrap(seq) {
+            self.journal.count("sequences_near_wrap");
+            if self.alarm(vni, mac, at) {
+                self.journal.event(Event::SequenceNearWrap { vni, mac, seq }, at);
+            }
+        }
     }
 
     /// Known addresses come with their MAC, in the same flush (PIT-22; a step beyond EVPN-IRB-14 with a
@@ -210,6 +227,12 @@ impl Node {
     pub(super) fn local_gone(&mut self, vni: Vni, mac: Mac, port: IfIndex, why: &str, at: Time) {
         let name = self.dev_name(port);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
+        // Not even under a remote owner whose row is not written yet: nothing to come back to (EVPN-MOB-11).
+        if let Some(e) = seg.hosts.macs.get_mut(&mac)
+            && e.shadow == Some(port)
+        {
+            e.shadow = None;
+        }
         let Some(l) = seg.hosts.macs.get(&mac).and_then(|e| e.local().copied()).filter(|l| l.port == port)
         else {
             return;
@@ -262,29 +285,50 @@ impl Node {
             self.journal.count("ip_limit_refusals");
             return;
         }
+        let rivals = self.rivals(vni, mac, ip);
+        if let Some((owner, claim)) = rivals.first().copied().filter(|(_, c)| c.is_fixed()) {
+            self.refuse_address(vni, mac, ip, owner, &claim, at);
+            return;
+        }
         self.revision += 1;
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
         seg.hosts.bind(ip, Binding { mac, origin, router, confirmed: at, probes: 0 });
         if let Some(key) = seg.neigh_key(ip) {
             self.stale.remove(&key);
             self.want.remove(&key, true);
         }
-        // The address was another MAC's: theirs goes, and a remote one is beaten (EVPN-XMOB-06).
+        // The address was another MAC's: theirs goes, and a remote one is beaten (EVPN-XMOB-02, -06, -08).
+        let mut seq = local.seq;
         if let Some(o) = old.filter(|o| o.mac != mac && o.is_local()) {
-            let key = self.segments[&vni].type2_key(o.mac, Some(ip));
+            let seg = &self.segments[&vni];
+            let theirs = seg.hosts.macs.get(&o.mac).and_then(|e| e.local()).map_or(Seq::ZERO, |l| l.seq);
+            seq = mobility::successor_seq(seq, theirs);
+            let key = seg.type2_key(o.mac, Some(ip));
             self.rib.withdraw(&key, true);
         }
-        let rival = self
-            .rib
-            .ip_candidates(vni, ip)
-            .into_iter()
-            .find(|c| !c.stale && candidate_mac(&c.key) != Some(mac));
-        if let Some(c) = rival
-            && !local.seq.newer_than(c.seq)
-        {
-            self.raise_seq(vni, mac, mobility::takeover_seq(local.seq, c.seq), at);
+        if let Some(n) = mobility::newest(rivals.iter().map(|(_, c)| c.seq)) {
+            seq = mobility::takeover_seq(seq, n);
+        }
+        if seq != local.seq {
+            self.raise_seq(vni, mac, seq, at);
         }
         self.originate_ip(vni, mac, ip, true);
         self.moves.joined(vni, mac, ip);
+    }
+
+    /// Who else claims an address under another MAC, the best first. Stale claims are none (PIT-23).
+    fn rivals(&self, vni: Vni, mac: Mac, ip: IpAddr) -> Vec<(Mac, Claim)> {
+        let of = |c: &Candidate| Some((candidate_mac(&c.key)?, claim_of(c)));
+        let all = self.rib.ip_candidates(vni, ip);
+        all.iter().filter_map(of).filter(|(m, c)| *m != mac && !c.stale).collect()
+    }
+
+    /// An address of a gateway, or of a sticky MAC, stays where it is (EVPN-MOB-18, -19).
+    fn refuse_address(&mut self, vni: Vni, mac: Mac, ip: IpAddr, owner: Mac, claim: &Claim, at: Time) {
+        self.journal.count("addresses_refused");
+        if self.alarm(vni, mac, at) {
+            self.journal.event(Event::AddressRefused { vni, mac, ip, owner, vtep: claim.vtep }, at);
+        }
     }
 
     /// A higher sequence for a local MAC: its route and all its children go out with it (EVPN-XMOB-04).
@@ -299,6 +343,7 @@ impl Node {
         for ip in ips {
             self.originate_ip(vni, mac, ip, true);
         }
+        self.watch_wrap(vni, mac, seq, at);
     }
 
     /// A local address is given up: it did not answer, or somebody else has it.

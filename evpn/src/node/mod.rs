@@ -4,6 +4,7 @@
 //! [`Node::poll_output`] until it is empty, [`Node::want_mut`] for wanted kernel rows, and
 //! [`Node::poll_timeout`] for the next wake-up. Nothing here reads a clock or touches a socket.
 
+mod ask;
 mod config;
 mod devices;
 mod event;
@@ -88,6 +89,7 @@ pub struct Node {
     probes: BTreeSet<(Time, Vni, IpAddr)>,
     retries: BTreeSet<(Time, RowKey)>,
     alarmed: BTreeMap<(Vni, Mac), Time>,
+    asked: BTreeMap<(Vni, IpAddr), Time>,
     path_mtu: BTreeMap<IpAddr, u32>,
     vteps: BTreeSet<IpAddr>,
     vteps_changed: bool,
@@ -146,6 +148,7 @@ impl Node {
             probes: BTreeSet::new(),
             retries: BTreeSet::new(),
             alarmed: BTreeMap::new(),
+            asked: BTreeMap::new(),
             path_mtu: BTreeMap::new(),
             vteps: BTreeSet::new(),
             vteps_changed: false,
@@ -345,12 +348,13 @@ impl Node {
     }
 
     /// The kernel has the remote row (or never will): nobody sees neither route when ours go now (EVPN-MOB-07).
-    fn release_leaving(&mut self, key: &RowKey, _at: Time) {
+    fn release_leaving(&mut self, key: &RowKey, at: Time) {
         let Some(l) = self.leaving.remove(key) else { return };
         for k in &l.keys {
             self.rib.withdraw(k, true);
         }
         self.moves.withdrawing(l.vni, l.mac);
+        self.ask_loser(l.vni, l.mac, &l.keys, at);
     }
 
     fn due_leaving(&mut self, at: Time) {

@@ -12,7 +12,7 @@ use crate::types::{Mac, Time, Vni};
 use core::cmp::Ordering;
 use std::net::IpAddr;
 
-fn claim_of(c: &Candidate) -> Claim {
+pub(super) fn claim_of(c: &Candidate) -> Claim {
     Claim { seq: c.seq, sticky: c.sticky, gateway: c.gateway, stale: c.stale, vtep: c.vtep }
 }
 
@@ -23,11 +23,14 @@ impl Node {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         // What the bridge or a port of it has as its own address is nobody's host (FRR drops such routes, too).
         let best = candidates.first().filter(|_| !seg.own.contains(&mac)).map(claim_of);
-        if best.is_none() && !candidates.is_empty() {
-            self.journal.count("own_mac_refusals");
-        }
         let owner = seg.hosts.macs.get(&mac).map(|e| e.owner);
         let key = seg.mac_key(mac);
+        match (best, candidates.first()) {
+            (None, Some(c)) => self.own_address(vni, mac, c.vtep, at),
+            (Some(b), _) => self.watch_claims(vni, mac, &b, &candidates, at),
+            (None, None) => {}
+        }
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
         match (owner, best) {
             (Some(Owner::Local(l)), Some(b)) => {
                 let vtep = self.config.vtep;
@@ -82,9 +85,36 @@ impl Node {
         }
     }
 
+    /// What an operator should know about the claims on a MAC.
+    fn watch_claims(&mut self, vni: Vni, mac: Mac, best: &Claim, candidates: &[Candidate], at: Time) {
+        self.watch_wrap(vni, mac, best.seq, at);
+        if candidates.len() < 2 || !best.sticky {
+            return;
+        }
+        let claims: Vec<Claim> = candidates.iter().map(claim_of).collect();
+        if let Some(rival) = mobility::second_sticky(best, claims.iter()) {
+            self.journal.count("sticky_twice");
+            if self.alarm(vni, mac, at) {
+                self.journal.event(Event::StickyTwice { vni, mac, owner: best.vtep, rival }, at);
+            }
+        }
+    }
+
+    /// What the bridge or a port of it has as its own address is nobody's host: the kernel would refuse the row.
+    fn own_address(&mut self, vni: Vni, mac: Mac, vtep: IpAddr, at: Time) {
+        self.journal.count("own_mac_refusals");
+        if self.alarm(vni, mac, at) {
+            self.journal.event(Event::OwnAddress { vni, mac, vtep }, at);
+        }
+    }
+
     fn remote_changed(&mut self, vni: Vni, mac: Mac, old: Claim, new: Claim, at: Time) {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let moved = old.vtep != new.vtep;
+        // The higher route is gone and the lower one counts (EVPN-XMOB-11); a claim of ours will still exceed both.
+        if old.seq.newer_than(new.seq) {
+            seg.memory.note(mac, old.seq, false, at);
+        }
         seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: new }), at);
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.moves += u32::from(moved);
@@ -202,8 +232,10 @@ impl Node {
             .filter(|c| candidate_mac(&c.key) != Some(b.mac))
             .any(|c| mobility::compare(&claim_of(c), &ours) == Ordering::Greater);
         if beaten {
-            // RFC 9721 §6.3: the other binding is the newer one.
+            // RFC 9721 §6.3: the other binding is the newer one. If the host is here after all, it says so when
+            // asked, and is learned above the other (EVPN-XMOB-09, -12).
             self.drop_local_ip(vni, ip, at);
+            self.ask(vni, b.mac, [ip].into_iter(), local.port, at);
         }
     }
 

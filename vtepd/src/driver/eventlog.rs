@@ -122,6 +122,27 @@ fn log(n: u64, event: &Event) {
         Event::StickyConflict { vni, mac, owner, port } => {
             say!(level, n, %vni, %mac, %owner, port, "local host claims a sticky MAC");
         }
+        Event::StickyTwice { vni, mac, owner, rival } => {
+            say!(level, n, %vni, %mac, %owner, %rival, "two VTEPs call this MAC sticky");
+        }
+        Event::StickyClaimed { vni, mac, port, vtep } => {
+            say!(level, n, %vni, %mac, port, %vtep, "a peer claims a MAC that is sticky here");
+        }
+        Event::StickyMisplaced { vni, mac, port, seen } => {
+            say!(level, n, %vni, %mac, port, seen, "a sticky MAC was seen on another port");
+        }
+        Event::GatewaySeen { vni, mac, port } => {
+            say!(level, n, %vni, %mac, port, "a gateway's MAC was seen on an access port");
+        }
+        Event::AddressRefused { vni, mac, ip, owner, vtep } => {
+            say!(level, n, %vni, %mac, %ip, %owner, %vtep, "local host claims an address of a gateway or a sticky MAC");
+        }
+        Event::OwnAddress { vni, mac, vtep } => {
+            say!(level, n, %vni, %mac, %vtep, "a peer advertises an address of our own bridge as a host");
+        }
+        Event::SequenceNearWrap { vni, mac, seq } => {
+            say!(level, n, %vni, %mac, %seq, "mobility sequence near its wrap: FRR will take what follows for older");
+        }
         Event::BindingRefused { vni, mac, ip, port } => {
             say!(level, n, %vni, %mac, ?ip, port, "binding dropped: the forwarding table never agreed");
         }

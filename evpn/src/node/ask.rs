@@ -1,0 +1,67 @@
+//! Asking a port whether a host is still there, when a neighbour binding and the place of its MAC disagree
+//! (EVPN-XMOB-13): the MAC moved away (EVPN-IRB-13), aged out (EVPN-IRB-15), or somebody else has the address
+//! (EVPN-XMOB-09).
+//!
+//! The routes go first and the question comes after: whoever answers is learned again by the ordinary way, with
+//! a sequence above the other's. Two owners that are both alive would take turns at the pace of the network, so
+//! an address is asked for once in a while only.
+
+use super::Node;
+use crate::types::{IfIndex, Mac, Span, Time, Vni};
+use crate::wire::RouteKey;
+use std::net::IpAddr;
+
+/// Between two such questions about the same address.
+const ASK_EVERY: Span = Span::secs(10);
+/// Addresses under question; while it is full, further ones are not asked for, only counted.
+const ASKED: usize = 16_384;
+/// Addresses of one MAC that are asked for at once.
+const PER_MAC: usize = 4;
+
+impl Node {
+    /// Unicast probes for some addresses of a MAC on the port where it was.
+    pub(super) fn ask(
+        &mut self,
+        vni: Vni,
+        mac: Mac,
+        ips: impl Iterator<Item = IpAddr>,
+        port: IfIndex,
+        at: Time,
+    ) {
+        if self.links.get(&port).is_none_or(|l| !l.up || !l.carrier) {
+            return;
+        }
+        for ip in ips.take(PER_MAC) {
+            if self.may_ask(vni, ip, at) {
+                self.probe_on(vni, mac, ip, port);
+            }
+        }
+    }
+
+    /// A MAC was lost to another VTEP and the kernel has the row: is it really gone from its port (EVPN-IRB-13)?
+    pub(super) fn ask_loser(&mut self, vni: Vni, mac: Mac, keys: &[RouteKey], at: Time) {
+        let Some(entry) = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&mac)) else { return };
+        let (Some(_), Some(lost)) = (entry.remote(), entry.lost.as_deref()) else { return };
+        let port = lost.port;
+        let ips = keys.iter().filter_map(|k| match k {
+            RouteKey::MacIp(_, _, m, ip) if *m == mac => *ip,
+            _ => None,
+        });
+        self.ask(vni, mac, ips, port, at);
+    }
+
+    fn may_ask(&mut self, vni: Vni, ip: IpAddr, at: Time) -> bool {
+        if self.asked.get(&(vni, ip)).is_some_and(|t| at.since(*t) < ASK_EVERY) {
+            return false;
+        }
+        if self.asked.len() >= ASKED {
+            self.asked.retain(|_, t| at.since(*t) < ASK_EVERY);
+        }
+        if self.asked.len() >= ASKED {
+            self.journal.count("probes_not_sent");
+            return false;
+        }
+        self.asked.insert((vni, ip), at);
+        true
+    }
+}

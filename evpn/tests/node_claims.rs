@@ -1,0 +1,160 @@
+//! Claims that contradict each other: who is asked, whose number counts, what people are told.
+
+mod world;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use evpn::fabric::Row;
+use evpn::node::Event;
+use evpn::types::{Mac, Seq, Span};
+use std::net::Ipv4Addr;
+use world::{P1, P2, VXLAN, World, mac, own_mac, vtep};
+
+const MS: Span = Span::millis(1);
+
+fn ip(n: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 1, 0, n)
+}
+
+/// Gratuitous ARP (HOST-GARP-01).
+fn announce(m: Mac, own: Ipv4Addr) -> Bytes {
+    let mut b = BytesMut::new();
+    b.put_slice(&[0xff; 6]);
+    b.put_slice(&m.0);
+    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
+    b.put_slice(&m.0);
+    b.put_slice(&own.octets());
+    b.put_slice(&[0; 6]);
+    b.put_slice(&own.octets());
+    b.freeze()
+}
+
+/// ARP answer to a probe of the VTEP.
+fn answer(m: Mac, own: Ipv4Addr, to: Mac) -> Bytes {
+    let mut b = BytesMut::new();
+    b.put_slice(&to.0);
+    b.put_slice(&m.0);
+    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 2]);
+    b.put_slice(&m.0);
+    b.put_slice(&own.octets());
+    b.put_slice(&to.0);
+    b.put_slice(&[0; 4]);
+    b.freeze()
+}
+
+#[allow(clippy::unnecessary_wraps)] // compared with what the kernel may not have
+fn remote(i: usize) -> Option<Row> {
+    Some(Row::Remote { vxlan: VXLAN, vtep: vtep(i), sticky: false })
+}
+
+/// EVPN-IRB-13, EVPN-XMOB-13: the loser asks its port; whoever answers has the MAC back with a higher sequence.
+#[test]
+fn the_loser_of_a_move_asks_its_port_once_and_an_answer_takes_the_mac_back() {
+    let mut w = World::converged(2, MS);
+    w.frame(0, P1, mac(1), Some(announce(mac(1), ip(1))));
+    w.run_for(Span::secs(2));
+    w.frame(1, P1, mac(1), Some(announce(mac(1), ip(1))));
+    w.run_for(Span::millis(3));
+    assert_eq!(w.mac_row(0, mac(1)), remote(1));
+    let asked: Vec<_> = w.hosts[0].emitted.iter().map(|(p, f)| (*p, Mac::from_slice(&f[..6]))).collect();
+    assert_eq!(asked, [(P1, Some(mac(1)))], "one unicast probe on the old port");
+    w.frame(0, P1, mac(1), Some(answer(mac(1), ip(1), own_mac(0))));
+    w.run_for(Span::millis(3));
+    assert_eq!(w.mac_row(1, mac(1)), remote(0), "it is there after all");
+    assert_eq!(w.macs(0)[0].seq, Seq(2));
+    // Both are alive: they do not take turns at the pace of the network.
+    w.frame(1, P1, mac(1), Some(announce(mac(1), ip(1))));
+    w.run_for(Span::secs(5));
+    assert_eq!(w.hosts[0].emitted.len(), 1, "not asked again so soon");
+}
+
+/// EVPN-IRB-15, MIG-WARM-01, EVPN-MOB-05
+#[test]
+fn a_silent_host_whose_mac_aged_out_is_asked_and_returns_with_its_sequence() {
+    let mut w = World::converged(2, MS);
+    w.frame(1, P1, mac(1), Some(announce(mac(1), ip(1))));
+    w.run_for(Span::secs(2));
+    w.frame(0, P1, mac(1), Some(announce(mac(1), ip(1))));
+    w.run_for(Span::secs(300));
+    let before = w.hosts[0].emitted.len();
+    w.forget(0, mac(1));
+    w.run_for(Span::millis(3));
+    assert_eq!(w.mac_row(1, mac(1)), None, "withdrawn at once");
+    assert_eq!(w.hosts[0].emitted.len(), before + 1);
+    w.frame(0, P1, mac(1), Some(answer(mac(1), ip(1), own_mac(0))));
+    w.run_for(Span::millis(3));
+    assert_eq!(w.mac_row(1, mac(1)), remote(0));
+    assert_eq!(w.neigh_row(1, ip(1).into()), Some(Row::Neigh { mac: mac(1), router: false }));
+    assert_eq!(w.macs(0)[0].seq, Seq(1), "nobody else had it meanwhile");
+}
+
+/// EVPN-XMOB-12: on a tie of sequences a wrong binding may win. The right one is asked for and ends above it.
+#[test]
+fn an_address_lost_on_a_tie_is_asked_for_and_ends_above_the_stale_binding() {
+    let mut w = World::converged(2, Span::millis(5));
+    w.frame(0, P1, mac(1), Some(announce(mac(1), ip(1))));
+    w.run_for(Span::millis(1));
+    // Before the first binding arrives here, the address is learned under another MAC: both have sequence 0.
+    w.frame(1, P1, mac(2), Some(announce(mac(2), ip(1))));
+    w.run_for(Span::millis(30));
+    assert_eq!(w.neigh_row(1, ip(1).into()), Some(Row::Neigh { mac: mac(1), router: false }), "lower VTEP");
+    assert_eq!(w.hosts[1].emitted.len(), 1);
+    w.frame(1, P1, mac(2), Some(answer(mac(2), ip(1), own_mac(1))));
+    w.run_for(Span::millis(30));
+    assert_eq!(w.neigh_row(0, ip(1).into()), Some(Row::Neigh { mac: mac(2), router: false }));
+    assert_eq!(w.neigh_row(1, ip(1).into()), None);
+    let m2 = w.macs(0).into_iter().find(|m| m.mac == mac(2)).expect("remote");
+    assert_eq!(m2.seq, Seq(1));
+    let sent = w.sent_bytes;
+    w.run_for(Span::secs(20));
+    assert!(w.sent_bytes - sent < 400, "only keepalives: it has stopped");
+}
+
+/// EVPN-XMOB-02: a peer with the old binding must not call the new one obsolete, so the new MAC has no lower number.
+#[test]
+fn an_address_that_changes_its_mac_behind_one_vtep_keeps_the_sequence() {
+    let mut w = World::converged(2, MS);
+    w.frame(1, P1, mac(1), Some(announce(mac(1), ip(1))));
+    w.run_for(Span::secs(2));
+    w.frame(0, P1, mac(1), Some(announce(mac(1), ip(1))));
+    w.run_for(Span::secs(2));
+    w.frame(0, P2, mac(2), Some(announce(mac(2), ip(1))));
+    w.run_for(Span::millis(5));
+    assert_eq!(w.neigh_row(1, ip(1).into()), Some(Row::Neigh { mac: mac(2), router: false }));
+    let seqs: Vec<_> = w.macs(1).iter().map(|m| (m.mac, m.seq)).collect();
+    assert_eq!(seqs, [(mac(1), Seq(1)), (mac(2), Seq(1))]);
+}
+
+/// EVPN-MOB-19
+#[test]
+fn an_address_of_our_own_bridge_as_a_peers_host_is_told_once() {
+    let mut w = World::converged(2, MS);
+    for _ in 0..5 {
+        w.frame(0, P1, own_mac(1), Some(announce(own_mac(1), ip(9))));
+        w.run_for(Span::millis(100));
+        w.forget(0, own_mac(1));
+        w.run_for(Span::millis(100));
+    }
+    let told: Vec<_> =
+        w.hosts[1].events.iter().filter(|(_, e)| matches!(e, Event::OwnAddress { .. })).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(told[0].1, Event::OwnAddress { vni: world::vni(), mac: own_mac(1), vtep: vtep(0) });
+    assert_eq!(w.mac_row(1, own_mac(1)), None);
+}
+
+/// EVPN-MOB-11: what aged out of the port while a remote row waited to be written is not there to come back to.
+#[test]
+fn a_mac_that_left_its_port_before_the_remote_row_was_written_is_not_claimed_again() {
+    let mut w = World::converged(2, MS);
+    w.frame(0, P1, mac(1), None);
+    w.run_for(Span::millis(10));
+    w.hosts[0].paused = true;
+    w.frame(1, P1, mac(1), None);
+    w.run_for(Span::millis(10));
+    w.forget(0, mac(1));
+    w.forget(1, mac(1));
+    w.run_for(Span::millis(10));
+    assert!(w.macs(0).is_empty(), "{:?}", w.macs(0));
+    w.hosts[0].paused = false;
+    w.run_for(Span::millis(10));
+    assert!(w.macs(1).is_empty(), "{:?}", w.macs(1));
+}
