@@ -42,13 +42,13 @@ pub enum Input {
         /// Octets of the largest IP packet that arrives.
         mtu: u32,
     },
-    /// Wall clock at this time, in seconds since 1970, for views only.
+    /// Wall clock at this time, in seconds since 1970: for views, and for the age of what is kept.
     Wall {
         /// Seconds since 1970.
         unix: u64,
     },
     /// What an earlier run of this daemon had kept with `Output::Persist`. Before the first `Synced`, that is
-    /// before anything is advertised (EVPN-MOB-12).
+    /// before anything is advertised (EVPN-MOB-12), and after `Wall`, so that its age is known.
     Restored(Vec<Record>),
     /// Withdraw everything and close all sessions with Cease/2; `Output::Stopped` follows.
     Shutdown,

@@ -25,7 +25,11 @@ impl Journal {
     }
 
     pub(super) fn count(&mut self, name: &'static str) {
-        *self.counters.entry(name).or_default() += 1;
+        self.add(name, 1);
+    }
+
+    pub(super) fn add(&mut self, name: &'static str, n: u64) {
+        *self.counters.entry(name).or_default() += n;
     }
 
     pub(super) fn event(&mut self, event: Event, at: Time) {

@@ -11,6 +11,7 @@ mod event;
 mod frames;
 mod input;
 mod journal;
+mod keep;
 mod local;
 mod moves;
 mod originate;
@@ -30,12 +31,12 @@ pub use input::{Command, ConnEvent, Input, MacFilter, MoveRequest, MoveStep, Que
 pub use output::{MoveReply, Output, Reply};
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want, WriteResult};
-use crate::mobility::Record;
 use crate::rib::{self, Rib};
 use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
 use frames::{Parked, Sign};
 use journal::Journal;
+use keep::Keep;
 use moves::Moves;
 use peers::{Conn, Peer};
 use segment::Segment;
@@ -101,6 +102,7 @@ pub struct Node {
     overruns: u64,
     revision: u64,
     wall: Option<(Time, u64)>,
+    keep: Keep,
     cursors: VecDeque<(u64, rib::RouteCursor)>,
     next_cursor: u64,
 }
@@ -115,7 +117,7 @@ impl Node {
         for c in &config.vnis {
             rib.add_vni(c.vni, Segment::import(c));
             let rd = Rd::type1(config.router_id, rd_number(c.vni, &mut numbers));
-            segments.insert(c.vni, Segment::new(c.clone(), config.asn, rd));
+            segments.insert(c.vni, Segment::new(c.clone(), config.asn, rd, config.mobility.memory_time));
         }
         let mut named = BTreeMap::new();
         for v in &config.vnis {
@@ -160,6 +162,7 @@ impl Node {
             overruns: 0,
             revision: 0,
             wall: None,
+            keep: Keep::default(),
             cursors: VecDeque::new(),
             next_cursor: 0,
         }
@@ -177,7 +180,7 @@ impl Node {
                 self.journal.push(Output::Reply { id, reply });
             }
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
-            Input::Wall { unix } => self.wall = Some((at, unix)),
+            Input::Wall { unix } => self.wall_told(unix, at),
             Input::Restored(records) => self.restored(&records, at),
             Input::Shutdown => self.shutdown(at),
         }
@@ -204,6 +207,7 @@ impl Node {
         }
         self.due_sweep(at);
         self.tell_vteps(at);
+        self.keep(at);
         self.pump(at);
         if self.stopping {
             self.finish_stop();
@@ -235,6 +239,7 @@ impl Node {
         offer(self.parked.front().map(|p| (p.deadline, "parked binding")));
         offer(self.probes.first().map(|(t, _, _)| (*t, "probe")));
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
+        offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer((!self.swept).then_some((self.sweep_at(), "sweep of adopted rows")));
         next
     }
@@ -417,15 +422,6 @@ impl Node {
     fn want_remove(&mut self, key: &RowKey, urgent: bool) {
         if !self.stale.contains(key) {
             self.want.remove(key, urgent);
-        }
-    }
-
-    /// What an earlier run remembered (EVPN-MOB-12). A VNI that is no longer configured is skipped.
-    fn restored(&mut self, records: &[Record], at: Time) {
-        for r in records {
-            if let Some(seg) = self.segments.get_mut(&r.vni) {
-                seg.memory.note(r.mac, r.seq, r.ours, at);
-            }
         }
     }
 

@@ -20,6 +20,7 @@ impl Node {
     /// The candidates of a MAC changed: who owns it now?
     pub(super) fn decide_mac(&mut self, vni: Vni, mac: Mac, at: Time) {
         let candidates = self.rib.mac_candidates(vni, mac);
+        self.note_heard(vni, mac, &candidates, at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         // What the bridge or a port of it has as its own address is nobody's host (FRR drops such routes, too).
         let best = candidates.first().filter(|_| !seg.own.contains(&mac)).map(claim_of);

@@ -5,7 +5,7 @@ use crate::fabric::{Row, RowKey};
 use crate::hosts::Hosts;
 use crate::mobility::Memory;
 use crate::rib::Import;
-use crate::types::{Asn, Esi, EthTag, IfIndex, Label, Mac, Rd, Seq};
+use crate::types::{Asn, Esi, EthTag, IfIndex, Label, Mac, Rd, Seq, Span};
 use crate::wire::{AsPath, Attrs, EvpnRoute, ExtCommunity, Imet, MacIp, Origin, Pmsi, RouteKey, TunnelId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -39,7 +39,7 @@ pub(super) struct Segment {
 }
 
 impl Segment {
-    pub(super) fn new(config: VniConfig, asn: Asn, rd: Rd) -> Self {
+    pub(super) fn new(config: VniConfig, asn: Asn, rd: Rd, memory_time: Span) -> Self {
         let export = match &config.export {
             Targets::Auto => vec![ExtCommunity::auto_target(asn, config.vni)],
             Targets::AutoRfc8365 => {
@@ -58,7 +58,7 @@ impl Segment {
             problems: vec!["not looked at yet".into()],
             advertised: false,
             hosts: Hosts::default(),
-            memory: Memory::default(),
+            memory: Memory::new(memory_time),
             export,
             attrs: BTreeMap::new(),
         }

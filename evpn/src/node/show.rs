@@ -86,6 +86,8 @@ impl Node {
             "sequences_remembered".into(),
             self.segments.values().map(|s| s.memory.len() as u64).sum(),
         );
+        let crowded_out = self.segments.values().map(|s| s.memory.crowded_out()).sum();
+        counters.insert("sequences_crowded_out".into(), crowded_out);
         StatusView {
             program: env!("CARGO_PKG_VERSION").into(),
             vtep: self.config.vtep,
@@ -98,7 +100,7 @@ impl Node {
             local_macs: self.segments.values().map(|s| s.hosts.locals()).sum(),
             remote_macs: self.segments.values().map(|s| s.hosts.remotes()).sum(),
             counters,
-            wall: self.wall.map(|(t, unix)| unix + at.since(t).0 / 1_000_000_000),
+            wall: self.unix(at),
         }
     }
 

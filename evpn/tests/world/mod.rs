@@ -8,12 +8,14 @@ use evpn::fabric::{
     BridgeFdb, BridgeLink, FdbRow, KernelEvent, Link, LinkKind, PortFlags, Row, RowKey, VxlanLink,
     WriteResult,
 };
+use evpn::mobility::Record;
 use evpn::node::{
     Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, NeighborConfig, Node, Output, Query,
 };
 use evpn::node::{MobilityConfig, Reply, Show, Targets, VniConfig, VniMobility, view};
-use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
-use std::collections::{BTreeMap, VecDeque};
+use evpn::types::{Asn, ConnId, IfIndex, Mac, Seq, Span, Time, Vni};
+use evpn::wire::{DecodeCtx, EvpnNlri, EvpnRoute, Message, Nlri};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 pub const BRIDGE: IfIndex = IfIndex(1);
@@ -102,6 +104,16 @@ pub struct Host {
     pub writes: u64,
     /// Kernel writes wait.
     pub paused: bool,
+    /// The state directory: what a kill leaves.
+    pub kept: BTreeMap<(Vni, Mac), Record>,
+    /// Records written, ever.
+    pub records: u64,
+    /// Type-2 routes announced, in order: MAC and sequence.
+    pub announced: Vec<(Time, Mac, Seq)>,
+    config: Config,
+    starts: u64,
+    /// Between kill and start.
+    dead: bool,
     conns: BTreeMap<ConnId, Pipe>,
     accepted: u64,
     replies: Vec<Reply>,
@@ -127,7 +139,13 @@ impl World {
                 let mut c = config(i, n);
                 tweak(&mut c);
                 Host {
-                    node: Node::new(c, i as u64 + 1, Time(0)),
+                    node: Node::new(c.clone(), i as u64 + 1, Time(0)),
+                    kept: BTreeMap::new(),
+                    records: 0,
+                    announced: vec![],
+                    config: c,
+                    starts: 1,
+                    dead: false,
                     rows: BTreeMap::new(),
                     fdb: BTreeMap::new(),
                     events: vec![],
@@ -143,6 +161,7 @@ impl World {
             .collect();
         let mut w = Self { now: Time(0), delay, hosts, queue: BTreeMap::new(), seq: 0, sent_bytes: 0 };
         for i in 0..n {
+            w.hosts[i].node.handle(Input::Wall { unix: 0 }, Time(0));
             w.devices(i, own_mac(i));
             w.kernel(i, KernelEvent::Synced);
         }
@@ -177,16 +196,19 @@ impl World {
     }
 
     pub fn input(&mut self, i: usize, input: Input) {
+        if self.hosts[i].dead {
+            return;
+        }
         self.hosts[i].node.handle(input, self.now);
         self.turn(i);
     }
 
     /// A frame of `mac` enters by `port`: the tap sees it, the bridge learns it.
     pub fn frame(&mut self, i: usize, port: IfIndex, mac: Mac, bytes: Option<Bytes>) {
-        if let Some(bytes) = bytes {
+        if let Some(bytes) = bytes.filter(|_| !self.hosts[i].dead) {
             self.hosts[i].node.handle(Input::Frame { port, bytes }, self.now);
         }
-        if self.hosts[i].fdb.insert(mac, port) != Some(port) {
+        if self.hosts[i].fdb.insert(mac, port) != Some(port) && !self.hosts[i].dead {
             let row = FdbRow::Bridge(bridge_row(mac, port, false));
             self.hosts[i].node.handle(Input::Kernel(KernelEvent::Fdb(row)), self.now);
         }
@@ -201,7 +223,7 @@ impl World {
     }
 
     fn turn(&mut self, i: usize) {
-        loop {
+        while !self.hosts[i].dead {
             self.hosts[i].node.flush(self.now);
             while let Some(o) = self.hosts[i].node.poll_output() {
                 self.output(i, o);
@@ -255,6 +277,10 @@ impl World {
         match o {
             Output::Dial { conn, to, .. } => {
                 let Some(j) = (0..self.hosts.len()).find(|j| vtep(*j) == to.ip()) else { return };
+                if self.hosts[j].dead {
+                    let why = "connection refused".into();
+                    return self.send(i, self.delay, Input::Conn { conn, event: ConnEvent::Failed { why } });
+                }
                 self.hosts[j].accepted += 1;
                 let theirs = ConnId(self.hosts[j].accepted);
                 self.hosts[i].conns.insert(conn, Pipe { to: j, to_conn: theirs, room: 65536 });
@@ -271,6 +297,7 @@ impl World {
                 self.send(i, d + d, Input::Conn { conn, event: ConnEvent::Room(65536) });
             }
             Output::Send { conn, bytes } => {
+                self.check_kept(i, &bytes);
                 self.sent_bytes += bytes.len() as u64;
                 let d = self.delay;
                 if let Some(p) = self.hosts[i].conns.get(&conn) {
@@ -291,14 +318,80 @@ impl World {
             Output::Emit { port, frame } => self.hosts[i].emitted.push((port, frame)),
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
             Output::Reply { reply, .. } => self.hosts[i].replies.push(reply),
-            Output::Persist(_) | Output::Listen(_) | Output::Resync | Output::Vteps(_) | Output::Stopped => {}
+            Output::Persist(records) => {
+                let macs: BTreeSet<_> = records.iter().map(|r| (r.vni, r.mac)).collect();
+                assert_eq!(macs.len(), records.len(), "one record per MAC and flush: {records:?}");
+                self.hosts[i].records += records.len() as u64;
+                self.hosts[i].kept.extend(records.into_iter().map(|r| ((r.vni, r.mac), r)));
+            }
+            Output::Listen(_) | Output::Resync | Output::Vteps(_) | Output::Stopped => {}
         }
+    }
+
+    /// No sequence reaches a peer that the state directory does not have (EVPN-MOB-12): `kill -9` may come between
+    /// any two outputs.
+    fn check_kept(&mut self, i: usize, bytes: &Bytes) {
+        if bytes.get(18) != Some(&2) {
+            return;
+        }
+        let ctx = DecodeCtx { ibgp: true, max_len: 65_535, ..DecodeCtx::default() };
+        let Ok(Message::Update(u)) = evpn::wire::decode(bytes, &ctx).map(|d| d.message) else { return };
+        let Some(Nlri::Evpn(routes)) = u.reach.map(|r| r.nlri) else { return };
+        let seq = u.attrs.mobility().map_or(Seq::ZERO, |(s, _)| s);
+        for r in routes {
+            let EvpnNlri { route: EvpnRoute::MacIp(m), .. } = r else { continue };
+            let (now, h) = (self.now, &mut self.hosts[i]);
+            h.announced.push((now, m.mac, seq));
+            if seq != Seq::ZERO {
+                let kept = h.kept.get(&(vni(), m.mac));
+                assert!(
+                    kept.is_some_and(|k| !seq.newer_than(k.seq)),
+                    "node {i} tells {} with {seq} and has kept {kept:?}",
+                    m.mac
+                );
+            }
+        }
+    }
+
+    /// `kill -9`: connections break, the kernel keeps its rows, the state directory is what was told so far.
+    pub fn kill(&mut self, i: usize) {
+        for j in 0..self.hosts.len() {
+            self.cut(i, j);
+        }
+        self.queue.retain(|_, (to, _)| *to != i);
+        self.hosts[i].taps.clear();
+        self.hosts[i].starts += 1;
+        let (config, starts) = (self.hosts[i].config.clone(), self.hosts[i].starts);
+        self.hosts[i].node = Node::new(config, (starts << 8) + i as u64 + 1, self.now);
+        self.hosts[i].dead = true;
+    }
+
+    /// The daemon starts again after [`World::kill`], with the state directory or with an empty one; wall clock
+    /// and boot clock agree.
+    pub fn start(&mut self, i: usize, with_state: bool) {
+        if !with_state {
+            self.hosts[i].kept.clear();
+        }
+        let unix = self.now.0 / 1_000_000_000;
+        let records: Vec<Record> = self.hosts[i].kept.values().copied().collect();
+        self.hosts[i].node.handle(Input::Wall { unix }, self.now);
+        self.hosts[i].node.handle(Input::Restored(records), self.now);
+        self.hosts[i].dead = false;
+        self.hosts[i].rows.clear();
+        self.devices(i, own_mac(i));
+        let fdb: Vec<(Mac, IfIndex)> = self.hosts[i].fdb.iter().map(|(m, p)| (*m, *p)).collect();
+        for (mac, port) in fdb {
+            let row = FdbRow::Bridge(bridge_row(mac, port, port == VXLAN));
+            self.kernel(i, KernelEvent::Fdb(row));
+        }
+        self.kernel(i, KernelEvent::Synced);
     }
 
     pub fn run_for(&mut self, span: Span) {
         let end = self.now + span;
         for _ in 0..10_000_000u64 {
             let timer = (0..self.hosts.len())
+                .filter(|i| !self.hosts[*i].dead)
                 .filter_map(|i| self.hosts[i].node.poll_timeout().map(|(t, why)| (t.max(self.now), i, why)))
                 .min_by_key(|(t, i, _)| (*t, *i));
             let packet = self.queue.first_key_value().map(|((t, _), _)| *t);
