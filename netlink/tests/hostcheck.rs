@@ -80,6 +80,29 @@ fn bridge_netfilter_with_a_dropping_forward_chain_is_an_error() {
     });
 }
 
+/// PIT-07
+#[test]
+fn rules_that_look_at_guests_arp_are_named_and_others_are_not() {
+    in_netns(|| {
+        underlay();
+        let nft = |args: &str| {
+            std::process::Command::new("nft").args(args.split(' ')).status().is_ok_and(|s| s.success())
+        };
+        if !nft("add table bridge guard")
+            || !nft("add chain bridge guard in { type filter hook prerouting priority -300 ; }")
+        {
+            return unmet("nft is not there or refused a chain (install nftables)");
+        }
+        assert!(nft("add rule bridge guard in iifname p1 ether type ip6 drop"));
+        absent("arp-filter");
+        assert!(nft("add rule bridge guard in iifname p1 ether type arp drop"));
+        found(&[("arp-filter", Severity::Warning)]);
+        let all = hostcheck::run(&[], &[]);
+        let f = all.iter().find(|f| f.id == "arp-filter").unwrap();
+        assert!(f.what.contains("bridge guard in") && f.way_out.contains("allowed"), "{f:?}");
+    });
+}
+
 #[test]
 fn the_peculiarities_of_an_adopted_bridge_are_named_one_by_one() {
     in_netns(|| {

@@ -1,12 +1,11 @@
 //! `vtepd check --host`: what on this machine would keep VMs from talking, each with the way out (PIT-09).
 
+use super::firewall;
 use super::links::Installer;
 use super::mtu::{overhead, underlay_mtu};
-use super::nl::{Many, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Out, ask, attrs, request_socket};
-use crate::op::OpError;
+use super::nl::{Many, NLM_F_ACK, NLM_F_REQUEST, Out, ask, request_socket};
 use crate::setup::DeviceProblem;
 use evpn::fabric::DeviceWant;
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
 use serde::Serialize;
 use std::net::IpAddr;
 
@@ -68,6 +67,10 @@ pub struct Facts {
     pub forward_drop: Vec<String>,
     /// iptables-legacy has a filter table, whose policy is not readable here.
     pub legacy_filter: bool,
+    /// Chains with rules about ARP or RARP on bridged frames, as `family table chain`.
+    pub arp_filters: Vec<String>,
+    /// ebtables-legacy has tables, whose rules are not readable here.
+    pub ebtables: bool,
     /// Devices with strict reverse path filtering.
     pub strict_rp_filter: Vec<String>,
     /// VNIs against paths.
@@ -92,10 +95,14 @@ impl Facts {
         f.bridge_nf_call = ["iptables", "ip6tables", "arptables"]
             .iter()
             .any(|t| on(&format!("/proc/sys/net/bridge/bridge-nf-call-{t}")));
-        match forward_drop_chains() {
+        match firewall::forward_drop_chains() {
             Ok(chains) => f.forward_drop = chains,
             Err(e) => f.no_nftables = missing(e.errno),
         }
+        f.arp_filters = firewall::arp_filters().unwrap_or_default();
+        f.ebtables = std::fs::read_to_string("/proc/modules").is_ok_and(|t| {
+            t.lines().any(|l| l.starts_with("ebtable_filter ") || l.starts_with("ebtable_nat "))
+        });
         f.legacy_filter = std::fs::read_to_string("/proc/net/ip_tables_names")
             .is_ok_and(|t| t.lines().any(|l| l == "filter"));
         f.strict_rp_filter = strict_rp_filter(devices);
@@ -163,6 +170,7 @@ pub fn judge(f: &Facts) -> Vec<Finding> {
         ));
     }
     bridge_netfilter(f, &mut out);
+    arp_filters(f, &mut out);
     if !f.strict_rp_filter.is_empty() {
         out.push(Finding::new(
             "rp-filter",
@@ -243,6 +251,22 @@ fn bridge_netfilter(f: &Facts, out: &mut Vec<Finding>) {
     out.push(Finding::new("br-netfilter", severity, what, why, WAY_OUT.to_owned()));
 }
 
+/// PIT-07: libvirt's nwfilter and other anti-spoofing rules.
+fn arp_filters(f: &Facts, out: &mut Vec<Finding>) {
+    let what = if !f.arp_filters.is_empty() {
+        format!("ARP or RARP of guests is filtered in {}", f.arp_filters.join(", "))
+    } else if f.ebtables {
+        "ebtables has rules that may filter ARP or RARP of guests; look at `ebtables-legacy -L`".to_owned()
+    } else {
+        return;
+    };
+    let why = "a guest counts as moved only when the bridge has learned it, so an announcement that is dropped \
+               moves nothing, and the move waits for the guest's next frame (PIT-07)";
+    let way_out = "let ARP and RARP with the guest's own MAC pass; against spoofing, name the addresses of each port in \
+                   `allowed` of the VNI";
+    out.push(Finding::new("arp-filter", Severity::Warning, what, why, way_out.to_owned()));
+}
+
 fn device_mtu(name: &str) -> Option<u32> {
     let links = super::dump::Reader::open().ok()?.links().ok()?;
     links.iter().find(|l| l.name == name).map(|l| l.mtu)
@@ -295,50 +319,6 @@ fn kind_missing(kind: &str) -> bool {
     ask(&socket, &out.v, 1, &mut Many::new(1, 4096), |_| {}).is_err_and(|e| e.errno == libc::EOPNOTSUPP)
 }
 
-/// Base chains on the forward hook with policy drop, as `family table chain`.
-fn forward_drop_chains() -> Result<Vec<String>, OpError> {
-    const NFT_MSG_GETCHAIN: u16 = 10 << 8 | 4;
-    const NFTA_CHAIN_TABLE: u16 = 1;
-    const NFTA_CHAIN_NAME: u16 = 3;
-    const NFTA_CHAIN_HOOK: u16 = 4;
-    const NFTA_CHAIN_POLICY: u16 = 5;
-    const NFTA_HOOK_HOOKNUM: u16 = 1;
-    const NF_INET_FORWARD: [u8; 4] = [0, 0, 0, 2];
-    const NF_DROP: [u8; 4] = [0; 4];
-    let open = || -> std::io::Result<Socket> {
-        let mut s = Socket::new(NETLINK_NETFILTER)?;
-        s.bind_auto()?;
-        s.connect(&SocketAddr::new(0, 0))?;
-        Ok(s)
-    };
-    let socket = open().map_err(|e| OpError::from_errno(e.raw_os_error().unwrap_or(libc::EIO)))?;
-    let mut out = Out::default();
-    out.begin(NFT_MSG_GETCHAIN, NLM_F_REQUEST | NLM_F_DUMP, 1);
-    out.bytes(&[0; 4]);
-    out.end();
-    let mut found = Vec::new();
-    ask(&socket, &out.v, 1, &mut Many::new(4, 32 << 10), |m| {
-        let family = match m.body.first() {
-            Some(1) => "inet",
-            Some(2) => "ip",
-            Some(10) => "ip6",
-            _ => return,
-        };
-        let body = m.body.get(4..).unwrap_or(&[]);
-        let find = |want: u16| attrs(body).find(|(k, _)| *k == want).map(|(_, b)| b);
-        let hook = find(NFTA_CHAIN_HOOK).and_then(|h| attrs(h).find(|(k, _)| *k == NFTA_HOOK_HOOKNUM));
-        if hook.map(|(_, n)| n) != Some(&NF_INET_FORWARD) || find(NFTA_CHAIN_POLICY) != Some(&NF_DROP) {
-            return;
-        }
-        let text = |k: u16| {
-            let b = find(k).unwrap_or(&[]);
-            String::from_utf8_lossy(b.strip_suffix(&[0]).unwrap_or(b)).into_owned()
-        };
-        found.push(format!("{family} {} {}", text(NFTA_CHAIN_TABLE), text(NFTA_CHAIN_NAME)));
-    })?;
-    Ok(found)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,6 +341,15 @@ mod tests {
         let both = Facts { bridge_nf_call: true, ..quiet };
         assert_eq!(ids(&both), [("br-netfilter", Severity::Error)]);
         assert!(judge(&both)[0].way_out.contains("bridge-nf-call-iptables=0"));
+    }
+
+    #[test]
+    fn rules_about_arp_are_named_and_ebtables_is_pointed_at() {
+        let f = Facts { arp_filters: vec!["bridge guard in".into()], ebtables: true, ..Facts::default() };
+        let found = judge(&f);
+        assert!(found.len() == 1 && found[0].what.contains("bridge guard in"), "{found:?}");
+        let f = Facts { ebtables: true, ..Facts::default() };
+        assert_eq!(ids(&f), [("arp-filter", Severity::Warning)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod codec;
 mod dataplane;
 pub mod dump;
+mod firewall;
 pub mod hostcheck;
 mod links;
 mod monitor;
