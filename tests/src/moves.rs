@@ -122,12 +122,14 @@ impl Mixed {
 pub struct Mentions {
     wire: Wire,
     mac: Mac,
+    vtep: IpAddr,
 }
 
 impl Mentions {
     /// Listens from now on.
     pub fn open(m: &Mixed, vtep: usize, mac: Mac) -> Self {
-        Self { wire: Wire::open(&m.fabric.spine, &format!("u{}", m.vtep(vtep).number)), mac }
+        let v = m.vtep(vtep);
+        Self { wire: Wire::open(&m.fabric.spine, &format!("u{}", v.number)), mac, vtep: v.address }
     }
 
     /// Sources of what was said since the last call: an address for each NLRI, announced or withdrawn.
@@ -141,7 +143,9 @@ impl Mentions {
                 && f.get(23) == Some(&6)
                 && f.len() > 38
                 && (f[34..36] == [0, 179] || f[36..38] == [0, 179]);
-            if bgp {
+            // The spine floods what is for a VTEP that has gone.
+            let ours = |a: &[u8]| IpAddr::from([a[0], a[1], a[2], a[3]]) == self.vtep;
+            if bgp && (ours(&f[26..30]) || ours(&f[30..34])) {
                 let n = f.windows(key.len()).filter(|w| *w == key).count();
                 out.extend(std::iter::repeat_n(IpAddr::from([f[26], f[27], f[28], f[29]]), n));
             }
