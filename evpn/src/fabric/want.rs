@@ -144,6 +144,10 @@ impl Want {
             self.dirty.insert(key);
         }
     }
+    /// Whether this key waits to be looked at.
+    pub fn is_dirty(&self, key: &RowKey) -> bool {
+        self.urgent.contains(key) || self.dirty.contains(key)
+    }
     /// Keys waiting to be looked at.
     pub fn dirty_len(&self) -> usize {
         self.urgent.len() + self.dirty.len()

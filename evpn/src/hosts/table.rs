@@ -40,6 +40,8 @@ pub struct MacEntry {
     pub since: Time,
     /// Moves seen.
     pub moves: u32,
+    /// Local: the last sign of life, as far as one is seen (forwarding table, ARP, RARP, ND).
+    pub heard: Time,
     /// The port that lost it a short while ago.
     pub lost: Option<Box<Lost>>,
     /// Remote, but the kernel still shows it on this port: our row has not been written (again) yet.
@@ -186,11 +188,15 @@ impl Hosts {
             self.locals = self.locals + usize::from(is_local) - usize::from(matches!(old, Owner::Local(_)));
             e.owner = owner;
             e.since = at;
+            if is_local {
+                e.heard = at;
+            }
             self.count_vteps(Some(old), Some(owner));
             Some(old)
         } else {
             self.locals += usize::from(is_local);
-            self.macs.insert(mac, MacEntry { owner, since: at, moves: 0, lost: None, shadow: None });
+            self.macs
+                .insert(mac, MacEntry { owner, since: at, moves: 0, heard: at, lost: None, shadow: None });
             self.count_vteps(None, Some(owner));
             None
         }

@@ -81,6 +81,9 @@ impl Node {
             .and_then(|e| e.lost.as_deref())
             .is_some_and(|l| l.port == port && l.late.is_some_and(|t| at.since(t) < PATIENCE));
         let remote = entry.is_some_and(|e| matches!(e.owner, Owner::Remote(_)));
+        if agrees {
+            self.heard(vni, f.src, at);
+        }
         if tells.strong && late && remote {
             self.local_seen(vni, f.src, port, at);
         }

@@ -7,6 +7,10 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
 
+/// Most octets that a connection's send path holds unsent; what [`ConnEvent::Room`] says is missing of it has
+/// not been taken by the socket yet.
+pub const SEND_PATH: usize = 64 << 10;
+
 /// An input, to be given to `Node::handle` with the time of its receipt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Input {
@@ -76,7 +80,8 @@ pub enum ConnEvent {
     },
     /// Octets arrived, at most 64 KiB.
     Bytes(Bytes),
-    /// So many octets fit into the send path now (at most 64 KiB are unsent at any time).
+    /// So many octets fit into the send path now (at most [`SEND_PATH`] are unsent at any time). Told after
+    /// every write that made room, so that it also says how far the socket has taken what was sent.
     Room(usize),
     /// Closed by the peer or by an error. No further event follows; not sent after `Hangup`.
     Closed {

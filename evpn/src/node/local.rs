@@ -1,6 +1,5 @@
 //! What the kernel and the access ports tell: MACs that appear, move here, leave.
 
-use super::moves::Opening;
 use super::remote::claim_of;
 use super::segment::Segment;
 use super::view::Place;
@@ -27,7 +26,10 @@ impl Node {
             return;
         };
         match entry.owner {
-            Owner::Local(l) if l.port == port => self.unpark(vni, mac, port, at),
+            Owner::Local(l) if l.port == port => {
+                self.heard(vni, mac, at);
+                self.unpark(vni, mac, port, at);
+            }
             Owner::Local(l) => self.change_port(vni, mac, l, port, at),
             Owner::Remote(r) => {
                 let strong = self.strong_sign(port, mac, at);
@@ -75,22 +77,10 @@ impl Node {
         let left = key.and_then(|k| self.leaving.remove(&k));
         self.originate_mac(vni, mac, true);
         let mut ips = Vec::new();
-        if let Some(remote) = remote {
+        if remote.is_some() {
             ips = self.take_ips_along(vni, mac, at);
-            let opening = Opening {
-                vni,
-                mac,
-                ips: ips.clone(),
-                role: "arrived",
-                cause: seen.1,
-                from: Place::Vtep(remote.vtep),
-                to: place,
-                seq_before: remote.seq,
-                seq,
-                seen: seen.0,
-            };
-            self.moves.open(opening, at, &mut self.journal);
-        } else {
+        }
+        if !self.record_arrival(vni, mac, remote, ips.clone(), seen, at) {
             self.journal.event(Event::MacLocal { vni, mac, port: place.to_string(), seq }, at);
         }
         self.withdraw_leftovers(left, mac, &ips);
@@ -240,6 +230,7 @@ impl Node {
         self.revision += 1;
         seg.memory.note(mac, l.seq, true, at);
         seg.hosts.disown(mac);
+        let place = Place::Port(name.clone());
         let mut keys = vec![seg.type2_key(mac, None)];
         let ips = unbind_locals(seg, mac);
         keys.extend(ips.iter().map(|ip| seg.type2_key(mac, Some(*ip))));
@@ -247,6 +238,8 @@ impl Node {
         for k in &keys {
             self.rib.withdraw(k, false);
         }
+        self.note_unbound(vni, mac, &ips, &place, l.seq, at);
+        self.note_gone(vni, mac, place, l.seq, at);
         if let Some(row) = row {
             self.leaving.remove(&row);
             self.want_remove(&row, false);
@@ -291,6 +284,7 @@ impl Node {
             return;
         }
         self.revision += 1;
+        let before = old.map(|o| (o, self.place_and_seq(vni, o.mac)));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         seg.hosts.bind(ip, Binding { mac, origin, router, confirmed: at, probes: 0 });
         if let Some(key) = seg.neigh_key(ip) {
@@ -314,6 +308,14 @@ impl Node {
         }
         self.originate_ip(vni, mac, ip, true);
         self.moves.joined(vni, mac, ip);
+        self.record_binding(vni, mac, ip, before, at);
+    }
+
+    /// A sign of life of a local MAC.
+    pub(super) fn heard(&mut self, vni: Vni, mac: Mac, at: Time) {
+        if let Some(e) = self.segments.get_mut(&vni).and_then(|s| s.hosts.macs.get_mut(&mac)) {
+            e.heard = at;
+        }
     }
 
     /// Who else claims an address under another MAC, the best first. Stale claims are none (PIT-23).
@@ -354,6 +356,8 @@ impl Node {
         seg.hosts.unbind(ip);
         let key = seg.type2_key(b.mac, Some(ip));
         self.rib.withdraw(&key, false);
+        let (place, seq) = self.place_and_seq(vni, b.mac);
+        self.note_unbound(vni, b.mac, &[ip], &place, seq, at);
         self.decide_ip(vni, ip, at);
     }
 }

@@ -13,12 +13,15 @@ mod input;
 mod journal;
 mod keep;
 mod local;
+mod moved;
 mod moves;
 mod originate;
 mod output;
+mod past;
 mod peers;
 mod remote;
 mod segment;
+mod sends;
 mod show;
 pub mod view;
 
@@ -27,7 +30,9 @@ pub use config::{
     VniConfig, VniMobility,
 };
 pub use event::{Event, Level};
-pub use input::{Command, ConnEvent, Input, MacFilter, MoveRequest, MoveStep, Query, Requester, Show};
+pub use input::{
+    Command, ConnEvent, Input, MacFilter, MoveRequest, MoveStep, Query, Requester, SEND_PATH, Show,
+};
 pub use output::{MoveReply, Output, Reply};
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want, WriteResult};
@@ -96,6 +101,8 @@ pub struct Node {
     vteps_changed: bool,
     journal: Journal,
     moves: Moves,
+    /// When what is being decided was received.
+    news_at: Time,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -156,6 +163,7 @@ impl Node {
             vteps_changed: false,
             journal: Journal::default(),
             moves: Moves::default(),
+            news_at: at,
             more_changes: false,
             begun: false,
             stopping: false,
@@ -170,6 +178,8 @@ impl Node {
 
     /// Takes one input.
     pub fn handle(&mut self, input: Input, at: Time) {
+        self.news_at = at;
+        self.rib.set_time(at);
         match input {
             Input::Kernel(ev) => self.handle_kernel(ev, at),
             Input::Frame { port, bytes } => self.handle_frame(port, &bytes, at),
@@ -196,10 +206,11 @@ impl Node {
         self.due_parked(at);
         self.due_probes(at);
         self.due_retries(at);
-        let changes = self.rib.take_changes(CHANGES_PER_FLUSH);
+        let changes = self.rib.take_timed_changes(CHANGES_PER_FLUSH);
         self.more_changes = changes.len() == CHANGES_PER_FLUSH;
-        for change in changes {
+        for (change, since) in changes {
             self.revision += 1;
+            self.news_at = since;
             match change {
                 rib::Change::Mac(vni, mac) => self.decide_mac(vni, mac, at),
                 rib::Change::Flood(vni, vtep) => self.decide_flood(vni, vtep, at),
@@ -209,6 +220,7 @@ impl Node {
         self.tell_vteps(at);
         self.keep(at);
         self.pump(at);
+        self.moves.expire(at, &mut self.journal);
         if self.stopping {
             self.finish_stop();
         }
@@ -240,6 +252,7 @@ impl Node {
         offer(self.probes.first().map(|(t, _, _)| (*t, "probe")));
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
+        offer(self.moves.deadline().map(|t| (t, "unfinished move")));
         offer((!self.swept).then_some((self.sweep_at(), "sweep of adopted rows")));
         next
     }
@@ -349,6 +362,11 @@ impl Node {
                 }
                 self.moves.acked(vni, mac, at, &mut self.journal);
             }
+            if let RowKey::Neigh { dev, ip } = key
+                && let Some(&vni) = self.bridges.get(&dev)
+            {
+                self.moves.acked_ip(vni, ip, at, &mut self.journal);
+            }
         }
     }
 
@@ -358,8 +376,8 @@ impl Node {
         for k in &l.keys {
             self.rib.withdraw(k, true);
         }
-        self.moves.withdrawing(l.vni, l.mac);
         self.ask_loser(l.vni, l.mac, &l.keys, at);
+        self.moves.withdrawing(l.vni, l.mac, l.keys);
     }
 
     fn due_leaving(&mut self, at: Time) {

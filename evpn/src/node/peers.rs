@@ -1,7 +1,7 @@
 //! Neighbours: sessions, their connections, and the way of UPDATEs in both directions.
 
 use super::input::ConnEvent;
-use super::{Config, Event, NeighborConfig, Node, Output};
+use super::{Config, Event, NeighborConfig, Node, Output, SEND_PATH};
 use crate::rib::Rib;
 use crate::session::{self, Agreed, Session};
 use crate::types::{ConnId, PeerId, Time};
@@ -38,6 +38,9 @@ pub(super) struct Peer {
 pub(super) struct Conn {
     peer: usize,
     room: usize,
+    /// Octets given to the driver, and how many of them the socket has taken.
+    given: u64,
+    taken: u64,
 }
 
 pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<Peer> {
@@ -109,7 +112,11 @@ impl Node {
         let peer = c.peer;
         match event {
             ConnEvent::Accepted { .. } => {}
-            ConnEvent::Room(n) => c.room = n,
+            ConnEvent::Room(n) => {
+                c.room = n;
+                c.taken = c.given.saturating_sub(SEND_PATH.saturating_sub(n) as u64);
+                self.socket_took(conn, peer, at);
+            }
             ConnEvent::Connected { .. } => self.drive(peer, session::Input::Connected(conn), at),
             ConnEvent::Failed { why } => {
                 self.conns.remove(&conn);
@@ -132,7 +139,7 @@ impl Node {
             self.journal.push(Output::Hangup { conn });
             return;
         };
-        self.conns.insert(conn, Conn { peer: i, room: 0 });
+        self.conns.insert(conn, Conn { peer: i, room: 0, given: 0, taken: 0 });
         self.drive(i, session::Input::Accepted(conn), at);
         if !self.peers[i].session.owns(conn) {
             self.conns.remove(&conn);
@@ -156,7 +163,7 @@ impl Node {
     fn session_output(&mut self, i: usize, o: session::Output, at: Time) {
         match o {
             session::Output::Dial(conn) => {
-                self.conns.insert(conn, Conn { peer: i, room: 0 });
+                self.conns.insert(conn, Conn { peer: i, room: 0, given: 0, taken: 0 });
                 let n = &self.peers[i].config;
                 let to = SocketAddr::new(n.address, n.port);
                 let ebgp = n.asn != self.config.asn;
@@ -167,6 +174,7 @@ impl Node {
             session::Output::Send(conn, bytes) => {
                 if let Some(c) = self.conns.get_mut(&conn) {
                     c.room = c.room.saturating_sub(bytes.len());
+                    c.given += bytes.len() as u64;
                     self.journal.push(Output::Send { conn, bytes });
                 }
             }
@@ -214,6 +222,9 @@ impl Node {
         self.revision += 1;
         let p = &mut self.peers[i];
         p.up = None;
+        let lost = self.moves.sends.gone(i);
+        self.moves.handed(lost, None, at, &mut self.journal);
+        let p = &mut self.peers[i];
         p.last_error = Some(why.clone());
         let address = p.config.address;
         if was_up {
@@ -262,7 +273,10 @@ impl Node {
 
     /// Encodes what is due for each established neighbour, within the room its connection has.
     pub(super) fn pump(&mut self, at: Time) {
-        let mut all = true;
+        if self.moves.sends.has_fresh() {
+            let up: Vec<usize> = (0..self.peers.len()).filter(|i| self.hears_routes(*i)).collect();
+            self.moves.give_out(&up, at, &mut self.journal);
+        }
         for i in 0..self.peers.len() {
             let Some((conn, max_send)) =
                 self.peers[i].up.as_ref().map(|(c, a)| (*c, usize::from(a.max_send)))
@@ -277,18 +291,38 @@ impl Node {
                 && let Some(bytes) = self.rib.next_update(peer, max_send.min(c.room))
             {
                 c.room = c.room.saturating_sub(bytes.len());
+                c.given += bytes.len() as u64;
                 self.journal.push(Output::Send { conn, bytes });
                 sent += 1;
+            }
+            let (given, taken) = self.conns.get(&conn).map_or((0, 0), |c| (c.given, c.taken));
+            let rib = &self.rib;
+            self.moves.sends.encoded(i, !rib.has_urgent(peer), given, |key| rib.is_due(peer, key));
+            if given == taken {
+                // Nothing had to be said after all: the peer never had what was to be withdrawn.
+                let none = self.moves.sends.written(i, given);
+                self.moves.handed(none, None, at, &mut self.journal);
             }
             self.more_changes |= sent == UPDATES_PER_FLUSH;
             if sent > 0 {
                 self.peers[i].updates_out += sent as u64;
                 self.peers[i].session.note_sent_updates(sent as u64, at);
             }
-            all &= !self.rib.has_updates(peer);
         }
-        if all && self.moves.waiting_to_be_sent() {
-            self.moves.all_sent(at, &mut self.journal);
+    }
+
+    /// Established, and EVPN was agreed on.
+    fn hears_routes(&self, i: usize) -> bool {
+        self.peers[i].up.as_ref().is_some_and(|(_, a)| a.families.contains(&Family::EVPN))
+    }
+
+    /// The socket of a peer's connection has taken more.
+    fn socket_took(&mut self, conn: ConnId, peer: usize, at: Time) {
+        let Some(taken) = self.conns.get(&conn).map(|c| c.taken) else { return };
+        if self.peers[peer].up.as_ref().is_some_and(|(c, _)| *c == conn) {
+            let address = self.peers[peer].config.address;
+            let tickets = self.moves.sends.written(peer, taken);
+            self.moves.handed(tickets, Some(address), at, &mut self.journal);
         }
     }
 

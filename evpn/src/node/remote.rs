@@ -1,7 +1,6 @@
 //! What the peers tell: MACs, IPs and VTEPs that the RIB says have changed.
 
 use super::local::{candidate_mac, unbind_locals};
-use super::moves::Opening;
 use super::view::Place;
 use super::{Event, Leaving, Node, WITHDRAW_DEADLINE};
 use crate::fabric::Row;
@@ -51,6 +50,7 @@ impl Node {
                 if let (Some(key), Some(row)) = (key, seg.remote_row(b.vtep, b.sticky)) {
                     self.want_set(key, row, false);
                 }
+                self.record_remote(vni, mac, None, &b, at);
             }
             (Some(Owner::Remote(old)), None) => {
                 seg.memory.note(mac, old.claim.seq, false, at);
@@ -58,6 +58,7 @@ impl Node {
                 if let Some(key) = key {
                     self.want_remove(&key, false);
                 }
+                self.note_gone(vni, mac, Place::Vtep(old.claim.vtep), old.claim.seq, at);
                 // The row on a local port was never overwritten, and no further frame will tell (EVPN-MOB-11).
                 if let Some(port) = shadow {
                     self.claim(vni, mac, port, None, at);
@@ -124,30 +125,17 @@ impl Node {
             self.want_set(key, row, moved);
         }
         if moved {
-            let ips = self.segments[&vni].hosts.ips_of(mac);
-            let opening = Opening {
-                vni,
-                mac,
-                ips,
-                role: "remote",
-                cause: "bgp",
-                from: Place::Vtep(old.vtep),
-                to: Place::Vtep(new.vtep),
-                seq_before: old.seq,
-                seq: new.seq,
-                seen: at,
-            };
-            self.moves.open(opening, at, &mut self.journal);
+            self.record_remote(vni, mac, Some(old), &new, at);
         }
     }
 
     /// A remote route beats ours (EVPN-MOB-06): row first, withdrawal once the kernel has it (EVPN-MOB-07).
     fn lose(&mut self, vni: Vni, mac: Mac, l: Local, best: Claim, at: Time) {
-        let from = Place::Port(self.dev_name(l.port));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let ips = unbind_locals(seg, mac);
         let mut keys = vec![seg.type2_key(mac, None)];
         keys.extend(ips.iter().map(|ip| seg.type2_key(mac, Some(*ip))));
+        let heard = seg.hosts.macs.get(&mac).map_or(at, |e| e.heard);
         seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: best }), at);
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.moves += 1;
@@ -155,19 +143,7 @@ impl Node {
             e.shadow = Some(l.port);
         }
         let row = seg.mac_key(mac).zip(seg.remote_row(best.vtep, best.sticky));
-        let opening = Opening {
-            vni,
-            mac,
-            ips: ips.clone(),
-            role: "left",
-            cause: "bgp",
-            from,
-            to: Place::Vtep(best.vtep),
-            seq_before: l.seq,
-            seq: best.seq,
-            seen: at,
-        };
-        self.moves.open(opening, at, &mut self.journal);
+        self.record_loss(vni, mac, (l, heard), ips.clone(), &best, at);
         if let Some((key, row)) = row {
             self.want_set(key, row, true);
             // Even if the wish is what it was, the answer to this mark releases the withdrawal.
@@ -200,9 +176,11 @@ impl Node {
         });
         let key = seg.neigh_key(ip);
         let ready = seg.ready;
+        let old = seg.hosts.binding(ip).copied();
+        let other = old.filter(|o| pick.is_none_or(|(mac, _)| mac != o.mac));
+        let before = other.map(|o| (o, self.place_and_seq(vni, o.mac)));
         let seg = self.segments.get_mut(&vni).expect("looked up above");
         if let Some((mac, router)) = pick {
-            let old = seg.hosts.binding(ip).copied();
             if old.is_none_or(|o| o.mac != mac || o.router != router) {
                 let b = Binding { mac, origin: BindingOrigin::Bgp, router, confirmed: at, probes: 0 };
                 seg.hosts.bind(ip, b);
@@ -211,10 +189,16 @@ impl Node {
                 let urgent = old.is_some_and(|o| o.mac != mac);
                 self.want_set(key, Row::Neigh { mac, router }, urgent);
             }
+            if old.is_none_or(|o| o.mac != mac) {
+                self.record_binding(vni, mac, ip, before, at);
+            }
         } else {
             seg.hosts.unbind(ip);
             if let Some(key) = key {
                 self.want_remove(&key, false);
+            }
+            if let Some((o, (place, seq))) = before {
+                self.note_unbound(vni, o.mac, &[ip], &place, seq, at);
             }
         }
     }

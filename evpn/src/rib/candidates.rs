@@ -3,14 +3,24 @@
 use super::sets::SetIx;
 use super::table::{Group, HostKey};
 use super::{Candidate, Change, Rib, best};
-use crate::types::{EthTag, Label, Mac, Vni};
+use crate::types::{EthTag, Label, Mac, Time, Vni};
 use crate::wire::RouteKey;
 use std::net::IpAddr;
 
 impl Rib {
     /// Takes up to `max` changes since the last call, each key once, flood lists first.
     pub fn take_changes(&mut self, max: usize) -> Vec<Change> {
+        self.changes.take(max).into_iter().map(|(change, _)| change).collect()
+    }
+
+    /// As [`Self::take_changes`]; a MAC comes with the time of its first change since it was taken last.
+    pub fn take_timed_changes(&mut self, max: usize) -> Vec<(Change, Time)> {
         self.changes.take(max)
+    }
+
+    /// What changes from now on changed at that time.
+    pub fn set_time(&mut self, at: Time) {
+        self.changes.now = at;
     }
 
     /// Whether [`Self::take_changes`] has something.

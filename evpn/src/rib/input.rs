@@ -30,7 +30,8 @@ struct Source {
 impl Rib {
     /// An UPDATE arrived, past RFC 7606: with [`Treatment::TreatAsWithdraw`] all its routes go (BGP-ERR-28), with
     /// [`Treatment::Reset`] it is not looked at. Other families than EVPN are not looked at either.
-    pub fn update(&mut self, peer: PeerId, update: &Update, treatment: Option<Treatment>, _at: Time) {
+    pub fn update(&mut self, peer: PeerId, update: &Update, treatment: Option<Treatment>, at: Time) {
+        self.set_time(at);
         if !self.peers.contains_key(&peer) || treatment == Some(Treatment::Reset) {
             return;
         }

@@ -115,6 +115,19 @@ impl Rib {
         self.peers.get(&peer).is_some_and(|p| !p.out.is_empty())
     }
 
+    /// Whether something urgent (a move) waits for this peer.
+    pub fn has_urgent(&self, peer: PeerId) -> bool {
+        self.peers.get(&peer).is_some_and(|p| !p.out.urgent.due.is_empty())
+    }
+
+    /// Whether a Type-2 route, or its withdrawal, still waits for this peer.
+    pub fn is_due(&self, peer: PeerId, key: &RouteKey) -> bool {
+        let RouteKey::MacIp(rd, _, mac, ip) = key else { return false };
+        let dest = Dest::Host { host: Host::new(*mac, *ip), rd: *rd };
+        let due = |lane: &Lane| lane.due.contains_key(&dest);
+        self.peers.get(&peer).is_some_and(|p| due(&p.out.urgent) || due(&p.out.normal))
+    }
+
     /// The next UPDATE for an established peer, at most `max` octets, packed with routes of equal attributes;
     /// `None` when nothing is due, or when not even one route fits into a `max` below what the session allows.
     /// Ends with End-of-RIB after `peer_up`.

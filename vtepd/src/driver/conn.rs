@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 use tokio::net::TcpStream;
 
 /// Unsent octets that the node may have handed over at any time (design section 3, "credit, not push").
-pub const CREDIT: usize = 64 << 10;
+pub const CREDIT: usize = evpn::node::SEND_PATH;
 /// KEEPALIVE and NOTIFICATION go beyond the credit; a node that goes further than this has a fault.
 const HARD_LIMIT: usize = CREDIT + (16 << 10);
 /// Buffers of one `writev`.
