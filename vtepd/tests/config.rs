@@ -98,6 +98,8 @@ flooding = "none"
 arp-suppression = false
 mtu = 9000
 route-targets = { import = ["65000:100", "10.0.0.1:7"], export = "auto" }
+sticky = { "52:54:00:00:00:01" = "tap0", "52-54-00-00-00-02" = "tap1" }
+gateway-macs = ["00:00:5e:00:01:01"]
 
 [api]
 socket = "/tmp/a.sock"
@@ -210,6 +212,8 @@ error_snapshots! {
     route_target_malformed => with_head("[[vni]]\nvni = 100\nroute-targets = { import = [\"65000:x\", \"65000:1\", \"65000:1\"] }\n");
     route_target_without_brackets => with_head("[[vni]]\nvni = 100\nroute-targets = { import = \"65000:100\" }\n");
     route_targets_not_a_table => with_head("[[vni]]\nvni = 100\nroute-targets = [\"65000:100\"]\n");
+    sticky_macs_and_gateways_with_faults => with_head("[[vni]]\nvni = 100\nsticky = { \"52:54:00:00:00:01\" = \"p1\", \"52:54:00:00:01\" = \"p1\", \"01:00:5e:00:00:01\" = \"p1\", \"52:54:00:00:00:02\" = 1 }\ngateway-macs = [\"52-54-00-00-00-01\"]\n");
+    sticky_macs_not_a_table => with_head("[[vni]]\nvni = 100\nsticky = [\"52:54:00:00:00:01\"]\n");
     mtu_too_small => with_head("[[vni]]\nvni = 100\nmtu = 1000\n");
     socket_path_too_long => with_head(&format!("[api]\nsocket = \"/{}\"\n", "x".repeat(120)));
 }

@@ -3,7 +3,7 @@
 use crate::types::{Asn, Mac, RouterId, Span, Vni};
 use crate::wire::RouteTarget;
 use serde::Serialize;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Everything a node is told at start.
@@ -169,6 +169,8 @@ pub struct VniConfig {
 pub struct VniMobility {
     /// Static MACs of our own and their ports: advertised sticky, sequence 0 (EVPN-MOB-17).
     pub sticky: BTreeMap<Mac, String>,
+    /// MACs of gateways: never learned as hosts (EVPN-MOB-19).
+    pub gateway_macs: BTreeSet<Mac>,
 }
 
 /// Route targets of one direction.

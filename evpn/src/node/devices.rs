@@ -159,6 +159,7 @@ impl Node {
         for mac in changed {
             self.decide_mac(vni, mac, at);
         }
+        self.review_static(vni, at);
         self.advertise_when_ready(vni, at);
     }
 
@@ -324,7 +325,7 @@ impl Node {
     pub(super) fn fdb_gone(&mut self, row: FdbRow, at: Time) {
         let FdbRow::Bridge(b) = row else { return };
         let Some(&vni) = self.bridges.get(&b.bridge) else { return };
-        if b.vlan == 0 {
+        if b.vlan == 0 && !self.static_stays(vni, b.mac, b.port) {
             let ips = self.local_ips_on(vni, b.mac, b.port);
             self.local_gone(vni, b.mac, b.port, "aged out, or its port lost carrier", at);
             // A host that is only silent answers and is back with the same sequence (EVPN-IRB-15, MIG-WARM-01).

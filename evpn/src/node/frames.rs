@@ -64,6 +64,9 @@ impl Node {
         if !f.src.is_host() || Some(f.src) == self.probe_mac(vni) {
             return;
         }
+        if self.fixed_elsewhere(vni, f.src, port, at) {
+            return;
+        }
         let tells = self.tells(vni, &f);
         let Some(seg) = self.segments.get(&vni) else { return };
         let entry = seg.hosts.macs.get(&f.src);

@@ -9,6 +9,7 @@ use crate::hosts::{Binding, BindingOrigin, Hosts, Local, Owner};
 use crate::mobility::{self, Claim, LocalSign};
 use crate::rib::Candidate;
 use crate::types::{IfIndex, Mac, Seq, Span, Time, Vni};
+use core::cmp::Ordering;
 use std::net::IpAddr;
 
 /// One alarm per MAC in this time.
@@ -20,6 +21,9 @@ impl Node {
     /// The forwarding table shows a MAC on a local port.
     pub(super) fn local_seen(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
         self.revision += 1;
+        if self.fixed_elsewhere(vni, mac, port, at) {
+            return;
+        }
         let Some(seg) = self.segments.get(&vni) else { return };
         let Some(entry) = seg.hosts.macs.get(&mac) else {
             self.claim(vni, mac, port, None, at);
@@ -58,7 +62,8 @@ impl Node {
         let known =
             mobility::newest(remote.map(|r| r.seq).into_iter().chain(candidates.iter().map(|c| c.seq)));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
-        let seq = mobility::local_seq(known, seg.memory.get(mac));
+        let fixed = seg.is_static(mac);
+        let seq = if fixed { Seq::ZERO } else { mobility::local_seq(known, seg.memory.get(mac)) };
         seg.hosts.own(mac, Owner::Local(Local { port, seq }), at);
         seg.memory.note(mac, seq, true, at);
         let key = seg.mac_key(mac);
@@ -70,7 +75,7 @@ impl Node {
         if let (Some(key), Some(vxlan)) = (key, seg.vxlan) {
             // A MAC that won a move is a wanted row: a remote write that was under way is overwritten (PIT-05).
             let adopted = self.stale.contains(&key);
-            if remote.is_some() || adopted {
+            if remote.is_some() || adopted || fixed {
                 self.want_set(key, Row::Local { vxlan, port }, true);
             }
         }
@@ -192,7 +197,14 @@ impl Node {
         self.journal.count("sticky_conflicts");
         if self.alarm(vni, mac, at) {
             let port = self.dev_name(port);
-            self.journal.event(Event::StickyConflict { vni, mac, owner: remote.vtep, port }, at);
+            self.journal.event(
+                if remote.gateway {
+                    Event::GatewaySeen { vni, mac, port }
+                } else {
+                    Event::StickyConflict { vni, mac, owner: remote.vtep, port }
+                },
+                at,
+            );
         }
     }
 
@@ -278,8 +290,12 @@ impl Node {
             self.journal.count("ip_limit_refusals");
             return;
         }
+        let ours = seg.our_claim(mac, local.seq, self.config.vtep);
         let rivals = self.rivals(vni, mac, ip);
-        if let Some((owner, claim)) = rivals.first().copied().filter(|(_, c)| c.is_fixed()) {
+        if let Some((owner, claim)) = rivals.first().copied()
+            && claim.is_fixed()
+            && mobility::compare(&claim, &ours) == Ordering::Greater
+        {
             self.refuse_address(vni, mac, ip, owner, &claim, at);
             return;
         }
@@ -303,7 +319,8 @@ impl Node {
         if let Some(n) = mobility::newest(rivals.iter().map(|(_, c)| c.seq)) {
             seq = mobility::takeover_seq(seq, n);
         }
-        if seq != local.seq {
+        // The sticky bit beats them all, and its sequence is 0 (EVPN-MOB-17).
+        if seq != local.seq && !ours.sticky {
             self.raise_seq(vni, mac, seq, at);
         }
         self.originate_ip(vni, mac, ip, true);

@@ -8,6 +8,7 @@ mod ask;
 mod config;
 mod devices;
 mod event;
+mod fixed;
 mod frames;
 mod input;
 mod journal;

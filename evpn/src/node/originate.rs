@@ -69,7 +69,7 @@ impl Node {
         let next_hop = self.next_hop();
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let Some(seq) = seg.hosts.macs.get(&mac).and_then(|e| e.local()).map(|l| l.seq) else { return };
-        let attrs = seg.type2_attrs(seq, None);
+        let attrs = seg.type2_attrs(seq, seg.is_static(mac), None);
         self.rib.originate(seg.type2(mac, None), attrs, next_hop, urgent);
     }
 
@@ -86,7 +86,7 @@ impl Node {
         else {
             return;
         };
-        let attrs = seg.type2_attrs(seq, nd_flags(ip, router));
+        let attrs = seg.type2_attrs(seq, seg.is_static(mac), nd_flags(ip, router));
         self.rib.originate(seg.type2(mac, Some(ip)), attrs, next_hop, urgent);
     }
 }

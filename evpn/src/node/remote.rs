@@ -34,7 +34,8 @@ impl Node {
         match (owner, best) {
             (Some(Owner::Local(l)), Some(b)) => {
                 let vtep = self.config.vtep;
-                let ours = Claim { seq: l.seq, sticky: false, gateway: false, stale: false, vtep };
+                let ours = seg.our_claim(mac, l.seq, vtep);
+                self.static_claimed(vni, mac, l.port, &ours, &b, at);
                 if mobility::compare(&b, &ours) == Ordering::Greater {
                     self.lose(vni, mac, l, b, at);
                 }
@@ -74,6 +75,9 @@ impl Node {
                     self.want_remove(&key, false);
                 }
             }
+        }
+        if self.segments.get(&vni).is_some_and(|s| s.is_static(mac)) {
+            self.hold_static(vni, mac, at);
         }
         let Some(seg) = self.segments.get(&vni) else { return };
         let bound = if seg.hosts.has_ips(mac) { seg.hosts.ips_of(mac) } else { Vec::new() };
@@ -205,13 +209,9 @@ impl Node {
 
     /// A peer has a route for an address that is bound to a local MAC.
     fn contest_ip(&mut self, vni: Vni, ip: IpAddr, b: Binding, candidates: &[Candidate], at: Time) {
-        let Some(local) =
-            self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&b.mac)).and_then(|e| e.local().copied())
-        else {
-            return;
-        };
-        let vtep = self.config.vtep;
-        let ours = Claim { seq: local.seq, sticky: false, gateway: false, stale: false, vtep };
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let Some(local) = seg.hosts.macs.get(&b.mac).and_then(|e| e.local().copied()) else { return };
+        let ours = seg.our_claim(b.mac, local.seq, self.config.vtep);
         let beaten = candidates
             .iter()
             .filter(|c| candidate_mac(&c.key) != Some(b.mac))

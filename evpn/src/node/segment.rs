@@ -14,8 +14,8 @@ use std::sync::Arc;
 /// Attribute sets kept for reuse; sequences above this many are built anew each time.
 const CACHED_ATTRS: usize = 64;
 
-/// Key of an attribute set: sequence, and ARP/ND flags for IPv6 routes (PROXY-EC-01).
-type AttrKey = (u32, Option<u8>);
+/// Key of an attribute set: sequence, sticky, and ARP/ND flags for IPv6 routes (PROXY-EC-01).
+type AttrKey = (u32, bool, Option<u8>);
 
 /// A VNI at work.
 #[derive(Debug)]
@@ -91,22 +91,21 @@ impl Segment {
     }
 
     /// Attributes of our Type-2 routes with this sequence; `nd` are the flags of the ARP/ND community.
-    pub(super) fn type2_attrs(&mut self, seq: Seq, nd: Option<u8>) -> Arc<Attrs> {
-        if let Some(a) = self.attrs.get(&(seq.0, nd)) {
+    pub(super) fn type2_attrs(&mut self, seq: Seq, sticky: bool, nd: Option<u8>) -> Arc<Attrs> {
+        if let Some(a) = self.attrs.get(&(seq.0, sticky, nd)) {
             return a.clone();
         }
         let mut attrs = self.base_attrs();
-        // EVPN-MOB-02: the first advertisement carries no community.
-        if seq != Seq::ZERO {
-            let [a, b, c, d] = seq.0.to_be_bytes();
-            attrs.ext_communities.push(ExtCommunity([0x06, 0x00, 0, 0, a, b, c, d]));
+        // EVPN-MOB-02: the first advertisement carries no community; EVPN-MOB-17: a sticky one does.
+        if seq != Seq::ZERO || sticky {
+            attrs.ext_communities.push(ExtCommunity::mac_mobility(seq, sticky));
         }
         if let Some(flags) = nd {
             attrs.ext_communities.push(ExtCommunity([0x06, 0x08, flags, 0, 0, 0, 0, 0]));
         }
         let attrs = Arc::new(attrs);
         if self.attrs.len() < CACHED_ATTRS {
-            self.attrs.insert((seq.0, nd), attrs.clone());
+            self.attrs.insert((seq.0, sticky, nd), attrs.clone());
         }
         attrs
     }

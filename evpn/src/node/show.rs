@@ -201,7 +201,7 @@ impl Node {
 
     fn mac(&self, s: &Segment, mac: Mac, e: &MacEntry, at: Time) -> MacView {
         let (place, seq, sticky) = match &e.owner {
-            Owner::Local(l) => (Place::Port(self.dev_name(l.port)), l.seq, false),
+            Owner::Local(l) => (Place::Port(self.dev_name(l.port)), l.seq, s.is_static(mac)),
             Owner::Remote(r) => (Place::Vtep(r.claim.vtep), r.claim.seq, r.claim.sticky),
         };
         MacView {

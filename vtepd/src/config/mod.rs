@@ -3,6 +3,7 @@
 //! serde stops at the first error, so the document is walked with a collector of our own. What comes out is
 //! [`Settings`]: the node's own configuration, already validated, and what only the daemon needs.
 
+mod fixed;
 mod mobility;
 mod names;
 mod neighbor;

@@ -2,13 +2,24 @@
 
 use super::vtep::{MTU, Vtep, choice};
 use super::walk::{At, Collector, Place, Section, kind};
-use super::{PortAt, names, targets};
+use super::{PortAt, fixed, names, targets};
 use evpn::node::{Flooding, Targets, VniConfig, VniMobility};
 use evpn::types::Vni;
 use std::collections::BTreeMap;
 
-const KEYS: [&str; 9] =
-    ["vni", "ports", "late-ports", "bridge", "vxlan", "flooding", "arp-suppression", "mtu", "route-targets"];
+const KEYS: &[&str] = &[
+    "vni",
+    "ports",
+    "late-ports",
+    "bridge",
+    "vxlan",
+    "flooding",
+    "arp-suppression",
+    "mtu",
+    "route-targets",
+    "sticky",
+    "gateway-macs",
+];
 
 /// What a device name is already used for.
 struct Use {
@@ -23,7 +34,7 @@ pub(super) fn vnis(root: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> (Vec<V
     let mut devices = BTreeMap::new();
     let mut at_start = Vec::new();
     let mut out = Vec::new();
-    for s in root.sections("vni", &KEYS, c) {
+    for s in root.sections("vni", KEYS, c) {
         out.extend(vni(&s, vtep, &mut numbers, &mut devices, &mut at_start, c));
     }
     (out, at_start)
@@ -68,6 +79,7 @@ fn vni(
     };
     let arp_suppression = s.boolean("arp-suppression", c).unwrap_or(true);
     let mtu = s.integer("mtu", MTU, c).map(|n| n.value as u32).or(vtep.mtu);
+    let (sticky, gateway_macs) = fixed::fixed(s, c);
     let vni = vni?.value;
     Some(VniConfig {
         vni,
@@ -80,7 +92,7 @@ fn vni(
         arp_suppression,
         mtu,
         bridge_mac: names::bridge_mac(vtep.address?, vni),
-        mobility: VniMobility::default(),
+        mobility: VniMobility { sticky, gateway_macs },
     })
 }
 
