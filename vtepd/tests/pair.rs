@@ -145,7 +145,7 @@ fn a_guest_that_appears_at_the_other_site_has_moved_with_its_address() {
         rows.iter().any(|r| r["ip"] == "192.0.2.1" && r["place"]["vtep"] == a.vtep.as_str())
     });
     // The guest goes silent at A, without a loss of carrier, and speaks at B: same MAC, same address.
-    a.guest.run("sysctl -q -w net.ipv6.conf.eth0.disable_ipv6=1");
+    a.guest.set("net/ipv6/conf/eth0/disable_ipv6", "1");
     a.guest.ip("addr flush dev eth0");
     a.guest.ip("link set eth0 arp off");
     b.guest.ip("link set eth0 down");

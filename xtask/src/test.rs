@@ -223,6 +223,10 @@ impl Run {
     ) -> std::io::Result<std::process::ExitStatus> {
         let mut env =
             vec![("VTEPD_BIN_DIR", self.bins.clone().into_os_string()), ("RUST_BACKTRACE", "1".into())];
+        // Snapshots are looked for below the workspace, which insta would ask cargo for: root may have none.
+        env.push(("INSTA_WORKSPACE_ROOT", build::root().into()));
+        // No files of root's among the sources.
+        env.push(("INSTA_UPDATE", "no".into()));
         for k in ["CI", "RUST_LOG", "PROPTEST_CASES"] {
             env.extend(std::env::var_os(k).map(|v| (k, v)));
         }

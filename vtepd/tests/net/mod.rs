@@ -82,6 +82,11 @@ impl Ns {
         run(&all)
     }
 
+    /// Sets a value below `/proc/sys`, as seen from inside.
+    pub fn set(&self, key: &str, value: &str) {
+        run(&["ip", "netns", "exec", &self.name, "sh", "-c", &format!("echo {value} > /proc/sys/{key}")]);
+    }
+
     pub fn has_device(&self, name: &str) -> bool {
         let all = ["-n", &self.name, "link", "show", name];
         Command::new("ip").args(all).output().is_ok_and(|o| o.status.success())
