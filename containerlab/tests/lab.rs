@@ -53,7 +53,7 @@ fn who_has(port: &vtep_lab::sys::PacketSocket, target: [u8; 4]) -> Result<[u8; 6
     while Instant::now() < deadline {
         match port.receive(&mut b).map_err(|e| e.to_string())? {
             Some(r) if r.len >= 42 && b[12..14] == [8, 6] && b[21] == 2 && b[28..32] == target => {
-                return Ok(b[22..28].try_into().unwrap());
+                return Ok(std::array::from_fn(|i| b[22 + i]));
             }
             Some(_) => {}
             None => std::thread::sleep(Duration::from_millis(1)),
