@@ -1,8 +1,9 @@
 //! Everything that can change a node's state.
 
+use super::view::{MoveKind, MoveView};
 use crate::fabric::{KernelEvent, RowKey, WriteResult};
 use crate::mobility::Record;
-use crate::types::{ConnId, IfIndex, Mac, Span, Vni};
+use crate::types::{ConnId, IfIndex, Mac, Span, Time, Vni};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -208,4 +209,33 @@ pub struct MacFilter {
     pub mac: Option<Mac>,
     /// Only this IP.
     pub ip: Option<IpAddr>,
+    /// Of moves, only these.
+    #[serde(skip)]
+    pub moves: MoveFilter,
+}
+
+/// Filter of `show moves`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MoveFilter {
+    /// Only of this kind.
+    pub kind: Option<MoveKind>,
+    /// Only with this cause.
+    pub cause: Option<&'static str>,
+    /// Only in this role.
+    pub role: Option<&'static str>,
+    /// Only those whose first sign was then or later.
+    pub since: Option<Time>,
+    /// Only those that took so long from the first sign to the last step, or longer.
+    pub slow: Option<Span>,
+}
+
+impl MoveFilter {
+    /// Whether a record is one of those asked for.
+    pub fn matches(&self, m: &MoveView) -> bool {
+        self.kind.is_none_or(|k| k == m.kind)
+            && self.cause.is_none_or(|c| c == m.cause)
+            && self.role.is_none_or(|r| r == m.role)
+            && self.since.is_none_or(|t| m.seen >= t)
+            && self.slow.is_none_or(|s| m.took() >= s)
+    }
 }

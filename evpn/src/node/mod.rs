@@ -32,7 +32,8 @@ pub use config::{
 };
 pub use event::{Event, Level};
 pub use input::{
-    Command, ConnEvent, Input, MacFilter, MoveRequest, MoveStep, Query, Requester, SEND_PATH, Show,
+    Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester, SEND_PATH,
+    Show,
 };
 pub use output::{MoveReply, Output, Reply};
 

@@ -65,7 +65,8 @@ impl Node {
                 let found = self.moves.after(after);
                 let mut found = found.into_iter().filter(|m| {
                     q.filter.vni.is_none_or(|v| v == m.vni)
-                        && q.filter.mac.is_none_or(|x| x == m.mac)
+                        && q.filter.mac.is_none_or(|x| x == m.mac || Some(x) == m.mac_before)
+                        && q.filter.moves.matches(m)
                         && q.filter.ip.is_none_or(|ip| m.ips.contains(&ip))
                 });
                 let rows: Vec<_> = found.by_ref().take(limit).cloned().collect();

@@ -306,6 +306,26 @@ pub struct MoveView {
     pub told: Option<Time>,
 }
 
+impl MoveView {
+    /// What `role` may be.
+    pub const ROLES: [&str; 3] = ["arrived", "left", "remote"];
+    /// What `cause` may be.
+    pub const CAUSES: [&str; 6] = ["frame", "fdb", "api", "qmp", "libvirt", "bgp"];
+    /// Names of the phases, in the order of [`Self::phases`].
+    pub const PHASES: [&str; 4] = ["decided", "sent", "kernel", "told"];
+
+    /// Each phase, from the first sign on: decided, sent to the last peer, in the kernel, local hosts told.
+    pub fn phases(&self) -> [Option<Span>; 4] {
+        [Some(self.decided), self.sent, self.acked, self.told].map(|t| t.map(|t| t.since(self.seen)))
+    }
+
+    /// From the first sign to the last step that there was.
+    pub fn took(&self) -> Span {
+        let peers = self.peers.last().map(|h| h.at.since(self.seen));
+        self.phases().into_iter().flatten().chain(peers).max_by_key(|s| s.0).unwrap_or(Span::ZERO)
+    }
+}
+
 /// The node itself.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StatusView {

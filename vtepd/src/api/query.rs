@@ -1,7 +1,10 @@
 //! Query parameters of the tables, strict: a parameter that is not understood is an error, not ignored.
 
+use crate::config::walk::parse_duration;
+use crate::driver::clock;
+use evpn::node::view::{MoveKind, MoveView};
 use evpn::node::{MacFilter, Query, Show};
-use evpn::types::Vni;
+use evpn::types::{Span, Vni};
 
 /// Rows of a slice unless asked for; also the most that a slice has.
 pub const SLICE: usize = 256;
@@ -21,7 +24,7 @@ pub fn table(name: &str) -> Option<Show> {
     })
 }
 
-/// Reads `vni`, `mac`, `ip`, `cursor` and `limit`.
+/// Reads `vni`, `mac`, `ip`, `cursor` and `limit`; of moves also `kind`, `cause`, `role`, `since` and `slow`.
 ///
 /// # Errors
 /// What is wrong, for people.
@@ -46,10 +49,42 @@ pub fn parse(show: Show, parameters: &[(String, String)]) -> Result<Query, Strin
                     _ => return Err(format!("limit: must be between 1 and {SLICE}")),
                 }
             }
-            _ => return Err(format!("unknown parameter `{key}`; known: vni, mac, ip, cursor, limit")),
+            "kind" | "cause" | "role" | "since" | "slow" if show == Show::Moves => {
+                move_filter(&mut query, key, value)?;
+            }
+            _ => {
+                let more = if show == Show::Moves { ", kind, cause, role, since, slow" } else { "" };
+                return Err(format!("unknown parameter `{key}`; known: vni, mac, ip, cursor, limit{more}"));
+            }
         }
     }
     Ok(query)
+}
+
+fn move_filter(query: &mut Query, key: &str, value: &str) -> Result<(), String> {
+    let one_of = |names: &[&'static str]| {
+        let found = names.iter().copied().find(|n| *n == value);
+        found.ok_or_else(|| format!("{key}: `{value}` is none of {}", names.join(", ")))
+    };
+    let length = || {
+        let micros = value.strip_suffix("us").and_then(|n| n.parse::<u32>().ok());
+        let span = micros.map(|n| Span::micros(u64::from(n))).or_else(|| parse_duration(value).map(Span));
+        span.ok_or_else(|| {
+            format!("{key}: `{value}` is no length of time such as `500us`, `5ms`, `30s`, `10m`")
+        })
+    };
+    let moves = &mut query.filter.moves;
+    match key {
+        "kind" => {
+            one_of(&MoveKind::ALL.map(MoveKind::as_str))?;
+            moves.kind = MoveKind::ALL.into_iter().find(|k| k.as_str() == value);
+        }
+        "cause" => moves.cause = Some(one_of(&MoveView::CAUSES)?),
+        "role" => moves.role = Some(one_of(&MoveView::ROLES)?),
+        "since" => moves.since = Some(clock::now() - length()?),
+        _ => moves.slow = Some(length()?),
+    }
+    Ok(())
 }
 
 fn vni(value: &str) -> Result<Vni, String> {
@@ -94,5 +129,26 @@ mod tests {
             assert!(read(&bad).is_err(), "{bad:?}");
         }
         assert!(read(&[("vni", "1"), ("vni", "2")]).is_err());
+    }
+
+    #[test]
+    fn moves_have_filters_of_their_own() {
+        let of = |show, key: &str, value: &str| parse(show, &[(key.to_owned(), value.to_owned())]);
+        let moves = |key, value| of(Show::Moves, key, value).map(|q| q.filter.moves);
+        assert_eq!(moves("kind", "changed-mac").expect("valid").kind, Some(MoveKind::ChangedMac));
+        assert_eq!(moves("cause", "qmp").expect("valid").cause, Some("qmp"));
+        assert_eq!(moves("role", "left").expect("valid").role, Some("left"));
+        assert_eq!(moves("slow", "5ms").expect("valid").slow, Some(Span::millis(5)));
+        let since = moves("since", "10m").expect("valid").since.expect("a time");
+        let ago = clock::now().since(since);
+        assert!(ago >= Span::secs(600) && ago < Span::secs(660), "{ago}");
+        for (key, bad) in
+            [("kind", "quick"), ("cause", ""), ("role", "lost"), ("slow", "fast"), ("since", "-1")]
+        {
+            let why = moves(key, bad).expect_err(bad);
+            assert!(why.starts_with(&format!("{key}: `{bad}`")), "{why}");
+        }
+        let why = of(Show::Macs, "kind", "hot").expect_err("of moves only");
+        assert_eq!(why, "unknown parameter `kind`; known: vni, mac, ip, cursor, limit");
     }
 }

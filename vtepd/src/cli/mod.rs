@@ -4,6 +4,7 @@
 
 mod check;
 pub mod client;
+mod moves;
 pub mod out;
 mod rows;
 mod show;
@@ -13,6 +14,7 @@ mod watch;
 use crate::config;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::ClientError;
+use evpn::node::view::{MoveKind, MoveView};
 use evpn::types::{Mac, Vni};
 use std::fmt::Write as _;
 use std::io;
@@ -108,6 +110,49 @@ struct ShowArgs {
     json: bool,
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    moves: MoveArgs,
+}
+
+/// Filters of `show moves`.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Of moves")]
+struct MoveArgs {
+    /// Only this kind: hot, warm, cold, changed-mac, new-ip
+    #[arg(long, value_name = "KIND", value_parser = MoveKind::ALL.map(MoveKind::as_str), hide_possible_values = true)]
+    kind: Option<String>,
+    /// Only with this first sign: frame, fdb, api, qmp, libvirt, bgp
+    #[arg(long, value_name = "CAUSE", value_parser = MoveView::CAUSES, hide_possible_values = true)]
+    cause: Option<String>,
+    /// Only where this VTEP was: arrived, left, remote
+    #[arg(long, value_name = "ROLE", value_parser = MoveView::ROLES, hide_possible_values = true)]
+    role: Option<String>,
+    /// Only of the last while, for instance 10m
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+    /// Only those that took at least so long, for instance 5ms
+    #[arg(long, value_name = "TIME")]
+    slow: Option<String>,
+    /// Only the last N of them
+    #[arg(long, value_name = "N")]
+    last: Option<usize>,
+}
+
+impl MoveArgs {
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let all = [
+            ("kind", &self.kind),
+            ("cause", &self.cause),
+            ("role", &self.role),
+            ("since", &self.since),
+            ("slow", &self.slow),
+        ];
+        all.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.parameters().is_empty() && self.last.is_none()
+    }
 }
 
 #[derive(Args, Debug)]

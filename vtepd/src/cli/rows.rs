@@ -1,12 +1,9 @@
 //! How each table looks.
 
+use super::moves;
 use super::out::{Color, Look};
 use super::table::{Cell, Column, cell, colored, flexible, left, list, maybe, render as table, right, span};
-use crate::driver::clock;
-use evpn::node::view::{
-    HostView, KernelView, MacView, MoveView, NeighborView, RouteView, Rows, StatusView, VniView,
-};
-use evpn::types::{Span, Time};
+use evpn::node::view::{HostView, KernelView, MacView, NeighborView, RouteView, Rows, StatusView, VniView};
 
 /// A table as text.
 pub(super) fn render(rows: &Rows, look: Look) -> String {
@@ -17,7 +14,7 @@ pub(super) fn render(rows: &Rows, look: Look) -> String {
         Rows::Macs(r) => print(&MACS, r, mac, look, "no MAC addresses"),
         Rows::Hosts(r) => print(&HOSTS, r, host, look, "no IP addresses"),
         Rows::Routes(r) => print(&ROUTES, r, route, look, "no routes"),
-        Rows::Moves(r) => print(&MOVES, r, one_move, look, "no moves"),
+        Rows::Moves(r) => print(&moves::COLUMNS, r, moves::row, look, "no moves"),
         Rows::Kernel(r) => print(&KERNEL, r, kernel, look, "no rows are wanted"),
     }
 }
@@ -191,42 +188,6 @@ fn route(r: &RouteView) -> Vec<Cell> {
     ]
 }
 
-const MOVES: [Column; 12] = [
-    right("ID"),
-    right("VNI"),
-    left("MAC"),
-    left("ROLE"),
-    left("CAUSE"),
-    left("FROM"),
-    left("TO"),
-    right("SEQ"),
-    right("SENT"),
-    right("KERNEL"),
-    right("AGO"),
-    flexible("IPS"),
-];
-
-/// `SENT` and `KERNEL` count from the first sign of the move.
-fn one_move(m: &MoveView) -> Vec<Cell> {
-    let after = |t: Option<Time>| maybe(t.map(|t| t.since(m.seen)));
-    let ago: Span = clock::now().since(m.seen);
-    let seq = format!("{}→{}", m.seq_before, m.seq);
-    vec![
-        cell(m.id),
-        cell(m.vni),
-        cell(m.mac),
-        cell(&m.role),
-        cell(&m.cause),
-        cell(&m.from),
-        cell(&m.to),
-        cell(seq),
-        after(m.sent),
-        after(m.acked),
-        cell(span(ago)),
-        list(&m.ips),
-    ]
-}
-
 const KERNEL: [Column; 6] =
     [left("DEVICE"), left("KIND"), left("KEY"), flexible("WANTED"), flexible("IN-KERNEL"), left("STATE")];
 
@@ -246,7 +207,7 @@ fn kernel(k: &KernelView) -> Vec<Cell> {
 mod tests {
     use super::*;
     use evpn::node::view::Place;
-    use evpn::types::{Mac, Seq, Vni};
+    use evpn::types::{Mac, Seq, Span, Vni};
 
     const PLAIN: Look = Look { color: false, width: Some(100) };
 

@@ -1,14 +1,19 @@
 //! `vtepd show`: fetches every slice of a table and prints it.
 
 use super::client::Client;
-use super::{Failure, OK, ShowArgs, TableName, out, path_with, rows, watch};
-use evpn::node::view::Rows;
+use super::{Failure, OK, ShowArgs, TableName, moves, out, path_with, rows, watch};
+use clap::CommandFactory as _;
+use evpn::node::view::{MoveView, Rows};
 use serde_json::{Value, json};
 
 /// Slices fetched at most; a table that has more changes faster than it can be read.
 const MAX_SLICES: usize = 1 << 16;
 
 pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
+    if args.table != TableName::Moves && !args.moves.is_empty() {
+        let text = "`--kind`, `--cause`, `--role`, `--since`, `--slow` and `--last` are for `show moves`";
+        super::Cli::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+    }
     let client = Client::new(&args.target.socket);
     if args.table == TableName::Events {
         return events(&client, &args).await;
@@ -20,6 +25,7 @@ pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
     let mut cursor: Option<String> = None;
     for _ in 0..MAX_SLICES {
         let mut parameters = args.filter.parameters();
+        parameters.extend(args.moves.parameters());
         parameters.extend(cursor.take().map(|c| ("cursor", c)));
         let mut page = client.get(&path_with(&format!("/v1/{table}"), &parameters)).await?;
         if let Some(rows) = page["rows"]["rows"].as_array_mut() {
@@ -31,16 +37,27 @@ pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
             break;
         }
     }
+    if let Some(n) = args.moves.last {
+        all.drain(..all.len().saturating_sub(n));
+    }
     if args.json {
-        let whole = json!({
+        let mut whole = json!({
             "version": head["version"], "revision": head["revision"], "table": table, "rows": all,
         });
+        if args.table == TableName::Moves {
+            let moves: Vec<MoveView> = serde_json::from_value(whole["rows"].clone()).unwrap_or_default();
+            whole["summary"] = moves::summary_json(&moves);
+        }
         out::print(&format!("{whole:#}\n"))?;
         return Ok(OK);
     }
     let rows: Rows = serde_json::from_value(json!({ "table": table, "rows": all }))
         .map_err(|e| Failure::Other(format!("the daemon is of another version than this program: {e}")))?;
-    out::print(&rows::render(&rows, look))?;
+    let mut text = rows::render(&rows, look);
+    if let Rows::Moves(moves) = &rows {
+        text.push_str(&moves::summary(moves));
+    }
+    out::print(&text)?;
     Ok(OK)
 }
 

@@ -2,9 +2,10 @@
 
 use super::client::Client;
 use super::out::{Color, Look};
-use super::{FAILED, Failure, Filter, OK, WatchArgs, out, path_with, table};
+use super::{FAILED, Failure, Filter, OK, WatchArgs, moves, out, path_with, table};
 use crate::api::core::EventLine;
 use evpn::node::Level;
+use evpn::node::view::MoveView;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
@@ -52,7 +53,7 @@ async fn last_number(client: &Client) -> Result<u64, Failure> {
 /// Whether an event is about what was asked for; one that names no VNI, MAC or IP is not.
 pub(super) fn matches(filter: &Filter, line: &Value) -> bool {
     let vni = filter.vni.is_none_or(|v| line["vni"] == json!(v));
-    let mac = filter.mac.is_none_or(|m| line["mac"] == json!(m));
+    let mac = filter.mac.is_none_or(|m| line["mac"] == json!(m) || line["mac_before"] == json!(m));
     let ip = filter.ip.is_none_or(|i| {
         line["ip"] == json!(i) || line["ips"].as_array().is_some_and(|ips| ips.contains(&json!(i)))
     });
@@ -75,6 +76,12 @@ pub(super) fn human(line: &Value, color: bool) -> String {
     let name = line["event"].as_str().unwrap_or("?");
     let mut out =
         format!("{} {}", Color::Dim.paint(&time, color), paint.paint(&format!("{name:<16}"), color));
+    if name == "move"
+        && let Ok(m) = serde_json::from_value::<MoveView>(line.clone())
+    {
+        let _ = writeln!(out, " {}", moves::line(&m));
+        return out;
+    }
     for (key, value) in line.as_object().into_iter().flatten() {
         if ["n", "at", "unix_ms", "event"].contains(&key.as_str()) || value.is_null() {
             continue;

@@ -249,7 +249,8 @@ fn unknown(section: &str, key: &Spanned<DeString<'_>>, known: &[&str]) -> Proble
     }
 }
 
-fn parse_duration(s: &str) -> Option<u64> {
+/// Nanoseconds of a length of time with a unit.
+pub(crate) fn parse_duration(s: &str) -> Option<u64> {
     let digits = s.find(|c: char| !c.is_ascii_digit())?;
     let (n, unit) = s.split_at(digits);
     let scale = match unit.trim() {
