@@ -250,3 +250,78 @@ fn check_host_names_what_would_break_bridged_traffic_and_changes_nothing() {
     assert_eq!(out.status.code(), Some(i32::from(errors)), "{text}");
     assert_eq!(host.ip("-d link"), before);
 }
+
+/// The journal of sequences is damaged: set aside and told with path and offset, never fatal.
+#[test]
+fn a_damaged_state_file_is_set_aside_and_told_and_the_daemon_runs() {
+    needs_namespaces!();
+    let (host, _far, _guest) = host();
+    let setup = Setup::new(VTEP, VNI);
+    assert_eq!(setup.start(&host).stop().0.code(), Some(0));
+    let journal = setup.dir.path().join("state/sequences.journal");
+    let mut bytes = std::fs::read(&journal).expect("written by the first run");
+    bytes.extend([0xff; 55]);
+    std::fs::write(&journal, &bytes).expect("writable");
+    let d = setup.start(&host);
+    let log = d.log();
+    let line = log.lines().find(|l| l.contains("state file damaged")).unwrap_or_else(|| panic!("{log}"));
+    for word in ["sequences.journal", "sequences.journal.corrupt-1", "offset=120", "wrong checksum"] {
+        assert!(line.contains(word), "{line}");
+    }
+    assert_eq!(
+        std::fs::read(setup.dir.path().join("state/sequences.journal.corrupt-1")).expect("kept"),
+        bytes
+    );
+    assert_eq!(d.stop().0.code(), Some(0));
+    let d = setup.start(&host);
+    assert!(!d.log().contains("damaged"), "rebuilt: {}", d.log());
+    assert_eq!(d.stop().0.code(), Some(0));
+}
+
+#[test]
+fn a_state_directory_that_cannot_be_used_is_an_error_with_the_way_out() {
+    needs_namespaces!();
+    let (host, _far, _guest) = host();
+    let setup = Setup::new(VTEP, "");
+    let state = setup.dir.path().join("state");
+    std::fs::create_dir_all(state.join("sequences.journal")).expect("a directory where a file should be");
+    let refused = |text: &str| {
+        let out = setup.run_to_end(&host);
+        assert_eq!(out.status.code(), Some(1));
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(said.contains(text) && said.contains("`vtep.state-dir` has to be a directory"), "{said}");
+    };
+    refused("cannot open `");
+    std::fs::remove_dir_all(&state).expect("removed");
+    std::fs::write(&state, "a file where a directory should be").expect("written");
+    refused("cannot create `");
+}
+
+/// A full disk: said once, tried again, caught up with; the daemon goes on meanwhile.
+#[test]
+fn a_full_disk_is_told_and_the_daemon_goes_on_and_catches_up() {
+    needs_namespaces!();
+    let (host, _far, _guest) = host();
+    let setup = Setup::new(VTEP, VNI);
+    let state = setup.dir.path().join("state");
+    let mounted = net::Tmpfs::mount(&state, "64k");
+    std::fs::write(state.join("lock"), "0").expect("room");
+    let ballast = mounted.fill();
+    let d = setup.start(&host);
+    let count = |name: &str| d.show("status")[0]["counters"][name].as_u64().unwrap_or_default();
+    eventually(
+        "it is told",
+        || {
+            if count("state_failures") >= 2 { Ok(()) } else { Err(d.show_text("status")) }
+        },
+    );
+    assert_eq!(d.log().matches("sequences are not kept").count(), 1, "once, not every second: {}", d.log());
+    assert_eq!(count("state_bytes"), 0);
+    std::fs::remove_file(&ballast).expect("removed");
+    eventually(
+        "it catches up",
+        || if count("state_bytes") > 0 { Ok(()) } else { Err(d.show_text("status")) },
+    );
+    assert!(d.log().contains("sequences are kept again"), "{}", d.log());
+    assert_eq!(d.stop().0.code(), Some(0));
+}

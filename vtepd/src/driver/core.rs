@@ -13,6 +13,7 @@ use super::taps::{Frame, Taps};
 use super::timer::Timer;
 use super::underlay::Underlay;
 use super::watch::Watch;
+use crate::state::{Keeper, Restored};
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
 use evpn::node::{ConnEvent, Event, Input, Node, Output};
 use evpn::types::{ConnId, Span, Time};
@@ -86,6 +87,8 @@ pub(super) struct Core {
     conns: Conns,
     taps: Taps,
     requests: Requests,
+    /// What outlives this process.
+    keeper: Keeper,
     log: EventLog,
     timer: Timer,
     term: Signal,
@@ -125,12 +128,14 @@ impl Core {
         seed: u64,
         source_filter: bool,
         requests: Requests,
+        (keeper, restored): (Keeper, Restored),
         open: impl FnOnce(&Node) -> io::Result<Dataplane>,
     ) -> Result<Self, CoreFault> {
         let at = clock::now();
         let mut conns = Conns::new(config.asn, &config.neighbors);
         let mut node = Node::new(config.clone(), seed, at);
         node.handle(Input::Wall { unix: clock::unix_seconds() }, at);
+        node.handle(Input::Restored(restored.records), at);
         node.flush(at);
         let mut early = Vec::new();
         while let Some(output) = node.poll_output() {
@@ -148,6 +153,7 @@ impl Core {
             conns,
             taps: Taps::default(),
             requests,
+            keeper,
             log: EventLog::start()?,
             timer: Timer::new()?,
             term: signal(SignalKind::terminate())?,
@@ -185,8 +191,9 @@ impl Core {
 
     /// Ends the kernel thread. Devices and rows stay: forwarding goes on while no daemon runs.
     pub(super) fn close(self) -> io::Result<()> {
-        let Self { monitor, thread, plane, .. } = self;
+        let Self { monitor, thread, plane, keeper, .. } = self;
         drop((monitor, thread));
+        keeper.close();
         plane.stop(false)
     }
 
@@ -376,11 +383,13 @@ impl Core {
                     tracing::debug!(port = port.0, error = %e, "a frame could not be sent");
                 }
             }
-            Output::Persist(_) => {}
+            // Once per flush, and before the octets that tell a peer: those go out in `write_out`.
+            Output::Persist(records) => self.keeper.append(&records),
             Output::Resync => self.plane.resync().map_err(CoreFault::Kernel)?,
             Output::Vteps(vteps) => self.underlay.set_vteps(vteps),
             Output::Reply { id, reply } => {
-                self.requests.answer(id, reply, self.plane.mirror(), &self.problems);
+                let kept = self.keeper.counters();
+                self.requests.answer(id, reply, self.plane.mirror(), &self.problems, &kept);
             }
             Output::Event { at, n, event } => self.scratch.events.push((at, n, event)),
             Output::Stopped => {
@@ -408,6 +417,7 @@ impl Core {
             self.requests.set_wall();
             self.node.handle(Input::Wall { unix: clock::unix_seconds() }, now);
         }
+        self.keeper.tick();
         self.plane.audit(self.node.want(), AUDIT_ROWS);
         if self.filter_at.is_some_and(|at| self.unsettled.is_empty() || now >= at) {
             self.filter_at = None;

@@ -56,7 +56,14 @@ impl Requests {
     }
 
     /// Hands an answer over. The asker may have gone.
-    pub(super) fn answer(&mut self, id: u64, mut reply: Reply, mirror: &Mirror, problems: &[DeviceProblem]) {
+    pub(super) fn answer(
+        &mut self,
+        id: u64,
+        mut reply: Reply,
+        mirror: &Mirror,
+        problems: &[DeviceProblem],
+        counters: &[(&'static str, u64)],
+    ) {
         let Some(to) = self.waiting.remove(&id) else { return };
         if let Reply::Page(page) = &mut reply {
             match &mut page.rows {
@@ -70,12 +77,12 @@ impl Requests {
                         row.problems.dedup();
                     }
                 }
-                Rows::Neighbors(_)
-                | Rows::Macs(_)
-                | Rows::Hosts(_)
-                | Rows::Routes(_)
-                | Rows::Moves(_)
-                | Rows::Status(_) => {}
+                Rows::Status(rows) => {
+                    for row in rows {
+                        row.counters.extend(counters.iter().map(|(name, n)| ((*name).to_owned(), *n)));
+                    }
+                }
+                Rows::Neighbors(_) | Rows::Macs(_) | Rows::Hosts(_) | Rows::Routes(_) | Rows::Moves(_) => {}
             }
         }
         let _ = to.send(reply);

@@ -1,21 +1,26 @@
 //! `vtepd run`: everything that can be refused is refused before anything is touched.
 
+use super::clock;
 use super::core::{Core, CoreFault, End};
 use super::requests::Requests;
 use super::side::Side;
 use crate::api::socket::{self, ClaimError};
 use crate::cli::{FAILED, OK, RunArgs, USAGE, out};
 use crate::config::{self, Settings};
+use crate::state::{Care, Damage, Keeper, Restored, StateError};
 use crate::{api, log};
 use netlink::linux::{Dataplane, DataplaneConfig};
 use std::fmt::Write as _;
 use std::io;
+use std::path::Path;
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
 enum StartError {
     #[error(transparent)]
     Claim(#[from] ClaimError),
+    #[error(transparent)]
+    State(#[from] StateError),
     #[error(transparent)]
     Core(#[from] CoreFault),
     #[error("missing capability {}", .0.join(", "))]
@@ -26,11 +31,13 @@ enum StartError {
 
 impl StartError {
     /// The way out.
-    fn help(&self) -> Option<String> {
+    fn help(&self, state_dir: &Path) -> Option<String> {
         let text = match self {
             Self::Claim(ClaimError::InUse { .. }) => {
                 "stop the other one, or give this one its own `vtep.state-dir` and `api.socket`"
             }
+            Self::State(_) => StateError::HELP,
+            Self::Claim(ClaimError::Io { path, .. }) if path.starts_with(state_dir) => StateError::HELP,
             Self::Capabilities(_) => super::host::CAPABILITY_HELP,
             Self::Core(CoreFault::Listen { why, .. }) => match why.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -71,7 +78,7 @@ pub(super) fn run(args: &RunArgs) -> u8 {
         Ok(()) => OK,
         Err(e) => {
             let mut text = format!("{} {e}\n", out::Color::Red.paint("error:", color));
-            if let Some(help) = e.help() {
+            if let Some(help) = e.help(&settings.state_dir) {
                 let _ = writeln!(text, "  help: {help}");
             }
             out::complain(&text);
@@ -110,10 +117,14 @@ fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartErro
         "vtepd starts"
     );
     report_host(node.clone())?;
-    let mut core =
-        Core::start(node.clone(), super::host::seed(), settings.source_filter, Requests::new(end), |node| {
-            Dataplane::open(DataplaneConfig { devices: node.devices(), ..DataplaneConfig::default() })
-        })?;
+    let care = Care::new(node.mobility.memory_time);
+    let (keeper, restored) = Keeper::open(&settings.state_dir, care, clock::unix_seconds())?;
+    report_state(&restored);
+    let kept = (keeper, restored);
+    let (seed, requests) = (super::host::seed(), Requests::new(end));
+    let mut core = Core::start(node.clone(), seed, settings.source_filter, requests, kept, |node| {
+        Dataplane::open(DataplaneConfig { devices: node.devices(), ..DataplaneConfig::default() })
+    })?;
     let socket::Claim { listener, file } = claim;
     let side = Side::start(listener, asker)?;
     let end = runtime.block_on(core.run());
@@ -127,6 +138,31 @@ fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartErro
     }
     closed.map_err(CoreFault::Kernel)?;
     Ok(())
+}
+
+/// What the state directory had.
+fn report_state(r: &Restored) {
+    let records = r.records.len();
+    if let Some(Damage { path, offset, what, aside }) = &r.damage {
+        let path = path.display();
+        match aside {
+            Ok(aside) => {
+                let aside = aside.display();
+                tracing::warn!(%path, offset, what, %aside, records, "state file damaged: set aside, what stood before is used");
+            }
+            Err(why) => {
+                tracing::warn!(%path, offset, what, %why, records, "state file damaged: cut off there, it could not be set aside");
+            }
+        }
+    }
+    if r.raised > 0 {
+        tracing::warn!(
+            records,
+            "the last sequences before a crash of the machine may be missing: every one is raised"
+        );
+    } else if records > 0 {
+        tracing::info!(records, "sequences restored");
+    }
 }
 
 /// Looks at the host on a thread of its own; what it finds is logged, nothing waits for it.

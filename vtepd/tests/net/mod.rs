@@ -246,3 +246,32 @@ impl Drop for Daemon {
         }
     }
 }
+
+/// A small file system of its own; unmounted when dropped.
+pub struct Tmpfs {
+    at: PathBuf,
+}
+
+impl Tmpfs {
+    pub fn mount(at: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(at).expect("made");
+        let at = at.to_owned();
+        run(&["mount", "-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs", &at.display().to_string()]);
+        Self { at }
+    }
+
+    /// Leaves no octet of room; returns the file that takes it all.
+    pub fn fill(&self) -> PathBuf {
+        use std::io::Write as _;
+        let path = self.at.join("ballast");
+        let mut f = std::fs::File::create(&path).expect("made");
+        while f.write_all(&[0; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.at).output();
+    }
+}
