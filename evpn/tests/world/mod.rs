@@ -126,6 +126,8 @@ pub struct World {
     queue: BTreeMap<(Time, u64), (usize, Input)>,
     seq: u64,
     pub sent_bytes: u64,
+    /// Connections from peers outside, and what was sent on them.
+    pub outside: BTreeMap<(usize, ConnId), Vec<(Time, Bytes)>>,
 }
 
 impl World {
@@ -159,7 +161,15 @@ impl World {
                 }
             })
             .collect();
-        let mut w = Self { now: Time(0), delay, hosts, queue: BTreeMap::new(), seq: 0, sent_bytes: 0 };
+        let mut w = Self {
+            now: Time(0),
+            delay,
+            hosts,
+            queue: BTreeMap::new(),
+            seq: 0,
+            sent_bytes: 0,
+            outside: BTreeMap::new(),
+        };
         for i in 0..n {
             w.hosts[i].node.handle(Input::Wall { unix: 0 }, Time(0));
             w.devices(i, own_mac(i));
@@ -300,7 +310,10 @@ impl World {
                 self.check_kept(i, &bytes);
                 self.sent_bytes += bytes.len() as u64;
                 let d = self.delay;
-                if let Some(p) = self.hosts[i].conns.get(&conn) {
+                if let Some(sent) = self.outside.get_mut(&(i, conn)) {
+                    sent.push((self.now, bytes));
+                    self.send(i, d, Input::Conn { conn, event: ConnEvent::Room(65536) });
+                } else if let Some(p) = self.hosts[i].conns.get(&conn) {
                     let (to, c) = (p.to, p.to_conn);
                     self.send(to, d, Input::Conn { conn: c, event: ConnEvent::Bytes(bytes) });
                     self.send(i, d, Input::Conn { conn, event: ConnEvent::Room(65536) });
@@ -308,6 +321,7 @@ impl World {
             }
             Output::Hangup { conn } => {
                 let d = self.delay;
+                self.outside.remove(&(i, conn));
                 if let Some(p) = self.hosts[i].conns.remove(&conn) {
                     let event = ConnEvent::Closed { why: "closed by peer".into() };
                     self.send(p.to, d, Input::Conn { conn: p.to_conn, event });
@@ -462,6 +476,23 @@ impl World {
     /// The other end's id of a connection.
     pub fn other_end(&self, i: usize, conn: ConnId) -> ConnId {
         self.hosts[i].conns[&conn].to_conn
+    }
+
+    /// A peer outside connects to a node. What it is sent is in [`World::outside`].
+    pub fn accept(&mut self, i: usize, from: IpAddr) -> ConnId {
+        self.hosts[i].accepted += 1;
+        let conn = ConnId(self.hosts[i].accepted);
+        self.outside.insert((i, conn), Vec::new());
+        let (remote, local) = (SocketAddr::new(from, 40000), SocketAddr::new(vtep(i), 179));
+        for event in [ConnEvent::Accepted { remote, local }, ConnEvent::Room(65536)] {
+            self.send(i, Span::ZERO, Input::Conn { conn, event });
+        }
+        conn
+    }
+
+    /// Something happens on a connection from outside, one delay from now.
+    pub fn outside_event(&mut self, i: usize, conn: ConnId, event: ConnEvent) {
+        self.send(i, self.delay, Input::Conn { conn, event });
     }
 
     /// Cuts all connections between two nodes, or of one with itself: both see them closed.
