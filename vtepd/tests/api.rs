@@ -1,7 +1,7 @@
 //! The API in-process, with a scripted core behind it.
 
 use evpn::node::view::{self, MacView, Page, Place, Rows};
-use evpn::node::{Command, Event, Reply, Show};
+use evpn::node::{About, Command, Event, Reply, Show, WhyRequest};
 use evpn::types::{Mac, Seq, Span, Time, Vni};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -113,6 +113,14 @@ async fn wrong_requests_get_json_errors_and_never_reach_the_core() {
         ("GET /v1/macs?limit=1000", 400, "between 1 and 256"),
         ("GET /v1/macs?color=red", 400, "unknown parameter `color`"),
         ("GET /v1/macs?ip=%ff", 400, "not an IP address"),
+        ("GET /v1/macs?kind=hot", 400, "unknown parameter `kind`"),
+        ("GET /v1/moves?kind=quick", 400, "`quick` is none of hot, warm, cold, changed-mac, new-ip"),
+        ("GET /v1/moves?slow=5", 400, "no length of time"),
+        ("GET /v1/why/colour/100/red", 404, "known: mac, ip"),
+        ("GET /v1/why/mac/0/02:00:00:00:00:01", 400, "between 1 and 16777215"),
+        ("GET /v1/why/mac/100/x", 400, "not a MAC address"),
+        ("GET /v1/why/ip/100/10.0.0.256", 400, "not an IP address"),
+        ("GET /v1/why/mac/100", 404, "everything is under /v1"),
         ("GET /v1/events?after=x", 400, "number of an event"),
     ] {
         let (got, head, body) = raw(&s.socket, request).await;
@@ -134,6 +142,21 @@ async fn what_the_node_refuses_is_a_400() {
     });
     let (status, _, body) = raw(&socket, "GET /v1/macs?cursor=old").await;
     assert_eq!((status, &body["error"]), (400, &"no such cursor".into()));
+}
+
+#[tokio::test]
+async fn a_why_that_has_no_answer_is_a_404() {
+    let Served { mut end, socket, _dir, _file } = serve();
+    let core = tokio::spawn(async move {
+        let r = end.requests.recv().await.expect("a request");
+        let _ = r.reply.send(Reply::Error("nothing is known".into()));
+        r.command
+    });
+    let (status, _, body) = raw(&socket, "GET /v1/why/ip/100/2001:db8::1").await;
+    assert_eq!((status, &body["error"]), (404, &"nothing is known".into()));
+    let about = About::Ip("2001:db8::1".parse().expect("address"));
+    let asked = core.await.expect("core");
+    assert!(matches!(asked, Command::Why(WhyRequest { vni: v, about: a }) if v == vni(100) && a == about));
 }
 
 #[tokio::test]

@@ -36,6 +36,10 @@ snapshots! {
     help_of_run => ["run", "--help"];
     help_of_check => ["check", "--help"];
     help_of_show => ["show", "--help"];
+    help_of_why => ["why", "mac", "--help"];
+    a_why_with_a_wrong_address_is_a_usage_error => ["why", "ip", "100", "10.0.0.256"];
+    a_why_with_a_wrong_vni_is_a_usage_error => ["why", "mac", "0", "02:00:00:00:00:01"];
+    why_without_a_daemon_says_what_to_do => ["why", "mac", "100", "02:00:00:00:00:01", "--socket", "/nonexistent/vtepd.sock"];
     help_of_watch => ["watch", "--help"];
     no_arguments_print_the_help => [];
     a_misspelt_command_is_corrected => ["shwo", "macs"];

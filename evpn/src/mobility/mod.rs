@@ -1,7 +1,9 @@
 //! Whose MAC is it: the decisions of RFC 7432 §15 and RFC 9721 as free functions on plain data.
 
+mod explain;
 mod memory;
 
+pub use explain::{Rule, difference, explain};
 pub use memory::{Memory, Record, Remembered};
 
 use crate::types::{IfIndex, Seq, Span, Time};

@@ -105,6 +105,35 @@ pub enum Command {
     },
     /// A step of a prepared move, from the hypervisor's side.
     Move(MoveRequest),
+    /// Who has an address, and by which rule.
+    Why(WhyRequest),
+}
+
+/// What `vtepd why` asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WhyRequest {
+    /// VNI.
+    pub vni: Vni,
+    /// Address.
+    pub about: About,
+}
+
+/// A MAC or an IP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum About {
+    /// Who owns a MAC.
+    Mac(Mac),
+    /// Which MAC an IP is bound to.
+    Ip(IpAddr),
+}
+
+impl core::fmt::Display for About {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::Mac(m) => m.fmt(f),
+            Self::Ip(ip) => ip.fmt(f),
+        }
+    }
 }
 
 /// A step of a prepared move: one MAC, one port (PIT-06).

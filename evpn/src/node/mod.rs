@@ -25,6 +25,7 @@ mod segment;
 mod sends;
 mod show;
 pub mod view;
+mod why;
 
 pub use config::{
     Config, DuplicateAction, DuplicateMode, Duplicates, Flooding, MobilityConfig, NeighborConfig, Targets,
@@ -32,8 +33,8 @@ pub use config::{
 };
 pub use event::{Event, Level};
 pub use input::{
-    Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester, SEND_PATH,
-    Show,
+    About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester,
+    SEND_PATH, Show, WhyRequest,
 };
 pub use output::{MoveReply, Output, Reply};
 

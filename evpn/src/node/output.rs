@@ -90,6 +90,8 @@ pub enum Reply {
     },
     /// A step of a prepared move is done.
     Move(MoveReply),
+    /// Who has an address, and why. The driver adds what the kernel holds.
+    Why(Box<view::WhyView>),
     /// The request is not understood or asks for something that is not there.
     Error(String),
 }

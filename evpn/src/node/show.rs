@@ -30,6 +30,7 @@ impl Node {
                 Reply::Events { lagged, events }
             }
             Command::Move(_) => Reply::Error("prepared moves are not there yet".into()),
+            Command::Why(q) => self.why(q, at).map_or_else(Reply::Error, |v| Reply::Why(Box::new(v))),
             Command::Show(q) => match self.show(q, at) {
                 Ok((rows, next)) => {
                     Reply::Page(Page { version: VERSION, revision: self.revision, rows, next })
@@ -339,7 +340,7 @@ impl Node {
             if !self.kernel_matches(key, row, &q.filter) {
                 continue;
             }
-            rows.push(self.kernel_row(key, row));
+            rows.push(self.kernel_row(key, Some(row)));
             if rows.len() == limit {
                 break;
             }
@@ -366,21 +367,23 @@ impl Node {
             && f.ip.is_none_or(|i| Some(i) == ip)
     }
 
-    fn kernel_row(&self, key: &RowKey, row: &Row) -> KernelView {
+    pub(super) fn kernel_row(&self, key: &RowKey, row: Option<&Row>) -> KernelView {
         let (device, kind, name) = match key {
             RowKey::Mac { bridge, mac } => (self.dev_name(*bridge), "mac", mac.to_string()),
             RowKey::Flood { vxlan, vtep } => (self.dev_name(*vxlan), "flood", vtep.to_string()),
             RowKey::Neigh { dev, ip } => (self.dev_name(*dev), "neigh", ip.to_string()),
         };
         let want = match row {
-            Row::Remote { vxlan, vtep, sticky } => {
+            None => "nothing of ours".into(),
+            Some(Row::Remote { vxlan, vtep, sticky }) => {
                 format!("{} to {vtep}{}", self.dev_name(*vxlan), if *sticky { " sticky" } else { "" })
             }
-            Row::Local { port, .. } => format!("{} local", self.dev_name(*port)),
-            Row::Flood => "replicate".into(),
-            Row::Neigh { mac, router } => format!("{mac}{}", if *router { " router" } else { "" }),
+            Some(Row::Local { port, .. }) => format!("{} local", self.dev_name(*port)),
+            Some(Row::Flood) => "replicate".into(),
+            Some(Row::Neigh { mac, router }) => format!("{mac}{}", if *router { " router" } else { "" }),
         };
-        KernelView { device, kind: kind.into(), key: name, want, has: None, stale: self.stale.contains(key) }
+        let (stale, wanted) = (self.stale.contains(key), row.is_some());
+        KernelView { device, kind: kind.into(), key: name, want, has: None, stale, wanted }
     }
 }
 

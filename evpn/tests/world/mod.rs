@@ -10,9 +10,9 @@ use evpn::fabric::{
 };
 use evpn::mobility::Record;
 use evpn::node::{
-    Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, NeighborConfig, Node, Output, Query,
+    About, Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, NeighborConfig, Node, Output, Query,
 };
-use evpn::node::{MobilityConfig, Reply, Show, Targets, VniConfig, VniMobility, view};
+use evpn::node::{MobilityConfig, Reply, Show, Targets, VniConfig, VniMobility, WhyRequest, view};
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Seq, Span, Time, Vni};
 use evpn::wire::{DecodeCtx, EvpnNlri, EvpnRoute, Message, Nlri};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -435,6 +435,16 @@ impl World {
         match self.hosts[i].replies.pop() {
             Some(Reply::Page(p)) => p.rows,
             other => panic!("no page but {other:?}"),
+        }
+    }
+
+    pub fn why(&mut self, i: usize, vni: Vni, about: About) -> Result<view::WhyView, String> {
+        self.hosts[i].replies.clear();
+        self.input(i, Input::Command { id: 1, command: Command::Why(WhyRequest { vni, about }) });
+        match self.hosts[i].replies.pop() {
+            Some(Reply::Why(v)) => Ok(*v),
+            Some(Reply::Error(e)) => Err(e),
+            other => panic!("no answer but {other:?}"),
         }
     }
 

@@ -3,6 +3,7 @@
 //! | path | answer |
 //! |---|---|
 //! | `/v1/status`, `/v1/neighbors`, `/v1/vnis`, `/v1/macs`, `/v1/hosts`, `/v1/routes`, `/v1/moves`, `/v1/kernel` | one slice of a table ([`evpn::node::view::Page`]); `next` is the `cursor` of the next one |
+//! | `/v1/why/mac/{vni}/{mac}`, `/v1/why/ip/{vni}/{ip}` | who has it, by which rule, and what the kernel holds ([`evpn::node::view::WhyView`]) |
 //! | `/v1/events` | server-sent events, history first; with `follow=false` the history as JSON |
 //!
 //! Errors are `{"error": "..."}` with 400, 404, 405 or 503.
@@ -75,6 +76,7 @@ pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Respons
 pub fn router(core: Core) -> Router {
     Router::new()
         .route("/v1/events", get(events::events))
+        .route("/v1/why/{kind}/{vni}/{address}", get(why))
         .route("/v1/{table}", get(show))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; everything is under /v1") })
         .method_not_allowed_fallback(|| async {
@@ -96,7 +98,23 @@ async fn show(
     match core.ask(Command::Show(query)).await? {
         Reply::Page(page) => Ok(json(StatusCode::OK, &page)),
         Reply::Error(text) => Err(ApiError::bad_request(text)),
-        Reply::Events { .. } | Reply::Move(_) => {
+        Reply::Events { .. } | Reply::Move(_) | Reply::Why(_) => {
+            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
+        }
+    }
+}
+
+async fn why(
+    State(core): State<Core>,
+    Path((kind, vni, address)): Path<(String, String, String)>,
+) -> Result<Response, ApiError> {
+    let Some(request) = query::why(&kind, &vni, &address).transpose() else {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, format!("no `why/{kind}`; known: mac, ip")));
+    };
+    match core.ask(Command::Why(request.map_err(ApiError::bad_request)?)).await? {
+        Reply::Why(view) => Ok(json(StatusCode::OK, &view)),
+        Reply::Error(text) => Err(ApiError::new(StatusCode::NOT_FOUND, text)),
+        Reply::Page(_) | Reply::Events { .. } | Reply::Move(_) => {
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
         }
     }

@@ -3,7 +3,7 @@
 use crate::config::walk::parse_duration;
 use crate::driver::clock;
 use evpn::node::view::{MoveKind, MoveView};
-use evpn::node::{MacFilter, Query, Show};
+use evpn::node::{About, MacFilter, Query, Show, WhyRequest};
 use evpn::types::{Span, Vni};
 
 /// Rows of a slice unless asked for; also the most that a slice has.
@@ -59,6 +59,19 @@ pub fn parse(show: Show, parameters: &[(String, String)]) -> Result<Query, Strin
         }
     }
     Ok(query)
+}
+
+/// Reads the path of a `why`. `None`: it asks neither for a MAC nor for an IP.
+///
+/// # Errors
+/// What is wrong, for people.
+pub fn why(kind: &str, vni_text: &str, address: &str) -> Result<Option<WhyRequest>, String> {
+    let about = match kind {
+        "mac" => About::Mac(address.parse().map_err(|e| format!("mac: {e}"))?),
+        "ip" => About::Ip(address.parse().map_err(|_| format!("ip: `{address}` is not an IP address"))?),
+        _ => return Ok(None),
+    };
+    Ok(Some(WhyRequest { vni: vni(vni_text)?, about }))
 }
 
 fn move_filter(query: &mut Query, key: &str, value: &str) -> Result<(), String> {

@@ -10,6 +10,7 @@ mod rows;
 mod show;
 pub mod table;
 mod watch;
+mod why;
 
 use crate::config;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -45,6 +46,8 @@ enum Cmd {
     Check(CheckArgs),
     /// Print a table of a running daemon
     Show(ShowArgs),
+    /// Say who has an address, by which rule, and what the kernel holds
+    Why(WhyArgs),
     /// Print events as they happen
     Watch(WatchArgs),
 }
@@ -156,6 +159,37 @@ impl MoveArgs {
 }
 
 #[derive(Args, Debug)]
+struct WhyArgs {
+    #[command(subcommand)]
+    about: WhyAbout,
+}
+
+#[derive(Debug, Subcommand)]
+enum WhyAbout {
+    /// Who owns a MAC
+    Mac(WhyOne<Mac>),
+    /// Which MAC an IP belongs to, and where that is
+    Ip(WhyOne<IpAddr>),
+}
+
+#[derive(Args, Debug)]
+struct WhyOne<T: std::str::FromStr + Clone + Send + Sync + 'static>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    /// VNI
+    #[arg(value_parser = parse_vni)]
+    vni: Vni,
+    /// Address
+    address: T,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    target: Target,
+}
+
+#[derive(Args, Debug)]
 struct WatchArgs {
     /// Start after this event number instead of now; 0 for all that are remembered
     #[arg(long, value_name = "N")]
@@ -213,6 +247,7 @@ pub fn main() -> ExitCode {
         Cmd::Run(args) => return ExitCode::from(crate::driver::main(&args)),
         Cmd::Check(args) => check::check(&args),
         Cmd::Show(args) => client_runtime(show::show(args)),
+        Cmd::Why(args) => client_runtime(why::why(args)),
         Cmd::Watch(args) => client_runtime(watch::watch(args)),
     };
     match done {

@@ -19,7 +19,13 @@ pub(super) fn render(rows: &Rows, look: Look) -> String {
     }
 }
 
-fn print<T>(columns: &[Column], rows: &[T], row: fn(&T) -> Vec<Cell>, look: Look, none: &str) -> String {
+pub(super) fn print<T>(
+    columns: &[Column],
+    rows: &[T],
+    row: fn(&T) -> Vec<Cell>,
+    look: Look,
+    none: &str,
+) -> String {
     if rows.is_empty() {
         return format!("{none}\n");
     }
@@ -188,11 +194,12 @@ fn route(r: &RouteView) -> Vec<Cell> {
     ]
 }
 
-const KERNEL: [Column; 6] =
+pub(super) const KERNEL: [Column; 6] =
     [left("DEVICE"), left("KIND"), left("KEY"), flexible("WANTED"), flexible("IN-KERNEL"), left("STATE")];
 
-fn kernel(k: &KernelView) -> Vec<Cell> {
+pub(super) fn kernel(k: &KernelView) -> Vec<Cell> {
     let mut state = match &k.has {
+        _ if !k.wanted => cell("-"),
         None => colored("missing", Color::Red),
         Some(has) if *has == k.want => colored("ok", Color::Green),
         Some(_) => colored("differs", Color::Yellow),
@@ -252,6 +259,7 @@ mod tests {
             want: "10.255.0.2".into(),
             has: has.map(str::to_owned),
             stale: false,
+            wanted: true,
         };
         let text = render(&Rows::Kernel(vec![row(Some("10.255.0.2")), row(None), row(Some("p1"))]), PLAIN);
         let states: Vec<&str> = text.lines().skip(1).filter_map(|l| l.split_whitespace().last()).collect();

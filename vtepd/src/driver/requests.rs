@@ -85,6 +85,9 @@ impl Requests {
                 Rows::Neighbors(_) | Rows::Macs(_) | Rows::Hosts(_) | Rows::Routes(_) | Rows::Moves(_) => {}
             }
         }
+        if let Reply::Why(why) = &mut reply {
+            why.kernel.iter_mut().for_each(|r| r.has = held(mirror, r));
+        }
         let _ = to.send(reply);
     }
 
