@@ -90,7 +90,10 @@ fn a_tap_hears_announcements_of_guests_also_behind_a_tag_and_nothing_else() {
         assert_eq!(heard(&mut tap, &last), wanted);
         // And the guest got ours.
         let mut guest = guest;
-        assert_eq!(heard(&mut guest, &frame(&ARP, &[7; 28])), Vec::<Vec<u8>>::new());
+        let mut others = heard(&mut guest, &frame(&ARP, &[7; 28]));
+        // The port's own kernel says IGMP when it likes.
+        others.retain(|f| f[12..14] != [8, 0]);
+        assert_eq!(others, Vec::<Vec<u8>>::new());
     });
 }
 
@@ -148,5 +151,26 @@ fn a_tap_outlives_its_port_going_down_and_up() {
             assert!(Instant::now() < deadline, "nothing heard after the port came up");
         }
         tap.send(&hello).unwrap();
+    });
+}
+
+/// The error of the time when the port was down stands in front of the first frame after it. One wake-up, and the frame
+/// is there: nobody sends a second one for a reader that stopped at the error.
+#[test]
+fn the_first_frame_after_a_port_was_down_is_heard_without_a_second_one() {
+    in_netns(|| {
+        port("p1");
+        let guest = Tap::open_all(index("p1g")).unwrap();
+        let mut tap = Tap::open(index("p1")).unwrap();
+        ip("link set p1 down");
+        ip("link set p1 up");
+        let hello = frame(&RARP, &[1; 28]);
+        let deadline = Instant::now() + Duration::from_secs(5);
+        // The guest's end is told of the same, and has its carrier back a moment later.
+        while guest.send(&hello).is_err() {
+            assert!(Instant::now() < deadline, "the guest cannot send");
+        }
+        let mut buf = [0; 2048];
+        assert_eq!(tap.recv(&mut buf).unwrap(), Some(hello.len()));
     });
 }

@@ -11,10 +11,14 @@
 //! | [`moves`] | what tests of moves ask of it |
 //! | [`speaker`] | a BGP speaker that says what it is told |
 //! | [`frame`], [`packet`] | frames, packet sockets, the netlink observer |
+//! | [`tables`] | kernel tables, read by netlink code of their own |
+//! | [`api`] | HTTP requests on a daemon's socket |
+//! | [`mod@soak`] | what `cargo xtask soak` runs |
 //! | [`mod@bench`] | what `cargo xtask bench` runs |
 //! | [`tree`] | the source tree, for the tidy checks |
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+pub mod api;
 pub mod bench;
 pub mod fabric;
 pub mod frame;
@@ -27,6 +31,8 @@ pub mod ns;
 pub mod packet;
 pub mod poll;
 pub mod proc;
+pub mod soak;
 pub mod speaker;
+pub mod tables;
 pub mod tree;
 pub mod vtepd;

@@ -88,6 +88,12 @@ impl Wire {
     }
 }
 
+impl std::os::fd::AsFd for Wire {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
 fn link_address(index: u32) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     let ll = libc::sockaddr_ll {
@@ -124,13 +130,13 @@ pub struct FdbNote {
     pub vtep: Option<IpAddr>,
 }
 
-const RTM_NEWNEIGH: u16 = 28;
+pub(crate) const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NDA_MASTER: u16 = 9;
+pub(crate) const NDA_DST: u16 = 1;
+pub(crate) const NDA_LLADDR: u16 = 2;
+pub(crate) const NDA_MASTER: u16 = 9;
 const RTNLGRP_NEIGH: u32 = 3;
-const AF_BRIDGE: u8 = 7;
+pub(crate) const AF_BRIDGE: u8 = 7;
 
 /// A netlink monitor for forwarding rows.
 #[derive(Debug)]
@@ -203,19 +209,39 @@ impl Monitor {
     }
 }
 
-fn u16_at(b: &[u8], at: usize) -> Option<u16> {
+pub(crate) fn u16_at(b: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_ne_bytes(b.get(at..at + 2)?.try_into().ok()?))
 }
 
-fn u32_at(b: &[u8], at: usize) -> Option<u32> {
+pub(crate) fn u32_at(b: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(b.get(at..at + 4)?.try_into().ok()?))
 }
 
 /// First message: type, body, and what follows.
-fn message(b: &[u8]) -> Option<(u16, &[u8], &[u8])> {
+pub(crate) fn message(b: &[u8]) -> Option<(u16, &[u8], &[u8])> {
     let len = u32_at(b, 0)? as usize;
     let body = b.get(16..len)?;
     Some((u16_at(b, 4)?, body, b.get(len.next_multiple_of(4)..).unwrap_or(&[])))
+}
+
+/// Type and value of each attribute.
+pub(crate) fn attributes(mut rest: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut out = Vec::new();
+    while let Some(len) = u16_at(rest, 0).map(usize::from).filter(|l| *l >= 4) {
+        let (Some(value), Some(kind)) = (rest.get(4..len), u16_at(rest, 2)) else { break };
+        out.push((kind & 0x3fff, value));
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or(&[]);
+    }
+    out
+}
+
+/// An address of four or sixteen octets.
+pub(crate) fn address(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
+        16 => Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+        _ => None,
+    }
 }
 
 fn fdb_note(at: u64, kind: u16, body: &[u8]) -> Option<FdbNote> {
@@ -225,17 +251,13 @@ fn fdb_note(at: u64, kind: u16, body: &[u8]) -> Option<FdbNote> {
     let device = u32_at(body, 4)?;
     let mut note =
         FdbNote { at, new: kind == RTM_NEWNEIGH, device, bridge: false, mac: Mac::ZERO, vtep: None };
-    let mut attrs = body.get(12..)?;
-    while let Some(len) = u16_at(attrs, 0).map(usize::from).filter(|l| *l >= 4) {
-        let value = attrs.get(4..len)?;
-        match (u16_at(attrs, 2)? & 0x3fff, value.len()) {
+    for (kind, value) in attributes(body.get(12..)?) {
+        match (kind, value.len()) {
             (NDA_LLADDR, 6) => note.mac = Mac::from_slice(value)?,
             (NDA_MASTER, 4) => note.bridge = true,
-            (NDA_DST, 4) => note.vtep = Some(IpAddr::from(<[u8; 4]>::try_from(value).ok()?)),
-            (NDA_DST, 16) => note.vtep = Some(IpAddr::from(<[u8; 16]>::try_from(value).ok()?)),
+            (NDA_DST, 4 | 16) => note.vtep = address(value),
             _ => {}
         }
-        attrs = attrs.get(len.next_multiple_of(4)..).unwrap_or(&[]);
     }
     Some(note)
 }
@@ -247,13 +269,13 @@ pub struct RowWriter {
     vxlan: u32,
 }
 
-const NLM_F_REQUEST: u16 = 1;
+pub(crate) const NLM_F_REQUEST: u16 = 1;
 const NLM_F_REPLACE: u16 = 0x100;
 const NLM_F_CREATE: u16 = 0x400;
 const NUD_REACHABLE: u16 = 2;
 const NTF_SELF: u8 = 2;
 const NTF_MASTER: u8 = 4;
-const NTF_EXT_LEARNED: u8 = 16;
+pub(crate) const NTF_EXT_LEARNED: u8 = 16;
 /// Rows in one `send`.
 const BATCH: usize = 200;
 

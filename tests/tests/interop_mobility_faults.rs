@@ -295,3 +295,17 @@ fn a_healed_wan_leaves_one_mac_for_an_address_given_twice_beside_frr() {
         assert_eq!(s.heard(), Vec::<IpAddr>::new(), "no flapping");
     }
 }
+
+/// A port that was down and is up again is heard: the tap's error of the time when it was down is no end.
+#[test]
+fn a_guest_is_heard_after_its_port_was_down() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let m = three();
+    for n in 60..63 {
+        let g = Guest::new(n);
+        m.shut_down(0);
+        m.appears(&g, 0);
+    }
+}

@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask demo | test | bench | fuzz`.
+//! What a person types: `cargo xtask demo | test | bench | soak | fuzz`.
 //!
 //! Builds as the caller, installs what is missing only with consent, and raises nothing to root but the
 //! program that was built.
@@ -43,6 +43,12 @@ enum Cmd {
     Test(test::Opts),
     /// Measure vtepd beside FRR on the same topology, in one run
     Bench(Bench),
+    /// Move VMs among vtepd and FRR and compare everything with everything after each move
+    ///
+    /// Hot moves (RARP, gratuitous ARP, data frames only), cold ones, and new MACs for the same address, on three
+    /// vtepd and one FRR. After each move the kernels' tables, the daemons' and what the peers hold must be what is true.
+    /// A difference is printed with both sides.
+    Soak(Soak),
     /// Fuzz the decoders (needs the nightly toolchain and cargo-fuzz)
     Fuzz(Fuzz),
 }
@@ -80,6 +86,21 @@ struct Bench {
 }
 
 #[derive(Args)]
+struct Soak {
+    #[command(flatten)]
+    consent: Consent,
+    /// Moves
+    #[arg(long, default_value_t = 1000)]
+    moves: u32,
+    /// Print the results as JSON too
+    #[arg(long)]
+    json: bool,
+    /// Further arguments for the soak runner, for instance `--seed 7` or `--no-frr`
+    #[arg(last = true)]
+    rest: Vec<OsString>,
+}
+
+#[derive(Args)]
 struct Fuzz {
     /// Minutes for each target
     #[arg(long, default_value_t = 1)]
@@ -93,6 +114,7 @@ fn main() -> ExitCode {
         Cmd::Demo(o) => demo(&o),
         Cmd::Test(o) => test::run(&o),
         Cmd::Bench(o) => bench(&o),
+        Cmd::Soak(o) => soak(&o),
         Cmd::Fuzz(o) => fuzz(&o),
     };
     match done {
@@ -182,6 +204,23 @@ fn bench(o: &Bench) -> Result<ExitCode, Error> {
         cmd.arg("--json");
     }
     Err(Error::failed(format!("cannot start vtep-bench: {}", cmd.args(&o.cases).args(&o.rest).exec())))
+}
+
+fn soak(o: &Soak) -> Result<ExitCode, Error> {
+    let root = host::Root::find().ok_or_else(|| {
+        Error::not_started(
+            "the soak makes network namespaces, which needs root: run it as root, or install sudo",
+        )
+    })?;
+    host::provide(&[Need::Ip, Need::Frr], &o.consent, &root)?;
+    eprintln!("building vtepd and the soak runner (release) …");
+    let bins = build::binaries("release", &["vtepd", "vtepd-tests"])?;
+    let mut cmd = root.command(&bins.join("vtep-soak"), &[("VTEPD_BIN_DIR", bins.as_os_str())]);
+    cmd.current_dir(build::root()).args(["--moves", &o.moves.to_string()]);
+    if o.json {
+        cmd.arg("--json");
+    }
+    Err(Error::failed(format!("cannot start vtep-soak: {}", cmd.args(&o.rest).exec())))
 }
 
 fn fuzz(o: &Fuzz) -> Result<ExitCode, Error> {

@@ -68,12 +68,19 @@ impl Tap {
         // SAFETY: `msg` points to one buffer of `room` octets and a control buffer of its stated length, both of
         // which live across the call.
         #[allow(unsafe_code)]
-        let got = unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) };
+        let mut receive =
+            || unsafe { libc::recvmsg(self.socket.as_raw_fd(), &raw mut msg, libc::MSG_DONTWAIT) };
+        let mut got = receive();
+        // That the port was down is told once, in front of the frames that have come since it is up again. Nobody
+        // wakes us a second time for those.
+        if got < 0 && io::Error::last_os_error().raw_os_error() == Some(libc::ENETDOWN) {
+            got = receive();
+        }
         if got < 0 {
             let e = io::Error::last_os_error();
             return match e.kind() {
                 io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Ok(None),
-                // The port went down: nothing to hear until it is up again.
+                // Down again in between: nothing to hear until it is up.
                 _ if e.raw_os_error() == Some(libc::ENETDOWN) => Ok(None),
                 _ => Err(e),
             };

@@ -55,6 +55,18 @@ impl Machine {
         ];
         Self { text: text.into_iter().filter_map(|(k, v)| Some((k, v?))).collect() }
     }
+
+    /// What is known of it, for people.
+    pub fn text(&self) -> &[(&'static str, String)] {
+        &self.text
+    }
+
+    /// The same for programs.
+    pub fn json(&self) -> Value {
+        let map: serde_json::Map<_, _> =
+            self.text.iter().map(|(k, v)| ((*k).to_owned(), Value::from(v.as_str()))).collect();
+        map.into()
+    }
 }
 
 /// All figures of a run.
@@ -139,8 +151,6 @@ impl Report {
 
     /// As JSON.
     pub fn json(&self) -> Value {
-        let machine: serde_json::Map<_, _> =
-            self.machine.text.iter().map(|(k, v)| ((*k).to_owned(), Value::from(v.as_str()))).collect();
         let figures: Vec<_> = self
             .lines
             .iter()
@@ -151,6 +161,6 @@ impl Report {
                 })
             })
             .collect();
-        json!({ "version": 1, "machine": machine, "figures": figures, "codec": self.codec })
+        json!({ "version": 1, "machine": self.machine.json(), "figures": figures, "codec": self.codec })
     }
 }

@@ -1,0 +1,40 @@
+//! The soak runner; `cargo xtask soak` builds and starts it.
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use clap::Parser;
+use vtepd_tests::need::{Need, met};
+use vtepd_tests::soak::{Plan, run};
+
+/// Moves VMs among vtepd and FRR and compares everything with everything after each move.
+#[derive(Parser)]
+#[command(name = "vtep-soak", max_term_width = 100)]
+struct Cli {
+    /// Moves
+    #[arg(long, default_value_t = 1000)]
+    moves: usize,
+    /// VMs
+    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u8).range(1..=60))]
+    vms: u8,
+    /// Decides who moves where; the same seed gives the same moves
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Three vtepd alone
+    #[arg(long)]
+    no_frr: bool,
+    /// Print JSON after the table
+    #[arg(long)]
+    json: bool,
+}
+
+fn main() {
+    let cli = Cli::parse();
+    if !met(&[Need::Root, Need::Tool("ip")]) || (!cli.no_frr && !met(&[Need::Frr])) {
+        std::process::exit(2);
+    }
+    let report = run(&Plan { moves: cli.moves, vms: cli.vms.into(), seed: cli.seed, frr: !cli.no_frr });
+    if cli.json {
+        println!("{:#}", report.json());
+    }
+    println!("{}", report.table());
+    std::process::exit(i32::from(!report.passed()));
+}
