@@ -59,6 +59,14 @@ pub fn plan_row(row: Option<&Row>, mirror: &Mirror, key: RowKey, ops: &mut Vec<O
             Some(Row::Local { vxlan, port }) => {
                 local(mirror, Place { bridge, mac, vxlan: *vxlan }, *port, ops)
             }
+            Some(Row::Cleared { port }) => {
+                no_mac(mirror, bridge, mac, ops);
+                let row = mirror.bridge_row(bridge, mac);
+                if row.is_some_and(|r| r.port == *port && !foreign(mirror, r, mac)) {
+                    ops.push(Op::DelMaster { port: *port, mac });
+                }
+                Ok(())
+            }
             Some(Row::Flood | Row::Neigh { .. }) => Err(misfit(key)),
         },
         RowKey::Flood { vxlan, vtep } => match (row, mirror.flood_row(vxlan, vtep)) {
@@ -87,7 +95,9 @@ pub fn plan_row(row: Option<&Row>, mirror: &Mirror, key: RowKey, ops: &mut Vec<O
                 Ok(())
             }
             Some(Row::Neigh { mac, router }) => neigh(mirror, dev, ip, *mac, *router, ops),
-            Some(Row::Remote { .. } | Row::Local { .. } | Row::Flood) => Err(misfit(key)),
+            Some(Row::Remote { .. } | Row::Local { .. } | Row::Cleared { .. } | Row::Flood) => {
+                Err(misfit(key))
+            }
         },
     }
 }

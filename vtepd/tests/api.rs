@@ -1,7 +1,7 @@
 //! The API in-process, with a scripted core behind it.
 
 use evpn::node::view::{self, MacView, Page, Place, Rows};
-use evpn::node::{About, Command, Event, Reply, Show, WhyRequest};
+use evpn::node::{About, Command, Event, MoveReply, MoveStep, Refusal, Reply, Requester, Show, WhyRequest};
 use evpn::types::{Mac, Seq, Span, Time, Vni};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -108,6 +108,8 @@ async fn wrong_requests_get_json_errors_and_never_reach_the_core() {
         ("GET /v2/macs", 404, "everything is under /v1"),
         ("POST /v1/macs", 405, "only GET"),
         ("DELETE /v1/events", 405, "only GET"),
+        ("GET /v1/move", 405, "only POST at /v1/move"),
+        ("POST /v1/move", 400, "is a JSON object"),
         ("GET /v1/macs?vni=0", 400, "between 1 and 16777215"),
         ("GET /v1/macs?mac=x", 400, "not a MAC address"),
         ("GET /v1/macs?limit=1000", 400, "between 1 and 256"),
@@ -255,4 +257,107 @@ async fn the_client_asks_a_busy_daemon_again_and_names_an_absent_one() {
     let error = Client::new(&s.socket.with_extension("other")).get("/v1/status").await.expect_err("absent");
     assert!(matches!(error, ClientError::NoDaemon { denied: false, .. }), "{error}");
     assert!(error.help().is_some_and(|h| h.contains("vtepd run")));
+}
+
+/// One POST with a body.
+async fn post(socket: &PathBuf, body: &str) -> (u16, String, Value) {
+    let head =
+        format!("POST /v1/move HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}", body.len());
+    let mut stream = UnixStream::connect(socket).await.expect("connected");
+    stream.write_all(format!("{head}\r\n\r\n{body}").as_bytes()).await.expect("written");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("read");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("head and body");
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).expect("status");
+    (status, head.to_lowercase(), serde_json::from_str(body.trim()).unwrap_or(Value::Null))
+}
+
+fn moved(state: &str, sent_to: &[&str], lagging: &[&str]) -> MoveReply {
+    let ips = |l: &[&str]| l.iter().map(|s| s.parse().expect("address")).collect();
+    MoveReply {
+        vni: Some(vni(100)),
+        mac: Mac([2, 0, 0, 0, 0, 1]),
+        state: state.into(),
+        seq: Some(Seq(3)),
+        ips: ips(&["10.1.0.1"]),
+        sent_to: ips(sent_to),
+        lagging: ips(lagging),
+        notes: vec!["a note".into()],
+    }
+}
+
+#[tokio::test]
+async fn a_step_of_a_move_reaches_the_core_and_its_answer_the_asker() {
+    let Served { mut end, socket, _dir, _file } = serve();
+    let core = tokio::spawn(async move {
+        let Request { command, reply } = end.requests.recv().await.expect("a request");
+        reply.send(Reply::Move(moved("active", &["10.0.0.2"], &["10.0.0.3"]))).expect("awaited");
+        command
+    });
+    let body = r#"{"step":"activate","mac":"02:00:00:00:00:01","vni":100,"port":"p1","ips":["10.1.0.1"],"timeout":"5s"}"#;
+    let (status, _, answer) = post(&socket, body).await;
+    assert_eq!(status, 200, "{answer}");
+    assert_eq!((&answer["state"], &answer["seq"]), (&"active".into(), &3.into()));
+    assert_eq!((&answer["sent_to"][0], &answer["lagging"][0]), (&"10.0.0.2".into(), &"10.0.0.3".into()));
+    let Command::Move(r) = core.await.expect("core") else { panic!("a step of a move") };
+    assert_eq!((r.vni, r.by, r.ips.len()), (Some(vni(100)), Requester::Api, 1));
+    assert_eq!(r.step, MoveStep::Activate { port: Some("p1".into()), timeout: Some(Span::secs(5)) });
+}
+
+#[tokio::test]
+async fn every_no_has_its_status() {
+    let Served { mut end, socket, _dir, _file } = serve();
+    let refused = |refusal| Reply::MoveRefused { refusal, text: "no, because".into() };
+    let answers = [
+        (refused(Refusal::Invalid), 400),
+        (refused(Refusal::Conflict), 409),
+        (refused(Refusal::Busy), 503),
+        (refused(Refusal::Late), 504),
+        (Reply::Move(moved("active", &[], &["10.0.0.3"])), 504),
+        (Reply::Move(moved("active", &[], &[])), 200),
+    ];
+    let wanted: Vec<u16> = answers.iter().map(|(_, s)| *s).collect();
+    tokio::spawn(async move {
+        for (answer, _) in answers {
+            let r = end.requests.recv().await.expect("a request");
+            r.reply.send(answer).expect("awaited");
+        }
+        end
+    });
+    for (i, want) in wanted.into_iter().enumerate() {
+        let (status, head, body) = post(&socket, r#"{"step":"abort","mac":"02:00:00:00:00:01"}"#).await;
+        assert_eq!(status, want, "{body}");
+        if i < 4 {
+            assert_eq!(body["error"], "no, because");
+        } else {
+            assert_eq!(
+                body["state"], "active",
+                "504 with an answer: it is active, but nobody has heard of it"
+            );
+        }
+        assert_eq!(head.contains("retry-after"), status == 503);
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_or_nonsense_never_reaches_the_core() {
+    let mut s = serve();
+    let large = format!("{{\"step\":\"abort\",\"mac\":\"{}\"}}", "x".repeat(20_000));
+    for (body, status, part) in [
+        (large.as_str(), 413, "at most 16384 octets"),
+        ("[1,2", 400, "invalid"),
+        (r#"{"step":"abort","mac":"02:00:00:00:00:01","really":true}"#, 400, "unknown field `really`"),
+        (r#"{"step":"prepare","mac":"02:00:00:00:00:01"}"#, 400, "needs the guest's port"),
+        (
+            r#"{"step":"prepare","mac":"02:00:00:00:00:01","port":"../../etc"}"#,
+            400,
+            "cannot be the name of a device",
+        ),
+    ] {
+        let (got, head, answer) = post(&s.socket, body).await;
+        let text = answer["error"].as_str().unwrap_or_default();
+        assert!(got == status && text.contains(part), "{got}: {text}");
+        assert!(head.contains("application/json"), "{head}");
+    }
+    assert!(s.end.requests.try_recv().is_err());
 }

@@ -41,6 +41,18 @@ snapshots! {
     a_why_with_a_wrong_vni_is_a_usage_error => ["why", "mac", "0", "02:00:00:00:00:01"];
     why_without_a_daemon_says_what_to_do => ["why", "mac", "100", "02:00:00:00:00:01", "--socket", "/nonexistent/vtepd.sock"];
     help_of_watch => ["watch", "--help"];
+    help_of_move => ["move", "--help"];
+    help_of_move_prepare => ["move", "prepare", "--help"];
+    help_of_move_activate => ["move", "activate", "--help"];
+    help_of_move_abort => ["move", "abort", "--help"];
+    help_of_move_release => ["move", "release", "--help"];
+    a_move_without_a_step_prints_the_help => ["move"];
+    a_prepared_move_needs_a_port => ["move", "prepare", "--mac", "52:54:00:00:00:01"];
+    a_move_needs_a_mac => ["move", "abort"];
+    a_timeout_needs_a_unit => ["move", "release", "--mac", "52:54:00:00:00:01", "--timeout", "30"];
+    an_abort_takes_no_port => ["move", "abort", "--mac", "52:54:00:00:00:01", "--port", "p1"];
+    a_move_without_a_daemon_says_what_to_do =>
+        ["move", "abort", "--mac", "52:54:00:00:00:01", "--socket", "/nonexistent/vtepd.sock"];
     no_arguments_print_the_help => [];
     a_misspelt_command_is_corrected => ["shwo", "macs"];
     a_misspelt_table_is_corrected => ["show", "mac"];

@@ -54,6 +54,13 @@ pub enum Row {
         /// The port the VM is behind.
         port: IfIndex,
     },
+    /// A MAC that we had put on this port for a guest that never came: no dynamic row there, and none of ours.
+    ///
+    /// Wanted only until it has been written, so that a guest which comes later is learned as usual.
+    Cleared {
+        /// The port.
+        port: IfIndex,
+    },
     /// Flood row.
     Flood,
     /// `NUD_NOARP`, `NTF_EXT_LEARNED`, our `NDA_PROTOCOL`.

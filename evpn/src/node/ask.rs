@@ -31,6 +31,10 @@ impl Node {
         if self.links.get(&port).is_none_or(|l| !l.up || !l.carrier) {
             return;
         }
+        // Its hypervisor has said that it leaves (PIT-04).
+        if self.is_released(vni, mac, Some(port)) {
+            return;
+        }
         for ip in ips.take(PER_MAC) {
             if self.may_ask(vni, ip, at) {
                 self.probe_on(vni, mac, ip, port);

@@ -32,6 +32,9 @@ impl Node {
             self.port_left(vni, index, "port left the bridge", at);
         }
         self.review(affected, at);
+        if !(l.up && l.carrier) {
+            self.port_without_carrier(index, at);
+        }
     }
 
     /// VNIs that a device of this name, or in this bridge, concerns.
@@ -78,7 +81,7 @@ impl Node {
         self.review(self.segments.keys().copied().collect(), at);
     }
 
-    fn link_named(&self, name: &str) -> Option<&Link> {
+    pub(super) fn link_named(&self, name: &str) -> Option<&Link> {
         self.by_name.get(name).and_then(|i| self.links.get(i))
     }
 
@@ -325,7 +328,7 @@ impl Node {
     pub(super) fn fdb_gone(&mut self, row: FdbRow, at: Time) {
         let FdbRow::Bridge(b) = row else { return };
         let Some(&vni) = self.bridges.get(&b.bridge) else { return };
-        if b.vlan == 0 && !self.static_stays(vni, b.mac, b.port) {
+        if b.vlan == 0 && !self.static_stays(vni, b.mac, b.port) && !self.row_held(vni, b.mac, b.port) {
             let ips = self.local_ips_on(vni, b.mac, b.port);
             self.local_gone(vni, b.mac, b.port, "aged out, or its port lost carrier", at);
             // A host that is only silent answers and is back with the same sequence (EVPN-IRB-15, MIG-WARM-01).

@@ -1,5 +1,6 @@
 //! What is worth telling a person. Logs, history, metrics and `vtepd watch` all derive from this enum.
 
+use super::input::Requester;
 use crate::types::{IfIndex, Mac, PeerId, Seq, Span, Vni};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -197,6 +198,65 @@ pub enum Event {
         /// Port.
         port: String,
     },
+    /// A move to this host was prepared; nothing is advertised yet.
+    MovePrepared {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// The guest's port.
+        port: String,
+        /// Who asked.
+        by: Requester,
+        /// Given up after this time.
+        timeout: Span,
+    },
+    /// The kernel has the MAC on its port, and its routes go out, before the guest has said anything (PIT-06).
+    MoveActivated {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// The guest's port.
+        port: String,
+        /// Sequence number we advertise.
+        seq: Seq,
+        /// Who asked.
+        by: Requester,
+    },
+    /// A prepared or activated move will not happen.
+    MoveAborted {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// The port that was named.
+        port: String,
+        /// Why.
+        why: String,
+    },
+    /// A hypervisor says that a guest leaves this host (PIT-04).
+    MoveReleased {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Who asked.
+        by: Requester,
+        /// Its frames from the old port are no claim for so long.
+        timeout: Span,
+    },
+    /// A prepared move was not activated in time, or an activated one's guest was never heard.
+    MoveTimedOut {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// The port that was named.
+        port: String,
+        /// What did not happen.
+        why: String,
+    },
     /// A VTEP joined the flood list of a VNI.
     VtepJoined {
         /// VNI.
@@ -282,6 +342,10 @@ impl Event {
             | Self::NeighborDown { .. }
             | Self::EndOfRib { .. }
             | Self::Move(_)
+            | Self::MovePrepared { .. }
+            | Self::MoveActivated { .. }
+            | Self::MoveAborted { .. }
+            | Self::MoveReleased { .. }
             | Self::VtepJoined { .. }
             | Self::VtepLeft { .. }
             | Self::VniReady { .. }
@@ -296,6 +360,7 @@ impl Event {
             | Self::OwnAddress { .. }
             | Self::SequenceNearWrap { .. }
             | Self::BindingRefused { .. }
+            | Self::MoveTimedOut { .. }
             | Self::WriteFailed { .. }
             | Self::WithdrawForced { .. }
             | Self::Overrun { .. }

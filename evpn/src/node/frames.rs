@@ -86,6 +86,7 @@ impl Node {
         let remote = entry.is_some_and(|e| matches!(e.owner, Owner::Remote(_)));
         if agrees {
             self.heard(vni, f.src, at);
+            self.activation_heard(vni, f.src, at);
         }
         if tells.strong && late && remote {
             self.local_seen(vni, f.src, port, at);
@@ -224,12 +225,12 @@ impl Node {
                 break;
             }
             self.probes.pop_first();
-            let Some(seg) = self.segments.get_mut(&vni) else { continue };
+            let Some(seg) = self.segments.get(&vni) else { continue };
             let Some(b) = seg.hosts.binding(ip).copied() else { continue };
             let Some(l) = seg.hosts.macs.get(&b.mac).and_then(|e| e.local().copied()) else { continue };
             match b.origin {
                 BindingOrigin::Arp | BindingOrigin::Nd => continue,
-                BindingOrigin::Moved if b.probes >= PROBES => {
+                BindingOrigin::Moved if b.probes >= PROBES && !self.awaits_guest(vni, b.mac) => {
                     self.journal.count("bindings_unanswered");
                     self.drop_local_ip(vni, ip, at);
                     continue;
@@ -237,10 +238,20 @@ impl Node {
                 BindingOrigin::Bgp if b.probes >= PROBES => continue,
                 BindingOrigin::Moved | BindingOrigin::Bgp => {}
             }
-            seg.hosts.touch(ip, |b| b.probes += 1);
+            if let Some(seg) = self.segments.get_mut(&vni) {
+                seg.hosts.touch(ip, |b| b.probes = b.probes.saturating_add(1));
+            }
             self.probes.insert((at + PROBE_EVERY, vni, ip));
             self.probe_on(vni, b.mac, ip, l.port);
         }
+    }
+}
+
+/// Whether a host can have this address.
+pub(super) fn is_host_ip(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => is_host_v4(ip),
+        IpAddr::V6(ip) => is_host_v6(ip),
     }
 }
 

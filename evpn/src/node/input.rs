@@ -194,6 +194,17 @@ pub enum Requester {
     Libvirt,
 }
 
+impl Requester {
+    /// Word for events and records.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Api => "api",
+            Self::Qmp => "qmp",
+            Self::Libvirt => "libvirt",
+        }
+    }
+}
+
 /// Which table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -36,6 +36,7 @@ impl Node {
             };
             seg.memory.restore(r, Span(age.saturating_mul(1_000_000_000)), at);
             n += 1;
+            self.restore_release(r, at);
         }
         self.journal.add("sequences_restored", n);
     }

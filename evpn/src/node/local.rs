@@ -21,7 +21,7 @@ impl Node {
     /// The forwarding table shows a MAC on a local port.
     pub(super) fn local_seen(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
         self.revision += 1;
-        if self.fixed_elsewhere(vni, mac, port, at) {
+        if self.fixed_elsewhere(vni, mac, port, at) || self.activation_seen(vni, mac, port, at) {
             return;
         }
         let Some(seg) = self.segments.get(&vni) else { return };
@@ -35,6 +35,9 @@ impl Node {
                 self.unpark(vni, mac, port, at);
             }
             Owner::Local(l) => self.change_port(vni, mac, l, port, at),
+            Owner::Remote(_) if self.is_released(vni, mac, Some(port)) => {
+                self.released_frame(vni, mac, port, at);
+            }
             Owner::Remote(r) => {
                 let strong = self.strong_sign(port, mac, at);
                 match mobility::judge(
@@ -55,7 +58,7 @@ impl Node {
 
     /// The MAC is ours from now on (EVPN-MOB-02, -03, -05, -12).
     pub(super) fn claim(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: Option<Claim>, at: Time) {
-        let seen = self.first_sign(port, mac, at);
+        let seen = self.activation_sign(vni, mac).unwrap_or_else(|| self.first_sign(port, mac, at));
         let place = Place::Port(self.dev_name(port));
         // Above every route for this MAC, with or without address, whoever has the best (EVPN-XMOB-02, -03).
         let candidates = self.rib.mac_candidates(vni, mac);
@@ -144,8 +147,9 @@ impl Node {
     }
 
     /// A move between two ports of ours changes no sequence (EVPN-MOB-05).
-    fn change_port(&mut self, vni: Vni, mac: Mac, l: Local, port: IfIndex, at: Time) {
+    pub(super) fn change_port(&mut self, vni: Vni, mac: Mac, l: Local, port: IfIndex, at: Time) {
         let name = self.dev_name(port);
+        self.activation_left(vni, mac, Some(port), "it was seen on another port of this host", at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         seg.hosts.own(mac, Owner::Local(Local { port, seq: l.seq }), at);
         if let (Some(key), Some(vxlan)) = (seg.mac_key(mac), seg.vxlan)
@@ -243,6 +247,8 @@ impl Node {
         seg.memory.note(mac, l.seq, true, at);
         seg.hosts.disown(mac);
         let place = Place::Port(name.clone());
+        self.activation_left(vni, mac, None, why, at);
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
         let mut keys = vec![seg.type2_key(mac, None)];
         let ips = unbind_locals(seg, mac);
         keys.extend(ips.iter().map(|ip| seg.type2_key(mac, Some(*ip))));

@@ -4,12 +4,14 @@
 //! [`Node::poll_output`] until it is empty, [`Node::want_mut`] for wanted kernel rows, and
 //! [`Node::poll_timeout`] for the next wake-up. Nothing here reads a clock or touches a socket.
 
+mod activate;
 mod ask;
 mod config;
 mod devices;
 mod event;
 mod fixed;
 mod frames;
+mod handing;
 mod input;
 mod journal;
 mod keep;
@@ -20,6 +22,8 @@ mod originate;
 mod output;
 mod past;
 mod peers;
+mod prepare;
+mod release;
 mod remote;
 mod segment;
 mod sends;
@@ -36,7 +40,7 @@ pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester,
     SEND_PATH, Show, WhyRequest,
 };
-pub use output::{MoveReply, Output, Reply};
+pub use output::{MoveReply, Output, Refusal, Reply};
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want, WriteResult};
 use crate::rib::{self, Rib};
@@ -47,6 +51,7 @@ use journal::Journal;
 use keep::Keep;
 use moves::Moves;
 use peers::{Conn, Peer};
+use prepare::Prepare;
 use segment::Segment;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -106,6 +111,7 @@ pub struct Node {
     moves: Moves,
     /// When what is being decided was received.
     news_at: Time,
+    prepare: Prepare,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -167,6 +173,7 @@ impl Node {
             journal: Journal::default(),
             moves: Moves::default(),
             news_at: at,
+            prepare: Prepare::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -188,10 +195,7 @@ impl Node {
             Input::Frame { port, bytes } => self.handle_frame(port, &bytes, at),
             Input::Conn { conn, event } => self.handle_conn(conn, event, at),
             Input::Written(results) => self.handle_written(results, at),
-            Input::Command { id, command } => {
-                let reply = self.answer(&command, at);
-                self.journal.push(Output::Reply { id, reply });
-            }
+            Input::Command { id, command } => self.answer(id, &command, at),
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
             Input::Wall { unix } => self.wall_told(unix, at),
             Input::Restored(records) => self.restored(&records, at),
@@ -209,6 +213,7 @@ impl Node {
         self.due_parked(at);
         self.due_probes(at);
         self.due_retries(at);
+        self.due_prepared(at);
         let changes = self.rib.take_timed_changes(CHANGES_PER_FLUSH);
         self.more_changes = changes.len() == CHANGES_PER_FLUSH;
         for (change, since) in changes {
@@ -224,6 +229,7 @@ impl Node {
         self.keep(at);
         self.pump(at);
         self.moves.expire(at, &mut self.journal);
+        self.due_handings(at);
         if self.stopping {
             self.finish_stop();
         }
@@ -256,6 +262,7 @@ impl Node {
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));
+        offer(self.prepare.timeout());
         offer((!self.swept).then_some((self.sweep_at(), "sweep of adopted rows")));
         next
     }
@@ -347,6 +354,7 @@ impl Node {
 
     fn handle_written(&mut self, results: Vec<(RowKey, WriteResult)>, at: Time) {
         for (key, result) in results {
+            self.activation_written(&key, &result, at);
             if let WriteResult::Failed { errno, text } = &result {
                 self.journal.count("write_failures");
                 let row = self.row_name(&key);
@@ -436,12 +444,13 @@ impl Node {
     /// Wants a row, and takes it for confirmed.
     fn want_set(&mut self, key: RowKey, row: crate::fabric::Row, urgent: bool) {
         self.stale.remove(&key);
+        let row = self.shape_row(&key, row);
         self.want.set(key, row, urgent);
     }
 
     /// Wants no row, unless an adopted one still waits to be confirmed.
     fn want_remove(&mut self, key: &RowKey, urgent: bool) {
-        if !self.stale.contains(key) {
+        if !self.stale.contains(key) && !self.activating(key) {
             self.want.remove(key, urgent);
         }
     }

@@ -92,15 +92,36 @@ pub enum Reply {
     Move(MoveReply),
     /// Who has an address, and why. The driver adds what the kernel holds.
     Why(Box<view::WhyView>),
+    /// A step of a prepared move is not possible; nothing was changed.
+    MoveRefused {
+        /// What kind of no.
+        refusal: Refusal,
+        /// For people: what is wrong, and the way out.
+        text: String,
+    },
     /// The request is not understood or asks for something that is not there.
     Error(String),
+}
+
+/// Why a step of a prepared move is refused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Refusal {
+    /// The request itself is wrong: an unknown VNI or port, a MAC that no host can have.
+    Invalid,
+    /// The request is right, but not now: the guest runs here, the MAC is sticky elsewhere, the VNI is not ready.
+    Conflict,
+    /// Too many moves at a time; later.
+    Busy,
+    /// The kernel did not take the row in time.
+    Late,
 }
 
 /// How a step of a prepared move ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MoveReply {
-    /// The VNI it was.
-    pub vni: Vni,
+    /// The VNI it was; `None` when no VNI knows the MAC and there was nothing to do.
+    pub vni: Option<Vni>,
     /// The MAC.
     pub mac: Mac,
     /// What is now: `prepared`, `active`, `aborted`, `released`, or `nothing` when there was nothing to do.

@@ -39,8 +39,8 @@ pub(super) struct Conn {
     peer: usize,
     room: usize,
     /// Octets given to the driver, and how many of them the socket has taken.
-    given: u64,
-    taken: u64,
+    pub(super) given: u64,
+    pub(super) taken: u64,
 }
 
 pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<Peer> {

@@ -135,6 +135,7 @@ impl Node {
 
     /// A remote route beats ours (EVPN-MOB-06): row first, withdrawal once the kernel has it (EVPN-MOB-07).
     fn lose(&mut self, vni: Vni, mac: Mac, l: Local, best: Claim, at: Time) {
+        self.activation_left(vni, mac, None, "another VTEP advertises it with a better route", at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let ips = unbind_locals(seg, mac);
         let mut keys = vec![seg.type2_key(mac, None)];

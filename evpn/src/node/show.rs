@@ -1,7 +1,7 @@
 //! Answers to commands: slices of the tables as views.
 
 use super::input::{Command, MacFilter, Query, Show};
-use super::output::Reply;
+use super::output::{Output, Reply};
 use super::view::{
     HostView, KernelView, MacView, NeighborView, Page, Place, RouteView, Rows, StatusView, VERSION, VniView,
 };
@@ -23,13 +23,13 @@ const CURSORS: usize = 64;
 const SLICES_PER_ANSWER: usize = 8;
 
 impl Node {
-    pub(super) fn answer(&mut self, command: &Command, at: Time) -> Reply {
-        match command {
+    pub(super) fn answer(&mut self, id: u64, command: &Command, at: Time) {
+        let reply = match command {
             Command::Events { after, limit } => {
                 let (lagged, events) = self.journal.after(*after, *limit);
                 Reply::Events { lagged, events }
             }
-            Command::Move(_) => Reply::Error("prepared moves are not there yet".into()),
+            Command::Move(request) => return self.handle_move(id, request, at),
             Command::Why(q) => self.why(q, at).map_or_else(Reply::Error, |v| Reply::Why(Box::new(v))),
             Command::Show(q) => match self.show(q, at) {
                 Ok((rows, next)) => {
@@ -37,7 +37,8 @@ impl Node {
                 }
                 Err(why) => Reply::Error(why),
             },
-        }
+        };
+        self.journal.push(Output::Reply { id, reply });
     }
 
     fn show(&mut self, q: &Query, at: Time) -> Result<(Rows, Option<String>), String> {
@@ -379,6 +380,7 @@ impl Node {
                 format!("{} to {vtep}{}", self.dev_name(*vxlan), if *sticky { " sticky" } else { "" })
             }
             Some(Row::Local { port, .. }) => format!("{} local", self.dev_name(*port)),
+            Some(Row::Cleared { port }) => format!("nothing on {}", self.dev_name(*port)),
             Some(Row::Flood) => "replicate".into(),
             Some(Row::Neigh { mac, router }) => format!("{mac}{}", if *router { " router" } else { "" }),
         };

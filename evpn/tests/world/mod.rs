@@ -10,7 +10,8 @@ use evpn::fabric::{
 };
 use evpn::mobility::Record;
 use evpn::node::{
-    About, Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, NeighborConfig, Node, Output, Query,
+    About, Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, MoveRequest, MoveStep,
+    NeighborConfig, Node, Output, Query, Requester,
 };
 use evpn::node::{MobilityConfig, Reply, Show, Targets, VniConfig, VniMobility, WhyRequest, view};
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Seq, Span, Time, Vni};
@@ -18,6 +19,8 @@ use evpn::wire::{DecodeCtx, EvpnNlri, EvpnRoute, Message, Nlri};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+/// Numbers of commands from here on belong to [`World::step`].
+const FIRST_STEP: u64 = 1 << 32;
 pub const BRIDGE: IfIndex = IfIndex(1);
 pub const VXLAN: IfIndex = IfIndex(2);
 pub const P1: IfIndex = IfIndex(11);
@@ -117,6 +120,23 @@ pub struct Host {
     conns: BTreeMap<ConnId, Pipe>,
     accepted: u64,
     replies: Vec<Reply>,
+    /// Answers to [`World::step`], by the number of the command.
+    pub answers: BTreeMap<u64, Reply>,
+    /// The kernel refuses to put these on a local port (`EPERM`: the port is not forwarding).
+    pub refused: BTreeSet<Mac>,
+    /// Rows written and octets sent, in order.
+    pub trace: Vec<Trace>,
+    /// Peers whose socket takes nothing: what it was given waits here.
+    pub stalled: BTreeMap<usize, Vec<(ConnId, Bytes)>>,
+}
+
+/// What a node did, in order.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Trace {
+    /// The row of a MAC is written.
+    Wrote(Mac, Option<Row>),
+    /// A Type-2 route was sent: to whom, MAC and sequence.
+    Told(usize, Mac, Seq),
 }
 
 pub struct World {
@@ -158,6 +178,10 @@ impl World {
                     conns: BTreeMap::new(),
                     accepted: 0,
                     replies: vec![],
+                    answers: BTreeMap::new(),
+                    refused: BTreeSet::new(),
+                    trace: vec![],
+                    stalled: BTreeMap::new(),
                 }
             })
             .collect();
@@ -255,6 +279,14 @@ impl World {
         let want = h.node.want().get(&key).copied();
         let had = h.rows.get(&key).copied();
         let mut changed = want != had;
+        if let (RowKey::Mac { mac, .. }, Some(Row::Local { .. })) = (key, want)
+            && h.refused.contains(&mac)
+        {
+            return WriteResult::Failed { errno: 1, text: "operation not permitted".into() };
+        }
+        if let RowKey::Mac { mac, .. } = key {
+            h.trace.push(Trace::Wrote(mac, want));
+        }
         match want {
             Some(row) => h.rows.insert(key, row),
             None => h.rows.remove(&key),
@@ -263,6 +295,11 @@ impl World {
             match want {
                 Some(Row::Remote { .. }) => changed |= h.fdb.insert(mac, VXLAN) != Some(VXLAN),
                 Some(Row::Local { port, .. }) => changed |= h.fdb.insert(mac, port) != Some(port),
+                Some(Row::Cleared { port }) => {
+                    if h.fdb.get(&mac) == Some(&port) {
+                        h.fdb.remove(&mac);
+                    }
+                }
                 _ => {
                     if h.fdb.get(&mac) == Some(&VXLAN) {
                         h.fdb.remove(&mac);
@@ -308,6 +345,11 @@ impl World {
             }
             Output::Send { conn, bytes } => {
                 self.check_kept(i, &bytes);
+                let to = self.hosts[i].conns.get(&conn).map(|p| p.to);
+                if let Some(waiting) = to.and_then(|to| self.hosts[i].stalled.get_mut(&to)) {
+                    return waiting.push((conn, bytes));
+                }
+                self.trace_routes(i, conn, &bytes);
                 self.sent_bytes += bytes.len() as u64;
                 let d = self.delay;
                 if let Some(sent) = self.outside.get_mut(&(i, conn)) {
@@ -331,6 +373,9 @@ impl World {
             Output::Untap(p) => self.hosts[i].taps.retain(|t| *t != p),
             Output::Emit { port, frame } => self.hosts[i].emitted.push((port, frame)),
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
+            Output::Reply { id, reply } if id >= FIRST_STEP => {
+                assert!(self.hosts[i].answers.insert(id, reply).is_none(), "step {id} is answered twice");
+            }
             Output::Reply { reply, .. } => self.hosts[i].replies.push(reply),
             Output::Persist(records) => {
                 let macs: BTreeSet<_> = records.iter().map(|r| (r.vni, r.mac)).collect();
@@ -365,6 +410,41 @@ impl World {
                 );
             }
         }
+    }
+
+    fn trace_routes(&mut self, i: usize, conn: ConnId, bytes: &Bytes) {
+        let Some(to) = self.hosts[i].conns.get(&conn).map(|p| p.to) else { return };
+        let ctx = DecodeCtx { ibgp: true, max_len: 65_535, ..DecodeCtx::default() };
+        let Ok(Message::Update(u)) = evpn::wire::decode(bytes, &ctx).map(|d| d.message) else { return };
+        let Some(Nlri::Evpn(routes)) = u.reach.map(|r| r.nlri) else { return };
+        let seq = u.attrs.mobility().map_or(Seq::ZERO, |(s, _)| s);
+        for r in routes {
+            if let EvpnNlri { route: EvpnRoute::MacIp(m), .. } = r {
+                self.hosts[i].trace.push(Trace::Told(to, m.mac, seq));
+            }
+        }
+    }
+
+    /// A peer's socket takes nothing any more.
+    pub fn stall(&mut self, i: usize, to: usize) {
+        self.hosts[i].stalled.entry(to).or_default();
+    }
+
+    /// It takes everything again, and what has waited.
+    pub fn unstall(&mut self, i: usize, to: usize) {
+        for (conn, bytes) in self.hosts[i].stalled.remove(&to).unwrap_or_default() {
+            self.output(i, Output::Send { conn, bytes });
+        }
+    }
+
+    /// A step of a prepared move. Returns its number, by which the answer is found.
+    pub fn step(&mut self, i: usize, mac: Mac, ips: &[IpAddr], step: MoveStep) -> u64 {
+        self.seq += 1;
+        let id = FIRST_STEP + self.seq;
+        let by = Requester::Api;
+        let request = MoveRequest { vni: Some(vni()), mac, ips: ips.to_vec(), step, by };
+        self.input(i, Input::Command { id, command: Command::Move(request) });
+        id
     }
 
     /// `kill -9`: connections break, the kernel keeps its rows, the state directory is what was told so far.

@@ -4,23 +4,25 @@
 //! |---|---|
 //! | `/v1/status`, `/v1/neighbors`, `/v1/vnis`, `/v1/macs`, `/v1/hosts`, `/v1/routes`, `/v1/moves`, `/v1/kernel` | one slice of a table ([`evpn::node::view::Page`]); `next` is the `cursor` of the next one |
 //! | `/v1/why/mac/{vni}/{mac}`, `/v1/why/ip/{vni}/{ip}` | who has it, by which rule, and what the kernel holds ([`evpn::node::view::WhyView`]) |
+//! | `POST /v1/move` | a step of a prepared move ([`evpn::node::MoveReply`]) |
 //! | `/v1/events` | server-sent events, history first; with `follow=false` the history as JSON |
 //!
-//! Errors are `{"error": "..."}` with 400, 404, 405 or 503.
+//! Errors are `{"error": "..."}` with 400, 404, 405, 409, 413, 503 or 504.
 
 pub mod core;
 mod events;
 pub mod listener;
+mod moves;
 pub mod query;
 pub mod socket;
 
 use crate::api::core::{Core, CoreError};
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use evpn::node::{Command, Reply};
 
 /// Parameters of a request in their order.
@@ -77,10 +79,14 @@ pub fn router(core: Core) -> Router {
     Router::new()
         .route("/v1/events", get(events::events))
         .route("/v1/why/{kind}/{vni}/{address}", get(why))
+        .route("/v1/move", post(moves::step).layer(DefaultBodyLimit::max(moves::MAX_BODY)))
         .route("/v1/{table}", get(show))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; everything is under /v1") })
         .method_not_allowed_fallback(|| async {
-            ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "only GET is understood here")
+            ApiError::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "only GET is understood here, and only POST at /v1/move",
+            )
         })
         .with_state(core)
 }
@@ -98,7 +104,7 @@ async fn show(
     match core.ask(Command::Show(query)).await? {
         Reply::Page(page) => Ok(json(StatusCode::OK, &page)),
         Reply::Error(text) => Err(ApiError::bad_request(text)),
-        Reply::Events { .. } | Reply::Move(_) | Reply::Why(_) => {
+        Reply::Events { .. } | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Why(_) => {
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
         }
     }
@@ -114,7 +120,7 @@ async fn why(
     match core.ask(Command::Why(request.map_err(ApiError::bad_request)?)).await? {
         Reply::Why(view) => Ok(json(StatusCode::OK, &view)),
         Reply::Error(text) => Err(ApiError::new(StatusCode::NOT_FOUND, text)),
-        Reply::Page(_) | Reply::Events { .. } | Reply::Move(_) => {
+        Reply::Page(_) | Reply::Events { .. } | Reply::Move(_) | Reply::MoveRefused { .. } => {
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
         }
     }

@@ -1,7 +1,7 @@
 //! The command line's side of the API: HTTP/1.1 over the daemon's unix socket.
 
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -81,7 +81,7 @@ impl Client {
         ClientError::Broken { socket: self.socket.clone(), why: why.to_string() }
     }
 
-    async fn send(&self, path: &str) -> Result<Response<Incoming>, ClientError> {
+    async fn send(&self, path: &str, body: Option<Bytes>) -> Result<Response<Incoming>, ClientError> {
         let stream = UnixStream::connect(&self.socket).await.map_err(|e| {
             let why = match e.kind() {
                 io::ErrorKind::NotFound => "there is no such socket".to_owned(),
@@ -95,9 +95,12 @@ impl Client {
         let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|e| self.broken(e))?;
         tokio::spawn(connection);
-        let request =
-            Request::get(path).header("host", "vtepd").header("accept", "*/*").body(Empty::<Bytes>::new());
-        let request = request.map_err(|e| self.broken(e))?;
+        let request = match &body {
+            None => Request::get(path),
+            Some(_) => Request::post(path).header("content-type", "application/json"),
+        };
+        let request = request.header("host", "vtepd").header("accept", "*/*");
+        let request = request.body(Full::new(body.unwrap_or_default())).map_err(|e| self.broken(e))?;
         sender.send_request(request).await.map_err(|e| self.broken(e))
     }
 
@@ -106,28 +109,42 @@ impl Client {
     /// # Errors
     /// No daemon, or it refused, or the connection broke. A busy daemon is asked a few times.
     pub async fn get(&self, path: &str) -> Result<Value, ClientError> {
+        let (status, value) = self.ask(path, None).await?;
+        if status.is_success() {
+            return Ok(value);
+        }
+        let text = value["error"].as_str().unwrap_or("no reason given").to_owned();
+        Err(ClientError::Refused { status: status.as_u16(), text })
+    }
+
+    /// A request with a body, and its answer whatever its status.
+    ///
+    /// # Errors
+    /// No daemon, or the connection broke. A busy daemon is asked a few times.
+    pub async fn post(&self, path: &str, body: &Value) -> Result<(StatusCode, Value), ClientError> {
+        self.ask(path, Some(body.to_string().into())).await
+    }
+
+    async fn ask(&self, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Value), ClientError> {
         let mut tries = 0;
         loop {
             tries += 1;
-            let (status, body) = match tokio::time::timeout(ANSWER_LIMIT, self.get_once(path)).await {
+            let asked = tokio::time::timeout(ANSWER_LIMIT, self.ask_once(path, body.clone())).await;
+            let (status, body) = match asked {
                 Ok(r) => r?,
                 Err(_) => return Err(self.broken("no answer within 8 seconds")),
             };
             let value: Value = serde_json::from_slice(&body).map_err(|e| self.broken(e))?;
-            if status.is_success() {
-                return Ok(value);
-            }
             if status == StatusCode::SERVICE_UNAVAILABLE && tries < TRIES {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 continue;
             }
-            let text = value["error"].as_str().unwrap_or("no reason given").to_owned();
-            return Err(ClientError::Refused { status: status.as_u16(), text });
+            return Ok((status, value));
         }
     }
 
-    async fn get_once(&self, path: &str) -> Result<(StatusCode, Bytes), ClientError> {
-        let response = self.send(path).await?;
+    async fn ask_once(&self, path: &str, body: Option<Bytes>) -> Result<(StatusCode, Bytes), ClientError> {
+        let response = self.send(path, body).await?;
         let status = response.status();
         let limited = http_body_util::Limited::new(response.into_body(), MAX_BODY);
         let body = limited.collect().await.map_err(|e| self.broken(e))?;
@@ -139,7 +156,7 @@ impl Client {
     /// # Errors
     /// No daemon, or it refused.
     pub async fn events(&self, path: &str) -> Result<EventStream, ClientError> {
-        let response = self.send(path).await?;
+        let response = self.send(path, None).await?;
         let status = response.status();
         if !status.is_success() {
             let body = response.into_body().collect().await.map_err(|e| self.broken(e))?.to_bytes();

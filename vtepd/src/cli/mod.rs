@@ -8,6 +8,7 @@ mod moves;
 pub mod out;
 mod rows;
 mod show;
+mod step;
 pub mod table;
 mod watch;
 mod why;
@@ -50,6 +51,8 @@ enum Cmd {
     Why(WhyArgs),
     /// Print events as they happen
     Watch(WatchArgs),
+    /// Announce that a guest moves to this host, or away from it
+    Move(step::MoveArgs),
 }
 
 /// `vtepd run`
@@ -249,6 +252,7 @@ pub fn main() -> ExitCode {
         Cmd::Show(args) => client_runtime(show::show(args)),
         Cmd::Why(args) => client_runtime(why::why(args)),
         Cmd::Watch(args) => client_runtime(watch::watch(args)),
+        Cmd::Move(args) => client_runtime(step::step(args)),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -116,6 +116,21 @@ fn log(n: u64, event: &Event) {
             let (vni, mac, from, to, seq) = (m.vni, m.mac, &m.from, &m.to, m.seq);
             say!(level, n, %vni, %mac, %from, %to, %seq, role = &*m.role, cause = &*m.cause, ips = ?m.ips, decided_us, "MAC moved");
         }
+        Event::MovePrepared { vni, mac, port, by, timeout } => {
+            say!(level, n, %vni, %mac, port, by = by.as_str(), %timeout, "move prepared");
+        }
+        Event::MoveActivated { vni, mac, port, seq, by } => {
+            say!(level, n, %vni, %mac, port, %seq, by = by.as_str(), "move activated");
+        }
+        Event::MoveAborted { vni, mac, port, why } => {
+            say!(level, n, %vni, %mac, port, why, "move aborted");
+        }
+        Event::MoveReleased { vni, mac, by, timeout } => {
+            say!(level, n, %vni, %mac, by = by.as_str(), %timeout, "guest released");
+        }
+        Event::MoveTimedOut { vni, mac, port, why } => {
+            say!(level, n, %vni, %mac, port, why, "move timed out");
+        }
         Event::LateFrame { vni, mac, port, after } => {
             say!(level, n, %vni, %mac, port, %after, "late frame from the old port, row put back");
         }

@@ -1,0 +1,435 @@
+//! Prepared moves: what a hypervisor says before the guest does (PIT-06, MIG-HOT-03).
+//!
+//! *prepare* looks at everything that *activate* will need and changes nothing. *activate* ([`super::activate`])
+//! has the kernel put the MAC on its port, and advertises when it has. *abort* takes both back. *release*
+//! ([`super::release`]) is said at the source. Each step may come twice, and in any order.
+
+use super::frames::is_host_ip;
+use super::handing::Handing;
+use super::release::Release;
+use super::{Event, MoveReply, MoveRequest, MoveStep, Node, Output, Refusal, Reply, Requester};
+use crate::fabric::{Link, RowKey};
+use crate::hosts::{Hosts, Owner};
+use crate::types::{IfIndex, Mac, Span, Time, Vni};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+/// Preparations and activations at a time, and as many releases; more are refused.
+pub(super) const LIMIT: usize = 4096;
+/// Longer timeouts are cut to this.
+const LONGEST: Span = Span::secs(24 * 3600);
+
+/// A MAC of a VNI.
+pub(super) type Key = (Vni, Mac);
+
+/// How far a prepared move has come.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// Checked; nothing else has happened.
+    Prepared,
+    /// The kernel has been asked for the row.
+    Writing {
+        /// How long the row is to be held for a silent guest.
+        hold: Span,
+        /// Commands that wait for it.
+        waiting: Vec<u64>,
+        /// The kernel's last refusal.
+        why: Option<String>,
+    },
+    /// The kernel has the row and the routes go out. The MAC is local on the port as long as this lasts.
+    Active,
+}
+
+/// A move to this host that a hypervisor has told us about.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) stage: Stage,
+    pub(super) port: IfIndex,
+    /// The port's name as asked for: a device may be made anew between *prepare* and *activate*.
+    pub(super) name: String,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) by: Requester,
+    /// When *activate* was asked for.
+    pub(super) asked: Time,
+    pub(super) deadline: Time,
+    /// A frame of the guest has come from the port.
+    pub(super) heard: bool,
+    /// The port of ours that the MAC was behind before.
+    pub(super) from: Option<IfIndex>,
+}
+
+/// All of it.
+#[derive(Debug, Default)]
+pub(super) struct Prepare {
+    pending: BTreeMap<Key, Pending>,
+    timers: BTreeSet<(Time, Key)>,
+    pub(super) releases: BTreeMap<Key, Release>,
+    pub(super) release_timers: BTreeSet<(Time, Key)>,
+    pub(super) handings: Vec<Handing>,
+    /// Rows that are wanted as [`crate::fabric::Row::Cleared`].
+    pub(super) cleared: BTreeSet<RowKey>,
+}
+
+impl Prepare {
+    pub(super) fn get(&self, key: Key) -> Option<&Pending> {
+        self.pending.get(&key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: Key) -> Option<&mut Pending> {
+        self.pending.get_mut(&key)
+    }
+
+    pub(super) fn put(&mut self, key: Key, p: Pending) {
+        self.timers.insert((p.deadline, key));
+        if let Some(old) = self.pending.insert(key, p)
+            && self.pending.get(&key).is_some_and(|p| p.deadline != old.deadline)
+        {
+            self.timers.remove(&(old.deadline, key));
+        }
+    }
+
+    pub(super) fn take(&mut self, key: Key) -> Option<Pending> {
+        let p = self.pending.remove(&key)?;
+        self.timers.remove(&(p.deadline, key));
+        Some(p)
+    }
+
+    pub(super) fn rearm(&mut self, key: Key, deadline: Time) {
+        if let Some(p) = self.pending.get_mut(&key) {
+            self.timers.remove(&(p.deadline, key));
+            p.deadline = deadline;
+            self.timers.insert((deadline, key));
+        }
+    }
+
+    fn due(&self, at: Time) -> Option<Key> {
+        self.timers.first().filter(|(t, _)| *t <= at).map(|(_, key)| *key)
+    }
+
+    /// No hypervisor has anything under way here.
+    pub(super) fn is_idle(&self) -> bool {
+        self.pending.is_empty() && self.releases.is_empty() && self.cleared.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.pending.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&Key, &Pending)> {
+        self.pending.iter()
+    }
+
+    /// When [`Node::due_prepared`] or [`Node::due_handings`] has something to do.
+    pub(super) fn timeout(&self) -> Option<(Time, &'static str)> {
+        let pending = self.timers.first().map(|(t, _)| (*t, "prepared move"));
+        let release = self.release_timers.first().map(|(t, _)| (*t, "released MAC"));
+        let handing = self.handings.iter().map(|h| (h.until, "answer to a move")).min_by_key(|h| h.0);
+        [pending, release, handing].into_iter().flatten().min_by_key(|(t, _)| *t)
+    }
+}
+
+/// A step that is not possible.
+#[derive(Debug)]
+pub(super) struct No {
+    pub(super) refusal: Refusal,
+    pub(super) text: String,
+}
+
+pub(super) fn invalid(text: String) -> No {
+    No { refusal: Refusal::Invalid, text }
+}
+
+pub(super) fn conflict(text: String) -> No {
+    No { refusal: Refusal::Conflict, text }
+}
+
+pub(super) fn busy(what: &str) -> No {
+    No { refusal: Refusal::Busy, text: format!("{LIMIT} {what} at a time are the limit; try again later") }
+}
+
+/// Where a guest is to appear.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) vni: Vni,
+    pub(super) port: IfIndex,
+    pub(super) notes: Vec<String>,
+}
+
+/// An answer without routes.
+pub(super) fn plain(vni: Option<Vni>, mac: Mac, state: &str, notes: Vec<String>) -> MoveReply {
+    MoveReply {
+        vni,
+        mac,
+        state: state.into(),
+        seq: None,
+        ips: Vec::new(),
+        sent_to: Vec::new(),
+        lagging: Vec::new(),
+        notes,
+    }
+}
+
+impl Node {
+    /// One step. The answer to *activate* comes later, from [`Self::due_handings`].
+    pub(super) fn handle_move(&mut self, id: u64, r: &MoveRequest, at: Time) {
+        self.revision += 1;
+        let answer = match &r.step {
+            MoveStep::Prepare { port, timeout } => self.prepare_move(r, port, *timeout, at).map(Some),
+            MoveStep::Activate { port, timeout } => {
+                self.activate_move(id, r, port.as_deref(), *timeout, at).map(|()| None)
+            }
+            MoveStep::Abort => self.abort_move(r, at).map(Some),
+            MoveStep::Release { timeout } => self.release_move(r, *timeout, at).map(Some),
+        };
+        match answer {
+            Ok(Some(reply)) => self.journal.push(Output::Reply { id, reply: Reply::Move(reply) }),
+            Ok(None) => {}
+            Err(no) => self.refuse_move(id, no),
+        }
+    }
+
+    pub(super) fn refuse_move(&mut self, id: u64, no: No) {
+        self.journal.count("move_steps_refused");
+        let reply = Reply::MoveRefused { refusal: no.refusal, text: no.text };
+        self.journal.push(Output::Reply { id, reply });
+    }
+
+    /// A timeout as asked for, or as configured.
+    pub(super) fn move_timeout(asked: Option<Span>, configured: Span) -> Span {
+        asked.unwrap_or(configured).min(LONGEST)
+    }
+
+    fn prepare_move(
+        &mut self,
+        r: &MoveRequest,
+        port: &str,
+        timeout: Option<Span>,
+        at: Time,
+    ) -> Result<MoveReply, No> {
+        let mut t = self.target(r, port)?;
+        let key = (t.vni, r.mac);
+        let owner = self.owner_now(key);
+        match owner {
+            Some(Owner::Local(l)) if l.port == t.port => {
+                t.notes.push(format!("{} is behind {port} already", r.mac));
+            }
+            Some(Owner::Local(l)) => {
+                t.notes.push(format!("{} is behind {} now", r.mac, self.dev_name(l.port)));
+            }
+            Some(Owner::Remote(_)) | None => {}
+        }
+        if let Some(p) = self.prepare.get(key)
+            && p.port == t.port
+            && !matches!(p.stage, Stage::Prepared)
+        {
+            let state = if matches!(p.stage, Stage::Active) { "active" } else { "prepared" };
+            return Ok(plain(Some(t.vni), r.mac, state, t.notes));
+        }
+        if self.prepare.get(key).is_none() && self.prepare.len() >= LIMIT {
+            return Err(busy("prepared moves"));
+        }
+        if self.prepare.get(key).is_some_and(|p| !matches!(p.stage, Stage::Prepared)) {
+            // To another port than the one that is active.
+            self.abandon(key, "it was prepared on another port", at);
+        }
+        let timeout = Self::move_timeout(timeout, self.config.mobility.prepare_time);
+        let p = Pending {
+            stage: Stage::Prepared,
+            port: t.port,
+            name: port.to_owned(),
+            ips: r.ips.clone(),
+            by: r.by,
+            asked: at,
+            deadline: at + timeout,
+            heard: false,
+            from: None,
+        };
+        self.prepare.put(key, p);
+        let e = Event::MovePrepared { vni: t.vni, mac: r.mac, port: port.to_owned(), by: r.by, timeout };
+        self.journal.count("moves_prepared");
+        self.journal.event(e, at);
+        Ok(plain(Some(t.vni), r.mac, "prepared", t.notes))
+    }
+
+    fn abort_move(&mut self, r: &MoveRequest, at: Time) -> Result<MoveReply, No> {
+        let Some(vni) = self.vni_of_move(r)? else { return Ok(plain(None, r.mac, "nothing", Vec::new())) };
+        let key = (vni, r.mac);
+        let mut done = false;
+        if let Some(p) = self.prepare.get(key) {
+            if p.heard {
+                return Err(conflict(format!(
+                    "{} has been heard on {}: the guest is running here; stop it there, or move it on",
+                    r.mac, p.name
+                )));
+            }
+            self.abandon(key, "aborted", at);
+            done = true;
+        }
+        // At the source: the guest stays.
+        done |= self.end_release(key, at);
+        Ok(plain(Some(vni), r.mac, if done { "aborted" } else { "nothing" }, Vec::new()))
+    }
+
+    /// The VNI that a step without a port is about.
+    pub(super) fn vni_of_move(&self, r: &MoveRequest) -> Result<Option<Vni>, No> {
+        check_mac(r.mac)?;
+        if let Some(vni) = r.vni {
+            return self.known_vni(vni).map(Some);
+        }
+        let told = |v: &Vni| {
+            let key = (*v, r.mac);
+            self.prepare.get(key).is_some() || self.prepare.releases.contains_key(&key)
+        };
+        let known = |v: &Vni| self.segments.get(v).is_some_and(|s| s.hosts.macs.contains_key(&r.mac));
+        let mut vnis: Vec<Vni> = self.segments.keys().copied().filter(told).collect();
+        if vnis.is_empty() {
+            vnis = self.segments.keys().copied().filter(known).collect();
+        }
+        if vnis.is_empty() && self.segments.len() == 1 {
+            vnis = self.segments.keys().copied().collect();
+        }
+        match vnis.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(*one)),
+            [a, b, ..] => Err(invalid(format!("{} is in VNI {a} and in VNI {b}: name the VNI", r.mac))),
+        }
+    }
+
+    fn known_vni(&self, vni: Vni) -> Result<Vni, No> {
+        if self.segments.contains_key(&vni) {
+            return Ok(vni);
+        }
+        let known: Vec<String> = self.segments.keys().take(8).map(ToString::to_string).collect();
+        Err(invalid(format!("VNI {vni} is not configured here; there are: {}", known.join(", "))))
+    }
+
+    pub(super) fn owner_now(&self, (vni, mac): Key) -> Option<Owner> {
+        self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&mac)).map(|e| e.owner)
+    }
+
+    /// Everything that must be so before a guest can be reached on a port.
+    pub(super) fn target(&self, r: &MoveRequest, port: &str) -> Result<Target, No> {
+        let mac = r.mac;
+        check_mac(mac)?;
+        check_ips(&r.ips)?;
+        if let Some(vni) = r.vni {
+            self.known_vni(vni)?;
+        }
+        let Some(link) = self.link_named(port) else {
+            return Err(invalid(format!("there is no port `{port}` on this host")));
+        };
+        let vni = match (link.master.and_then(|m| self.bridges.get(&m).copied()), r.vni) {
+            (Some(has), Some(asked)) if has != asked => {
+                return Err(conflict(format!("port {port} is in VNI {has}, not in VNI {asked}")));
+            }
+            (Some(has), _) => has,
+            (None, asked) => {
+                let bridge = asked.and_then(|v| self.segments.get(&v)).map(|s| s.config.bridge.clone());
+                let bridge = bridge.unwrap_or_else(|| "BRIDGE".into());
+                return Err(conflict(format!(
+                    "port {port} is in no bridge of a VNI; `ip link set {port} master {bridge}` puts it there"
+                )));
+            }
+        };
+        let seg =
+            self.segments.get(&vni).ok_or_else(|| invalid(format!("VNI {vni} is not configured here")))?;
+        if seg.vxlan == Some(link.index) {
+            return Err(invalid(format!(
+                "{port} is the VXLAN device of VNI {vni}, no guest can be behind it"
+            )));
+        }
+        if !seg.ready {
+            return Err(conflict(format!("VNI {vni} is not ready: {}", seg.problems.join("; "))));
+        }
+        if !self.synced {
+            return Err(conflict("the kernel's tables have not been read yet; try again in a moment".into()));
+        }
+        if !link.up {
+            return Err(conflict(format!("port {port} is down; `ip link set {port} up`")));
+        }
+        self.may_be_claimed((vni, mac), link)?;
+        let mut notes = Vec::new();
+        self.port_notes(link, &mut notes);
+        notes.extend(seg.problems.iter().cloned());
+        for p in self.peers.iter().filter(|p| p.up.is_none()) {
+            notes.push(format!("neighbour {} is down and will not be told", p.config.address));
+        }
+        Ok(Target { vni, port: link.index, notes })
+    }
+
+    /// MACs that cannot move here, whoever says so (EVPN-MOB-17, EVPN-MOB-19).
+    fn may_be_claimed(&self, key: Key, link: &Link) -> Result<(), No> {
+        let (vni, mac) = key;
+        let Some(seg) = self.segments.get(&vni) else { return Ok(()) };
+        if seg.own.contains(&mac) {
+            return Err(conflict(format!("{mac} is an address of this host's own devices in VNI {vni}")));
+        }
+        if seg.config.mobility.gateway_macs.contains(&mac) {
+            return Err(conflict(format!(
+                "{mac} is configured as a gateway's address in VNI {vni} and cannot move"
+            )));
+        }
+        if let Some(name) = seg.config.mobility.sticky.get(&mac).filter(|n| **n != link.name) {
+            return Err(conflict(format!("{mac} is configured as sticky on port {name} of this host")));
+        }
+        match self.owner_now(key) {
+            Some(Owner::Remote(r)) if (r.claim.sticky || r.claim.gateway) && !r.claim.stale => {
+                let what = if r.claim.gateway { "a gateway's address" } else { "sticky" };
+                Err(conflict(format!("{mac} is {what} at {} and cannot move", r.claim.vtep)))
+            }
+            Some(Owner::Remote(_) | Owner::Local(_)) | None => Ok(()),
+        }
+    }
+
+    fn port_notes(&self, link: &Link, notes: &mut Vec<String>) {
+        let name = &link.name;
+        if !link.carrier {
+            notes.push(format!("port {name} has no carrier: the kernel takes the MAC only when it has"));
+        }
+        if let Some(f) = &link.port {
+            let flags = [
+                (!f.learning, "does not learn"),
+                (link.carrier && !f.forwarding, "is not forwarding yet"),
+                (f.locked, "is locked"),
+                (f.isolated, "is isolated"),
+                (!f.flood, "gets no unknown unicast"),
+            ];
+            for (_, what) in flags.iter().filter(|(on, _)| *on) {
+                notes.push(format!("port {name} {what}"));
+            }
+        }
+        let bridge = link.master.and_then(|m| self.links.get(&m));
+        if let Some(b) = bridge.filter(|b| b.mtu != link.mtu) {
+            notes.push(format!("MTU of port {name} is {}, of bridge {} {}", link.mtu, b.name, b.mtu));
+        }
+    }
+
+    /// Deadlines of preparations, activations and releases.
+    pub(super) fn due_prepared(&mut self, at: Time) {
+        while let Some(key) = self.prepare.due(at) {
+            self.pending_due(key, at);
+        }
+        self.due_releases(at);
+    }
+}
+
+fn check_mac(mac: Mac) -> Result<(), No> {
+    if mac.is_host() {
+        return Ok(());
+    }
+    Err(invalid(format!("{mac} is not the address of a host")))
+}
+
+fn check_ips(ips: &[IpAddr]) -> Result<(), No> {
+    if ips.len() > Hosts::IPS_PER_MAC {
+        return Err(invalid(format!(
+            "{} addresses are too many for one MAC, at most {}",
+            ips.len(),
+            Hosts::IPS_PER_MAC
+        )));
+    }
+    match ips.iter().find(|ip| !is_host_ip(**ip)) {
+        Some(ip) => Err(invalid(format!("{ip} is not the address of a host"))),
+        None => Ok(()),
+    }
+}

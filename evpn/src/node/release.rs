@@ -1,0 +1,148 @@
+//! *release*: a hypervisor says at the source that a guest is leaving (PIT-04).
+//!
+//! Until a better remote route comes nothing changes: this host goes on forwarding (MIG-HOT-03). Once the MAC is
+//! remote, its frames from the old port are no claim however strong they are, nobody is probed, and its row is
+//! written such that a late frame cannot take it.
+
+use super::prepare::{Key, LIMIT, No, busy, plain};
+use super::{Event, MoveReply, MoveRequest, Node};
+use crate::hosts::Owner;
+use crate::mobility::Record;
+use crate::types::{IfIndex, Mac, Span, Time, Vni};
+
+/// A guest that is leaving, or has left.
+#[derive(Debug)]
+pub(super) struct Release {
+    /// The port it leaves; any, when it was not known where it was.
+    port: Option<IfIndex>,
+    until: Time,
+}
+
+impl Node {
+    pub(super) fn release_move(
+        &mut self,
+        r: &MoveRequest,
+        timeout: Option<Span>,
+        at: Time,
+    ) -> Result<MoveReply, No> {
+        let Some(vni) = self.vni_of_move(r)? else {
+            let note =
+                format!("no VNI of this host knows {}; name the VNI to release it all the same", r.mac);
+            return Ok(plain(None, r.mac, "nothing", vec![note]));
+        };
+        let key = (vni, r.mac);
+        let known = self.prepare.releases.get(&key).map(|x| x.port);
+        if known.is_none() && self.prepare.releases.len() >= LIMIT {
+            return Err(busy("released MACs"));
+        }
+        let entry = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&r.mac));
+        let (port, seq, ours) = match entry.map(|e| (e.owner, e.lost.as_deref())) {
+            Some((Owner::Local(l), _)) => (Some(l.port), Some(l.seq), true),
+            Some((Owner::Remote(m), lost)) => {
+                (known.flatten().or(lost.map(|l| l.port)), Some(m.claim.seq), false)
+            }
+            None => (known.flatten(), None, false),
+        };
+        // Activated here before, and now on its way to the next host: nobody is waited for any more.
+        self.activation_left(vni, r.mac, None, "released", at);
+        let timeout = Self::move_timeout(timeout, self.config.mobility.release_time);
+        let until = at + timeout;
+        if let Some(old) = self.prepare.releases.insert(key, Release { port, until }) {
+            self.prepare.release_timers.remove(&(old.until, key));
+        }
+        self.prepare.release_timers.insert((until, key));
+        self.journal.count("macs_released");
+        self.journal.event(Event::MoveReleased { vni, mac: r.mac, by: r.by, timeout }, at);
+        self.keep_release(key, Some(until), at);
+        self.renew_remote_row(key);
+        let mut reply = plain(Some(vni), r.mac, "released", Vec::new());
+        reply.seq = seq.filter(|_| ours);
+        if !ours && seq.is_none() {
+            reply.notes.push(format!("{} is not known in VNI {vni} now", r.mac));
+        }
+        Ok(reply)
+    }
+
+    /// Whether frames of this MAC from this port (from any, without one) are a leaving guest's last words.
+    pub(super) fn is_released(&self, vni: Vni, mac: Mac, port: Option<IfIndex>) -> bool {
+        let release = self.prepare.releases.get(&(vni, mac));
+        release.is_some_and(|r| r.port.is_none() || port.is_none() || r.port == port)
+    }
+
+    /// A late frame of a released MAC took its row: it goes back, and that is all (PIT-04).
+    pub(super) fn released_frame(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
+        let name = self.dev_name(port);
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        let key = seg.mac_key(mac);
+        let mut first = None;
+        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
+            e.shadow = Some(port);
+            let since = e.since;
+            if let Some(l) = e.lost.as_deref_mut() {
+                l.late = Some(at);
+                l.frames += 1;
+                first = (l.frames == 1).then(|| at.since(since));
+            }
+        }
+        if let Some(key) = key {
+            self.want.mark(key, true);
+        }
+        self.journal.count("late_frames");
+        if let Some(after) = first {
+            self.journal.event(Event::LateFrame { vni, mac, port: name, after }, at);
+        }
+    }
+
+    /// The guest stays, or the time is up. Whether it had been released.
+    pub(super) fn end_release(&mut self, key: Key, at: Time) -> bool {
+        let Some(r) = self.prepare.releases.remove(&key) else { return false };
+        self.prepare.release_timers.remove(&(r.until, key));
+        self.keep_release(key, None, at);
+        self.renew_remote_row(key);
+        true
+    }
+
+    pub(super) fn due_releases(&mut self, at: Time) {
+        while let Some(&(t, key)) = self.prepare.release_timers.first() {
+            if t > at {
+                break;
+            }
+            self.prepare.release_timers.remove(&(t, key));
+            self.end_release(key, at);
+        }
+    }
+
+    /// Writes the row of a remote MAC anew: whether a local frame may take it has changed.
+    fn renew_remote_row(&mut self, key: Key) {
+        let Some(Owner::Remote(m)) = self.owner_now(key) else { return };
+        let Some(seg) = self.segments.get(&key.0) else { return };
+        if let (Some(k), Some(row)) = (seg.mac_key(key.1), seg.remote_row(m.claim.vtep, m.claim.sticky)) {
+            self.want_set(k, row, true);
+        }
+    }
+
+    /// The state directory has it too: a daemon that is restarted meanwhile goes on with it.
+    fn keep_release(&mut self, (vni, mac): Key, until: Option<Time>, at: Time) {
+        let wall = self.unix(at);
+        let until = until.zip(wall).map(|(t, now)| now + t.since(at).0.div_ceil(1_000_000_000));
+        if let Some(seg) = self.segments.get_mut(&vni) {
+            seg.memory.release(mac, until, at);
+        }
+    }
+
+    /// What an earlier run had been told. The port is not kept: it may be another device by now.
+    pub(super) fn restore_release(&mut self, r: &Record, at: Time) {
+        let (Some(until), Some(now)) = (r.released_until, self.unix(at)) else { return };
+        let left = Self::move_timeout(Some(Span::secs(until.saturating_sub(now))), Span::ZERO);
+        let known = self.segments.contains_key(&r.vni) && r.mac.is_host();
+        if left == Span::ZERO || !known || self.prepare.releases.len() >= LIMIT {
+            return;
+        }
+        let (key, until) = ((r.vni, r.mac), at + left);
+        if let Some(old) = self.prepare.releases.insert(key, Release { port: None, until }) {
+            self.prepare.release_timers.remove(&(old.until, key));
+        }
+        self.prepare.release_timers.insert((until, key));
+        self.journal.count("releases_restored");
+    }
+}
