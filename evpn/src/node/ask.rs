@@ -4,7 +4,11 @@
 //!
 //! The routes go first and the question comes after: whoever answers is learned again by the ordinary way, with
 //! a sequence above the other's. Two owners that are both alive would take turns at the pace of the network, so
-//! an address is asked for once in a while only.
+//! an address is asked for once in a while only. Whoever is asked has used the address before: it is past its own
+//! duplicate check (PIT-16).
+//!
+//! Questions wait until the routes have been given to the peers: when a rack is evacuated, ten thousand frames
+//! must not stand before the withdrawals.
 
 use super::Node;
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
@@ -12,14 +16,25 @@ use crate::wire::RouteKey;
 use std::net::IpAddr;
 
 /// Between two such questions about the same address.
-const ASK_EVERY: Span = Span::secs(10);
-/// Addresses under question; while it is full, further ones are not asked for, only counted.
-const ASKED: usize = 16_384;
+pub(super) const ASK_EVERY: Span = Span::secs(10);
+/// Addresses under question; while there are so many, further ones are not asked for.
+pub(super) const ASKED: usize = 16_384;
 /// Addresses of one MAC that are asked for at once.
 const PER_MAC: usize = 4;
+/// Questions put per flush.
+const PER_FLUSH: usize = 64;
+
+/// A question to be put.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    vni: Vni,
+    mac: Mac,
+    ip: IpAddr,
+    port: IfIndex,
+}
 
 impl Node {
-    /// Unicast probes for some addresses of a MAC on the port where it was.
+    /// Unicast probes for some addresses of a MAC on the port where it was, as soon as the peers have been served.
     pub(super) fn ask(
         &mut self,
         vni: Vni,
@@ -37,8 +52,16 @@ impl Node {
         }
         for ip in ips.take(PER_MAC) {
             if self.may_ask(vni, ip, at) {
-                self.probe_on(vni, mac, ip, port);
+                self.asking.push_back(Question { vni, mac, ip, port });
             }
+        }
+    }
+
+    /// Puts some of the questions that wait.
+    pub(super) fn due_questions(&mut self) {
+        for _ in 0..PER_FLUSH {
+            let Some(q) = self.asking.pop_front() else { break };
+            self.probe_on(q.vni, q.mac, q.ip, q.port);
         }
     }
 
@@ -55,17 +78,6 @@ impl Node {
     }
 
     fn may_ask(&mut self, vni: Vni, ip: IpAddr, at: Time) -> bool {
-        if self.asked.get(&(vni, ip)).is_some_and(|t| at.since(*t) < ASK_EVERY) {
-            return false;
-        }
-        if self.asked.len() >= ASKED {
-            self.asked.retain(|_, t| at.since(*t) < ASK_EVERY);
-        }
-        if self.asked.len() >= ASKED {
-            self.journal.count("probes_not_sent");
-            return false;
-        }
-        self.asked.insert((vni, ip), at);
-        true
+        self.asking.len() < ASKED && self.asked.may((vni, ip), at)
     }
 }

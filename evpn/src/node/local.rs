@@ -8,14 +8,9 @@ use crate::fabric::{Row, RowKey};
 use crate::hosts::{Binding, BindingOrigin, Hosts, Local, Owner};
 use crate::mobility::{self, Claim, LocalSign};
 use crate::rib::Candidate;
-use crate::types::{IfIndex, Mac, Seq, Span, Time, Vni};
+use crate::types::{IfIndex, Mac, Seq, Time, Vni};
 use core::cmp::Ordering;
 use std::net::IpAddr;
-
-/// One alarm per MAC in this time.
-const ALARM_EVERY: Span = Span::secs(10);
-/// MACs under alarm; above it further ones are only counted.
-const ALARMS: usize = 4096;
 
 impl Node {
     /// The forwarding table shows a MAC on a local port.
@@ -214,19 +209,7 @@ impl Node {
 
     /// Whether an alarm about this MAC may be raised now.
     pub(super) fn alarm(&mut self, vni: Vni, mac: Mac, at: Time) -> bool {
-        if let Some(t) = self.alarmed.get(&(vni, mac))
-            && at.since(*t) < ALARM_EVERY
-        {
-            return false;
-        }
-        if self.alarmed.len() >= ALARMS {
-            self.alarmed.retain(|_, t| at.since(*t) < ALARM_EVERY);
-        }
-        if self.alarmed.len() < ALARMS {
-            self.alarmed.insert((vni, mac), at);
-            return true;
-        }
-        false
+        self.alarmed.may((vni, mac), at)
     }
 
     /// The forwarding table has dropped a MAC from a local port.

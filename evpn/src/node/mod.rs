@@ -28,6 +28,7 @@ mod remote;
 mod segment;
 mod sends;
 mod show;
+mod sometimes;
 pub mod view;
 mod why;
 
@@ -53,6 +54,7 @@ use moves::Moves;
 use peers::{Conn, Peer};
 use prepare::Prepare;
 use segment::Segment;
+use sometimes::Sometimes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -62,6 +64,10 @@ const CHANGES_PER_FLUSH: usize = 1024;
 const WITHDRAW_DEADLINE: Span = Span::millis(20);
 /// Until a refused row is tried again.
 const RETRY: Span = Span::secs(1);
+/// One alarm per MAC in this time.
+const ALARM_EVERY: Span = Span::secs(10);
+/// MACs with an alarm in that time; further ones are only counted.
+const ALARMS: usize = 4096;
 /// Rows waiting for a retry; above it they are left to the audit.
 const RETRIES: usize = 16_384;
 
@@ -102,8 +108,9 @@ pub struct Node {
     signs: BTreeMap<(IfIndex, Mac), Sign>,
     probes: BTreeSet<(Time, Vni, IpAddr)>,
     retries: BTreeSet<(Time, RowKey)>,
-    alarmed: BTreeMap<(Vni, Mac), Time>,
-    asked: BTreeMap<(Vni, IpAddr), Time>,
+    alarmed: Sometimes<(Vni, Mac)>,
+    asked: Sometimes<(Vni, IpAddr)>,
+    asking: VecDeque<ask::Question>,
     path_mtu: BTreeMap<IpAddr, u32>,
     vteps: BTreeSet<IpAddr>,
     vteps_changed: bool,
@@ -165,8 +172,9 @@ impl Node {
             signs: BTreeMap::new(),
             probes: BTreeSet::new(),
             retries: BTreeSet::new(),
-            alarmed: BTreeMap::new(),
-            asked: BTreeMap::new(),
+            alarmed: Sometimes::new(ALARM_EVERY, ALARMS),
+            asked: Sometimes::new(ask::ASK_EVERY, ask::ASKED),
+            asking: VecDeque::new(),
             path_mtu: BTreeMap::new(),
             vteps: BTreeSet::new(),
             vteps_changed: false,
@@ -228,6 +236,7 @@ impl Node {
         self.tell_vteps(at);
         self.keep(at);
         self.pump(at);
+        self.due_questions();
         self.moves.expire(at, &mut self.journal);
         self.due_handings(at);
         if self.stopping {
@@ -256,6 +265,7 @@ impl Node {
         for p in &self.peers {
             offer(p.session.poll_timeout());
         }
+        offer((!self.asking.is_empty()).then_some((now, "questions to hosts")));
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
         offer(self.parked.front().map(|p| (p.deadline, "parked binding")));
         offer(self.probes.first().map(|(t, _, _)| (*t, "probe")));

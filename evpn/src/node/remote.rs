@@ -26,7 +26,7 @@ impl Node {
         let owner = seg.hosts.macs.get(&mac).map(|e| e.owner);
         let key = seg.mac_key(mac);
         match (best, candidates.first()) {
-            (None, Some(c)) => self.own_address(vni, mac, c.vtep, at),
+            (None, Some(c)) => self.own_address(vni, mac, c, at),
             (Some(b), _) => self.watch_claims(vni, mac, &b, &candidates, at),
             (None, None) => {}
         }
@@ -107,10 +107,13 @@ impl Node {
     }
 
     /// What the bridge or a port of it has as its own address is nobody's host: the kernel would refuse the row.
-    fn own_address(&mut self, vni: Vni, mac: Mac, vtep: IpAddr, at: Time) {
+    /// The MAC of an anycast gateway is everybody's own, and no fault (RFC 9135 §4.1).
+    fn own_address(&mut self, vni: Vni, mac: Mac, c: &Candidate, at: Time) {
         self.journal.count("own_mac_refusals");
-        if self.alarm(vni, mac, at) {
-            self.journal.event(Event::OwnAddress { vni, mac, vtep }, at);
+        let anycast = c.gateway
+            || self.segments.get(&vni).is_some_and(|s| s.config.mobility.gateway_macs.contains(&mac));
+        if !anycast && self.alarm(vni, mac, at) {
+            self.journal.event(Event::OwnAddress { vni, mac, vtep: c.vtep }, at);
         }
     }
 
