@@ -4,5 +4,6 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod driver;
+pub mod hypervisor;
 pub mod log;
 pub mod state;

@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use vtepd::api::core::{self, CoreEnd, EVENT_QUEUE, EventLine, REQUEST_QUEUE, Request};
 use vtepd::api::{self, socket};
 use vtepd::cli::client::{Client, ClientError};
+use vtepd::hypervisor::board::Board;
 
 /// A served API; the directory goes when it is dropped.
 struct Served {
@@ -27,7 +28,7 @@ fn serve() -> Served {
     let claim = socket::claim_socket(&socket).expect("free");
     let (core, end) = core::pair();
     let listener = tokio::net::UnixListener::from_std(claim.listener).expect("listener");
-    tokio::spawn(api::serve(listener, core, std::future::pending()));
+    tokio::spawn(api::serve(listener, core, Board::default(), std::future::pending()));
     Served { _dir: dir, _file: claim.file, socket, end }
 }
 

@@ -6,6 +6,7 @@ use evpn::node::{Flooding, Targets};
 use evpn::types::{Asn, Span};
 use std::path::Path;
 use vtepd::config::{self, LogFormat, Settings};
+use vtepd::hypervisor::qmp::machine::ActivateAt;
 
 fn read(text: &str) -> Result<Settings, String> {
     config::parse(Path::new("vtepd.toml"), text.to_owned()).map_err(|r| r.render(false))
@@ -101,6 +102,12 @@ route-targets = { import = ["65000:100", "10.0.0.1:7"], export = "auto" }
 sticky = { "52:54:00:00:00:01" = "tap0", "52-54-00-00-00-02" = "tap1" }
 gateway-macs = ["00:00:5e:00:01:01"]
 
+[[qmp]]
+socket = "/run/qemu/vm-*.sock"
+activate-at = "stop"
+ports = { net0 = "tap0", "52:54:00:AA:00:01" = "tap1" }
+max-sockets = 10
+
 [api]
 socket = "/tmp/a.sock"
 
@@ -113,6 +120,11 @@ format = "json"
     insta::assert_json_snapshot!(s.node);
     assert_eq!((s.log.level, s.log.format), (tracing::Level::DEBUG, LogFormat::Json));
     assert_eq!(s.state_dir, Path::new("/tmp/s"));
+    let qmp = &s.hypervisor.qmp[0];
+    assert_eq!((qmp.socket.as_path(), qmp.max_sockets), (Path::new("/run/qemu/vm-*.sock"), 10));
+    assert_eq!(qmp.options.activate_at, ActivateAt::Stop);
+    let ports: Vec<_> = qmp.options.ports.iter().map(|(n, p)| (n.as_str(), p.as_str())).collect();
+    assert_eq!(ports, [("52:54:00:aa:00:01", "tap1"), ("net0", "tap0")]);
     assert_eq!(s.socket, Path::new("/tmp/a.sock"));
 }
 
@@ -215,6 +227,13 @@ error_snapshots! {
     sticky_macs_and_gateways_with_faults => with_head("[[vni]]\nvni = 100\nsticky = { \"52:54:00:00:00:01\" = \"p1\", \"52:54:00:00:01\" = \"p1\", \"01:00:5e:00:00:01\" = \"p1\", \"52:54:00:00:00:02\" = 1 }\ngateway-macs = [\"52-54-00-00-00-01\"]\n");
     sticky_macs_not_a_table => with_head("[[vni]]\nvni = 100\nsticky = [\"52:54:00:00:00:01\"]\n");
     mtu_too_small => with_head("[[vni]]\nvni = 100\nmtu = 1000\n");
+    qmp_without_socket => with_head("[[qmp]]\nactivate-at = \"resume\"\n");
+    qmp_pattern_in_a_directory => with_head("[[qmp]]\nsocket = \"/run/*/qmp.sock\"\n");
+    qmp_relative_socket => with_head("[[qmp]]\nsocket = \"qmp.sock\"\n");
+    qmp_socket_twice => with_head("[[qmp]]\nsocket = \"/run/a\"\n[[qmp]]\nsocket = \"/run/a\"\n");
+    qmp_activate_at_unknown => with_head("[[qmp]]\nsocket = \"/run/a\"\nactivate-at = \"resumed\"\n");
+    qmp_port_name_too_long => with_head("[[qmp]]\nsocket = \"/run/a\"\nports = { net0 = \"a-name-that-is-too-long\" }\n");
+    qmp_ports_not_a_table => with_head("[[qmp]]\nsocket = \"/run/a\"\nports = [\"tap0\"]\nmax-sockets = 0\n");
     socket_path_too_long => with_head(&format!("[api]\nsocket = \"/{}\"\n", "x".repeat(120)));
 }
 

@@ -31,8 +31,8 @@ fn every_configuration_in_the_documents_is_valid() {
 fn the_reference_shows_every_key_with_its_default() {
     let text = toml_blocks(&read("docs/configuration.md")).remove(0);
     // A mistyped key lists all that are known in its section.
-    for section in ["vtep", "bgp", "mobility", "neighbor", "vni", "api", "log"] {
-        let list = matches!(section, "neighbor" | "vni");
+    for section in ["vtep", "bgp", "mobility", "neighbor", "vni", "qmp", "api", "log"] {
+        let list = matches!(section, "neighbor" | "vni" | "qmp");
         let head = if list { format!("[[{section}]]") } else { format!("[{section}]") };
         let report =
             config::parse(Path::new("x"), format!("{head}\nzzzzzzzzzzzz = 1\n")).expect_err("unknown");

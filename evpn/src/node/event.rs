@@ -322,6 +322,15 @@ pub enum Event {
         /// Its value.
         limit: u64,
     },
+    /// A hypervisor's news of a guest: expected, here, gone, running twice (PIT-25).
+    Guest {
+        /// The guest.
+        guest: String,
+        /// What.
+        text: String,
+        /// An operator should look.
+        warn: bool,
+    },
     /// Rows adopted at start that nobody confirmed are removed.
     StaleSwept {
         /// How many.
@@ -349,6 +358,7 @@ impl Event {
             | Self::VtepJoined { .. }
             | Self::VtepLeft { .. }
             | Self::VniReady { .. }
+            | Self::Guest { warn: false, .. }
             | Self::StaleSwept { .. } => Level::Info,
             Self::UpdateFault { .. }
             | Self::StickyConflict { .. }
@@ -365,6 +375,7 @@ impl Event {
             | Self::WithdrawForced { .. }
             | Self::Overrun { .. }
             | Self::DeviceProblem { .. }
+            | Self::Guest { warn: true, .. }
             | Self::Limit { .. } => Level::Warn,
         }
     }

@@ -107,6 +107,15 @@ pub enum Command {
     Move(MoveRequest),
     /// Who has an address, and by which rule.
     Why(WhyRequest),
+    /// News of a guest that changes nothing here: becomes an event.
+    Tell {
+        /// The guest, by what the teller knows of it: a name, a socket.
+        guest: String,
+        /// What.
+        text: String,
+        /// An operator should look.
+        warn: bool,
+    },
 }
 
 /// What `vtepd why` asks.

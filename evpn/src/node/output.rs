@@ -99,6 +99,8 @@ pub enum Reply {
         /// For people: what is wrong, and the way out.
         text: String,
     },
+    /// [`super::Command::Tell`] is in the history.
+    Told,
     /// The request is not understood or asks for something that is not there.
     Error(String),
 }

@@ -1,5 +1,6 @@
 //! Answers to commands: slices of the tables as views.
 
+use super::event::Event;
 use super::input::{Command, MacFilter, Query, Show};
 use super::output::{Output, Reply};
 use super::view::{
@@ -31,6 +32,11 @@ impl Node {
             }
             Command::Move(request) => return self.handle_move(id, request, at),
             Command::Why(q) => self.why(q, at).map_or_else(Reply::Error, |v| Reply::Why(Box::new(v))),
+            Command::Tell { guest, text, warn } => {
+                let (guest, text, warn) = (guest.clone(), text.clone(), *warn);
+                self.journal.event(Event::Guest { guest, text, warn }, at);
+                Reply::Told
+            }
             Command::Show(q) => match self.show(q, at) {
                 Ok((rows, next)) => {
                     Reply::Page(Page { version: VERSION, revision: self.revision, rows, next })

@@ -75,21 +75,37 @@ pub fn pair() -> (Core, CoreEnd) {
 }
 
 impl Core {
-    /// Asks and waits for the answer.
+    /// Asks. The answer is to be awaited with [`Core::answer`]; what is asked first is done first.
     ///
     /// # Errors
-    /// The queue is full, or the core is gone, or it does not answer.
-    pub async fn ask(&self, command: Command) -> Result<Reply, CoreError> {
+    /// The queue is full, or the core is gone.
+    pub fn send(&self, command: Command) -> Result<oneshot::Receiver<Reply>, CoreError> {
         let (reply, answer) = oneshot::channel();
         self.requests.try_send(Request { command, reply }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => CoreError::Busy,
             mpsc::error::TrySendError::Closed(_) => CoreError::Stopped,
         })?;
+        Ok(answer)
+    }
+
+    /// Waits for an answer.
+    ///
+    /// # Errors
+    /// The core is gone, or it does not answer.
+    pub async fn answer(answer: oneshot::Receiver<Reply>) -> Result<Reply, CoreError> {
         match tokio::time::timeout(ANSWER_LIMIT, answer).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) => Err(CoreError::Stopped),
             Err(_) => Err(CoreError::Late),
         }
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// The queue is full, or the core is gone, or it does not answer.
+    pub async fn ask(&self, command: Command) -> Result<Reply, CoreError> {
+        Self::answer(self.send(command)?).await
     }
 
     /// Events from now on.

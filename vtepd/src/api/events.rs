@@ -77,7 +77,7 @@ async fn history(core: &Core, after: u64, limit: usize) -> Result<(u64, Vec<Even
             Ok((lagged, events.into_iter().map(line).collect()))
         }
         Reply::Error(text) => Err(ApiError::bad_request(text)),
-        Reply::Page(_) | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Why(_) => {
+        Reply::Page(_) | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Told | Reply::Why(_) => {
             Err(ApiError::bad_request("unexpected answer"))
         }
     }

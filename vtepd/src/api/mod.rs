@@ -5,6 +5,7 @@
 //! | `/v1/status`, `/v1/neighbors`, `/v1/vnis`, `/v1/macs`, `/v1/hosts`, `/v1/routes`, `/v1/moves`, `/v1/kernel` | one slice of a table ([`evpn::node::view::Page`]); `next` is the `cursor` of the next one |
 //! | `/v1/why/mac/{vni}/{mac}`, `/v1/why/ip/{vni}/{ip}` | who has it, by which rule, and what the kernel holds ([`evpn::node::view::WhyView`]) |
 //! | `POST /v1/move` | a step of a prepared move ([`evpn::node::MoveReply`]) |
+//! | `/v1/hypervisors` | guests, as QEMU and libvirt tell them: `{"rows": [...]}` |
 //! | `/v1/events` | server-sent events, history first; with `follow=false` the history as JSON |
 //!
 //! Errors are `{"error": "..."}` with 400, 404, 405, 409, 413, 503 or 504.
@@ -17,6 +18,7 @@ pub mod query;
 pub mod socket;
 
 use crate::api::core::{Core, CoreError};
+use crate::hypervisor::board::Board;
 use axum::Router;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
@@ -75,8 +77,9 @@ pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Respons
 }
 
 /// All routes.
-pub fn router(core: Core) -> Router {
+pub fn router(core: Core, board: Board) -> Router {
     Router::new()
+        .route("/v1/hypervisors", get(move || async move { hypervisors(&board) }))
         .route("/v1/events", get(events::events))
         .route("/v1/why/{kind}/{vni}/{address}", get(why))
         .route("/v1/move", post(moves::step).layer(DefaultBodyLimit::max(moves::MAX_BODY)))
@@ -89,6 +92,11 @@ pub fn router(core: Core) -> Router {
             )
         })
         .with_state(core)
+}
+
+fn hypervisors(board: &Board) -> Response {
+    let rows = board.rows();
+    json(StatusCode::OK, &serde_json::json!({ "rows": rows }))
 }
 
 async fn show(
@@ -104,7 +112,7 @@ async fn show(
     match core.ask(Command::Show(query)).await? {
         Reply::Page(page) => Ok(json(StatusCode::OK, &page)),
         Reply::Error(text) => Err(ApiError::bad_request(text)),
-        Reply::Events { .. } | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Why(_) => {
+        Reply::Events { .. } | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Told | Reply::Why(_) => {
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
         }
     }
@@ -120,7 +128,7 @@ async fn why(
     match core.ask(Command::Why(request.map_err(ApiError::bad_request)?)).await? {
         Reply::Why(view) => Ok(json(StatusCode::OK, &view)),
         Reply::Error(text) => Err(ApiError::new(StatusCode::NOT_FOUND, text)),
-        Reply::Page(_) | Reply::Events { .. } | Reply::Move(_) | Reply::MoveRefused { .. } => {
+        Reply::Page(_) | Reply::Events { .. } | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Told => {
             Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
         }
     }
@@ -133,9 +141,10 @@ async fn why(
 pub async fn serve(
     listener: tokio::net::UnixListener,
     core: Core,
+    board: Board,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> std::io::Result<()> {
-    let app = router(core);
+    let app = router(core, board);
     let listener = listener::Limited::new(listener, listener::MAX_CONNECTIONS);
     let server = axum::serve(listener, app);
     tokio::select! {

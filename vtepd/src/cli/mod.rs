@@ -4,6 +4,7 @@
 
 mod check;
 pub mod client;
+mod guests;
 mod moves;
 pub mod out;
 mod rows;
@@ -224,6 +225,8 @@ enum TableName {
     Moves,
     /// Wanted kernel rows beside what the kernel has
     Kernel,
+    /// Guests, as QEMU and libvirt tell them
+    Hypervisors,
     /// What happened so far
     Events,
 }

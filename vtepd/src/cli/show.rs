@@ -1,7 +1,8 @@
 //! `vtepd show`: fetches every slice of a table and prints it.
 
 use super::client::Client;
-use super::{Failure, OK, ShowArgs, TableName, moves, out, path_with, rows, watch};
+use super::{Failure, OK, ShowArgs, TableName, guests, moves, out, path_with, rows, watch};
+use crate::hypervisor::board::GuestRow;
 use clap::CommandFactory as _;
 use evpn::node::view::{MoveView, Rows};
 use serde_json::{Value, json};
@@ -17,6 +18,9 @@ pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
     let client = Client::new(&args.target.socket);
     if args.table == TableName::Events {
         return events(&client, &args).await;
+    }
+    if args.table == TableName::Hypervisors {
+        return hypervisors(&client, &args).await;
     }
     let table = name(args.table);
     let look = out::Look::of_stdout();
@@ -71,8 +75,26 @@ fn name(table: TableName) -> &'static str {
         TableName::Routes => "routes",
         TableName::Moves => "moves",
         TableName::Kernel => "kernel",
+        TableName::Hypervisors => "hypervisors",
         TableName::Events => "events",
     }
+}
+
+/// Guests; the daemon's side thread knows them, not its node.
+async fn hypervisors(client: &Client, args: &ShowArgs) -> Result<u8, Failure> {
+    let mut rows: Vec<GuestRow> = serde_json::from_value(client.get("/v1/hypervisors").await?["rows"].take())
+        .map_err(|e| Failure::Other(format!("the daemon is of another version than this program: {e}")))?;
+    if let Some(mac) = args.filter.mac {
+        rows.retain(|r| r.nics.iter().any(|n| n.mac == mac));
+    }
+    if args.json {
+        let version = evpn::node::view::VERSION;
+        let whole = json!({ "version": version, "table": "hypervisors", "rows": rows });
+        out::print(&format!("{whole:#}\n"))?;
+    } else {
+        out::print(&guests::render(&rows, out::Look::of_stdout()))?;
+    }
+    Ok(OK)
 }
 
 /// The history, oldest first.

@@ -4,6 +4,7 @@
 //! [`Settings`]: the node's own configuration, already validated, and what only the daemon needs.
 
 mod fixed;
+mod hypervisor;
 mod mobility;
 mod names;
 mod neighbor;
@@ -36,6 +37,8 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// Accept VXLAN from known VTEPs only (PIT-12).
     pub source_filter: bool,
+    /// Where news of guests come from.
+    pub hypervisor: crate::hypervisor::HypervisorSettings,
     /// The API's unix socket.
     pub socket: PathBuf,
     /// Loudness and form of the log.
@@ -146,7 +149,7 @@ pub fn parse(file: &Path, text: String) -> Result<Settings, Box<Report>> {
 fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let (document, syntax) = DeTable::parse_recoverable(text);
     let mut c = Collector::default();
-    let known = ["vtep", "bgp", "mobility", "neighbor", "vni", "api", "log"];
+    let known = ["vtep", "bgp", "mobility", "neighbor", "vni", "qmp", "api", "log"];
     let root = Section::new("", document.get_ref(), 0..0, &known, &mut c);
 
     let vtep = vtep::vtep(&root, &mut c);
@@ -154,6 +157,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let mobility = mobility::mobility(&root, &mut c);
     let neighbors = neighbor::neighbors(&root, &vtep, &mut c);
     let (vnis, ports) = vni::vnis(&root, &vtep, &mut c);
+    let hypervisor = hypervisor::hypervisor(&root, &mut c);
     let socket = vtep::api(&root, &mut c);
     let log = vtep::log(&root, &mut c);
 
@@ -174,6 +178,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
             },
             state_dir: vtep.state_dir,
             source_filter: vtep.source_filter,
+            hypervisor,
             socket,
             log,
             origin: Origin { file: PathBuf::new(), text: String::new(), ports },

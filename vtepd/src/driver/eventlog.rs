@@ -188,6 +188,9 @@ fn log(n: u64, event: &Event) {
         Event::Limit { what, limit } => {
             say!(level, n, what, limit, "limit reached");
         }
+        Event::Guest { guest, text, warn: _ } => {
+            say!(level, n, guest, text, "guest");
+        }
         Event::StaleSwept { rows } => {
             say!(level, n, rows, "unconfirmed rows removed");
         }

@@ -13,7 +13,7 @@ mod start;
 mod taps;
 mod timer;
 mod underlay;
-mod watch;
+pub(crate) mod watch;
 
 /// `vtepd run`. Returns the exit code.
 pub fn main(args: &crate::cli::RunArgs) -> u8 {

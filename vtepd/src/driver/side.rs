@@ -1,7 +1,9 @@
-//! The side thread: the API, away from the core.
+//! The side thread: the API and the hypervisors' news, away from the core.
 
 use crate::api;
 use crate::api::core::Core;
+use crate::hypervisor::board::Board;
+use crate::hypervisor::{self, HypervisorSettings};
 use std::io;
 use std::os::unix::net::UnixListener;
 use std::thread::JoinHandle;
@@ -16,7 +18,7 @@ pub(super) struct Side {
 
 impl Side {
     /// Starts serving.
-    pub(super) fn start(listener: UnixListener, core: Core) -> io::Result<Self> {
+    pub(super) fn start(listener: UnixListener, core: Core, guests: HypervisorSettings) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = {
             let _in = runtime.enter();
@@ -27,7 +29,12 @@ impl Side {
             let until = async move {
                 let _ = stopped.await;
             };
-            if let Err(e) = runtime.block_on(api::serve(listener, core, until)) {
+            let board = Board::default();
+            let job = async {
+                hypervisor::start(&guests, &core, &board);
+                api::serve(listener, core.clone(), board.clone(), until).await
+            };
+            if let Err(e) = runtime.block_on(job) {
                 tracing::error!(error = %e, "the API stopped");
             }
         })?;

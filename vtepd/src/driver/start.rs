@@ -126,7 +126,7 @@ fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartErro
         Dataplane::open(DataplaneConfig { devices: node.devices(), ..DataplaneConfig::default() })
     })?;
     let socket::Claim { listener, file } = claim;
-    let side = Side::start(listener, asker)?;
+    let side = Side::start(listener, asker, settings.hypervisor.clone())?;
     let end = runtime.block_on(core.run());
     let closed = core.close();
     side.stop();
