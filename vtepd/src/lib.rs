@@ -6,4 +6,5 @@ pub mod config;
 pub mod driver;
 pub mod hypervisor;
 pub mod log;
+pub mod metrics;
 pub mod state;

@@ -32,7 +32,7 @@ fn a_small_file_has_sensible_defaults() {
     assert_eq!(s.node.router_id.to_string(), "10.255.0.1");
     assert_eq!((s.node.udp_port, s.node.bgp_port, s.node.listen), (4789, 179, None));
     assert_eq!(s.state_dir, Path::new("/var/lib/vtepd"));
-    assert_eq!(s.socket, Path::new("/run/vtepd/vtepd.sock"));
+    assert_eq!((s.socket.as_path(), s.metrics), (Path::new("/run/vtepd/vtepd.sock"), None));
     assert_eq!(s.node.mobility.guard_time, Span::secs(1));
     assert!(s.node.mobility.move_ips_with_mac);
     let n = &s.node.neighbors[0];
@@ -111,6 +111,9 @@ max-sockets = 10
 [api]
 socket = "/tmp/a.sock"
 
+[metrics]
+listen = "[::1]:9475"
+
 [log]
 level = "debug"
 format = "json"
@@ -126,6 +129,7 @@ format = "json"
     let ports: Vec<_> = qmp.options.ports.iter().map(|(n, p)| (n.as_str(), p.as_str())).collect();
     assert_eq!(ports, [("52:54:00:aa:00:01", "tap1"), ("net0", "tap0")]);
     assert_eq!(s.socket, Path::new("/tmp/a.sock"));
+    assert_eq!(s.metrics, Some("[::1]:9475".parse().expect("an address")));
 }
 
 /// The promise of the whole module: nothing is found only after something else was repaired.
@@ -234,6 +238,8 @@ error_snapshots! {
     qmp_activate_at_unknown => with_head("[[qmp]]\nsocket = \"/run/a\"\nactivate-at = \"resumed\"\n");
     qmp_port_name_too_long => with_head("[[qmp]]\nsocket = \"/run/a\"\nports = { net0 = \"a-name-that-is-too-long\" }\n");
     qmp_ports_not_a_table => with_head("[[qmp]]\nsocket = \"/run/a\"\nports = [\"tap0\"]\nmax-sockets = 0\n");
+    metrics_without_a_port => with_head("[metrics]\nlisten = \"127.0.0.1\"\n");
+    metrics_on_port_zero => with_head("[metrics]\nlisten = \"127.0.0.1:0\"\n");
     socket_path_too_long => with_head(&format!("[api]\nsocket = \"/{}\"\n", "x".repeat(120)));
 }
 

@@ -278,6 +278,11 @@ impl Moves {
         journal.event(Event::Move(m), at);
     }
 
+    /// Number of records that have not ended.
+    pub(super) fn open_len(&self) -> usize {
+        self.open.len()
+    }
+
     /// Records after number `after`, oldest first, finished and open.
     pub(super) fn after(&self, after: u64) -> Vec<&MoveView> {
         let open = self.open.values().map(|o| &o.view);

@@ -109,8 +109,25 @@ impl Node {
             local_macs: self.segments.values().map(|s| s.hosts.locals()).sum(),
             remote_macs: self.segments.values().map(|s| s.hosts.remotes()).sum(),
             counters,
+            gauges: self.gauges(),
             wall: self.unix(at),
         }
+    }
+
+    /// How much there is of what can grow; for `show status` and the metrics.
+    fn gauges(&self) -> BTreeMap<String, u64> {
+        let sum = |of: fn(&Segment) -> usize| self.segments.values().map(of).sum::<usize>() as u64;
+        let all = [
+            ("hosts", sum(|s| s.hosts.bindings_len())),
+            ("moves_open", self.moves.open_len() as u64),
+            ("rows_dirty", self.want.dirty_len() as u64),
+            ("rows_stale", self.stale.len() as u64),
+            ("rows_wanted", self.want.len() as u64),
+            ("sequences_remembered", sum(|s| s.memory.len())),
+            ("vnis", self.segments.len() as u64),
+            ("vnis_ready", sum(|s| usize::from(s.ready))),
+        ];
+        all.into_iter().map(|(name, n)| (name.to_owned(), n)).collect()
     }
 
     /// All neighbours sent End-of-RIB, all VNIs are ready, and nothing waits to be written or sent.

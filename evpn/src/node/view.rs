@@ -3,6 +3,7 @@
 use crate::types::{Asn, Mac, Seq, Span, Time, Vni};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Version of the JSON below; raised when a field changes its meaning.
@@ -475,5 +476,8 @@ pub struct StatusView {
     /// Wall clock, seconds since 1970; `None` until the driver has told it.
     pub wall: Option<u64>,
     /// Counters by name.
-    pub counters: std::collections::BTreeMap<String, u64>,
+    pub counters: BTreeMap<String, u64>,
+    /// How much of something there is now, by name.
+    #[serde(default)]
+    pub gauges: BTreeMap<String, u64>,
 }

@@ -9,8 +9,9 @@ use tokio::sync::{broadcast, mpsc, oneshot};
 
 /// Requests that may wait for the core. More are refused with 503, so that a flood of `show` never delays a move.
 pub const REQUEST_QUEUE: usize = 64;
-/// Events that a watcher may be behind before it loses some and is told so (`lagged`).
-pub const EVENT_QUEUE: usize = 4096;
+/// Events that a watcher may be behind before it loses some and is told so (`lagged`). A rack of 10,000 VMs that
+/// moves at once fits.
+pub const EVENT_QUEUE: usize = 16_384;
 /// The core answers within microseconds; when it does not, it is in trouble and the caller must know.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 

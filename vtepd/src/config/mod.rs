@@ -17,6 +17,7 @@ pub(crate) mod walk;
 pub use problem::{Place, Problem, Report};
 
 use evpn::node::Config;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use toml::de::DeTable;
 use walk::{Collector, Section};
@@ -41,6 +42,8 @@ pub struct Settings {
     pub hypervisor: crate::hypervisor::HypervisorSettings,
     /// The API's unix socket.
     pub socket: PathBuf,
+    /// Where Prometheus may ask for metrics; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
     /// Loudness and form of the log.
     pub log: LogSettings,
     origin: Origin,
@@ -149,7 +152,7 @@ pub fn parse(file: &Path, text: String) -> Result<Settings, Box<Report>> {
 fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let (document, syntax) = DeTable::parse_recoverable(text);
     let mut c = Collector::default();
-    let known = ["vtep", "bgp", "mobility", "neighbor", "vni", "qmp", "api", "log"];
+    let known = ["vtep", "bgp", "mobility", "neighbor", "vni", "qmp", "api", "metrics", "log"];
     let root = Section::new("", document.get_ref(), 0..0, &known, &mut c);
 
     let vtep = vtep::vtep(&root, &mut c);
@@ -159,6 +162,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let (vnis, ports) = vni::vnis(&root, &vtep, &mut c);
     let hypervisor = hypervisor::hypervisor(&root, &mut c);
     let socket = vtep::api(&root, &mut c);
+    let metrics = vtep::metrics(&root, &mut c);
     let log = vtep::log(&root, &mut c);
 
     let problems = with_syntax(text, &syntax, c.problems);
@@ -180,6 +184,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
             source_filter: vtep.source_filter,
             hypervisor,
             socket,
+            metrics,
             log,
             origin: Origin { file: PathBuf::new(), text: String::new(), ports },
         }),

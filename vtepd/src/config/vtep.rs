@@ -3,7 +3,7 @@
 use super::walk::{At, Collector, Place, Section, nearest};
 use super::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, LogFormat, LogSettings};
 use evpn::types::{Asn, RouterId, Span};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 /// `[vtep]`.
@@ -136,6 +136,27 @@ pub(super) fn api(root: &Section<'_>, c: &mut Collector) -> PathBuf {
         c.push(s.problem("socket", place, "a unix socket's path has at most 107 octets"));
     }
     socket
+}
+
+/// `[metrics]`. Absent: no metrics.
+pub(super) fn metrics(root: &Section<'_>, c: &mut Collector) -> Option<SocketAddr> {
+    let s = root.section("metrics", &["listen"], c);
+    let At { value, place } = s.text("listen", c)?;
+    let Ok(listen) = value.parse::<SocketAddr>() else {
+        let p = s.problem("listen", place, "must be an address and a port");
+        c.push(p.help("for instance \"127.0.0.1:9474\" or \"[::1]:9474\""));
+        return None;
+    };
+    if listen.port() == 0 || listen.ip().is_multicast() {
+        let what = if listen.port() == 0 {
+            "port 0 is none that can be asked"
+        } else {
+            "a multicast address cannot be listened on"
+        };
+        c.push(s.problem("listen", place, what));
+        return None;
+    }
+    Some(listen)
 }
 
 pub(super) fn log(root: &Section<'_>, c: &mut Collector) -> LogSettings {

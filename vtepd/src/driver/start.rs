@@ -12,6 +12,7 @@ use crate::{api, log};
 use netlink::linux::{Dataplane, DataplaneConfig};
 use std::fmt::Write as _;
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 
 /// Why the daemon did not start, or ended.
@@ -23,6 +24,8 @@ enum StartError {
     State(#[from] StateError),
     #[error(transparent)]
     Core(#[from] CoreFault),
+    #[error("cannot listen for metrics on {on}: {why}")]
+    Metrics { on: SocketAddr, why: io::Error },
     #[error("missing capability {}", .0.join(", "))]
     Capabilities(Vec<&'static str>),
     #[error("cannot start: {0}")]
@@ -38,6 +41,15 @@ impl StartError {
             }
             Self::State(_) => StateError::HELP,
             Self::Claim(ClaimError::Io { path, .. }) if path.starts_with(state_dir) => StateError::HELP,
+            Self::Metrics { why, .. } => match why.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "something else listens there; set `metrics.listen` to another port"
+                }
+                io::ErrorKind::AddrNotAvailable => {
+                    "`metrics.listen` is not an address of this host (is `lo` up?)"
+                }
+                _ => "set `metrics.listen` to another address, or leave the section out",
+            },
             Self::Capabilities(_) => super::host::CAPABILITY_HELP,
             Self::Core(CoreFault::Listen { why, .. }) => match why.kind() {
                 io::ErrorKind::AddrInUse => {
@@ -116,6 +128,7 @@ fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartErro
         socket = %settings.socket.display(),
         "vtepd starts"
     );
+    let scrapes = settings.metrics.map(listen_for_scrapes).transpose()?;
     report_host(node.clone())?;
     let care = Care::new(node.mobility.memory_time);
     let (keeper, restored) = Keeper::open(&settings.state_dir, care, clock::unix_seconds())?;
@@ -126,7 +139,7 @@ fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartErro
         Dataplane::open(DataplaneConfig { devices: node.devices(), ..DataplaneConfig::default() })
     })?;
     let socket::Claim { listener, file } = claim;
-    let side = Side::start(listener, asker, settings.hypervisor.clone())?;
+    let side = Side::start(listener, scrapes, asker, settings.hypervisor.clone())?;
     let end = runtime.block_on(core.run());
     let closed = core.close();
     side.stop();
@@ -163,6 +176,11 @@ fn report_state(r: &Restored) {
     } else if records > 0 {
         tracing::info!(records, "sequences restored");
     }
+}
+
+fn listen_for_scrapes(on: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = TcpListener::bind(on).and_then(|l| l.set_nonblocking(true).map(|()| l));
+    bound.map_err(|why| StartError::Metrics { on, why })
 }
 
 /// Looks at the host on a thread of its own; what it finds is logged, nothing waits for it.
