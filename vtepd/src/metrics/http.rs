@@ -8,7 +8,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::Listener;
-use evpn::node::view::Rows;
+use evpn::node::view::{Rows, StatusView};
 use evpn::node::{Command, MacFilter, Query, Reply, Show};
 use std::io;
 use std::net::SocketAddr;
@@ -49,27 +49,26 @@ pub async fn serve(listener: TcpListener, core: Core, metrics: Arc<Metrics>) -> 
 async fn scrape(State(s): State<Shared>) -> Response {
     let query = Query { show: Show::Status, filter: MacFilter::default(), cursor: None, limit: 1 };
     let failed = |why: String| (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response();
-    match s.core.ask(Command::Show(query)).await {
-        Ok(Reply::Page(page)) => match &page.rows {
-            Rows::Status(rows) => rows.iter().for_each(|row| s.metrics.status(row)),
-            Rows::Neighbors(_)
-            | Rows::Vnis(_)
-            | Rows::Macs(_)
-            | Rows::Hosts(_)
-            | Rows::Routes(_)
-            | Rows::Moves(_)
-            | Rows::Kernel(_) => return failed("unexpected answer".into()),
-        },
-        Ok(Reply::Error(why)) => return failed(why),
-        Ok(Reply::Events { .. } | Reply::Move(_) | Reply::Why(_)) => {
-            return failed("unexpected answer".into());
-        }
+    match s.core.ask(Command::Show(query)).await.as_ref() {
         Err(e) => return failed(e.to_string()),
+        Ok(reply) => {
+            let Some(status) = status_of(reply) else { return failed("unexpected answer".into()) };
+            s.metrics.status(status);
+        }
     }
     match s.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
         Err(e) => failed(e.to_string()),
     }
+}
+
+fn status_of(reply: &Reply) -> Option<&StatusView> {
+    if let Reply::Page(page) = reply
+        && let Rows::Status(rows) = &page.rows
+    {
+        return rows.first();
+    }
+    None
 }
 
 /// A TCP listener that serves a limited number of connections for a limited time each.
