@@ -81,6 +81,49 @@ fn a_remote_mac_gets_both_rows_moves_between_vteps_and_goes_again() {
     });
 }
 
+/// PIT-04, PIT-06: the rows of a prepared move, one after the other, over what the guest's own frames left.
+#[test]
+fn a_released_mac_is_pinned_an_activated_one_is_on_its_port_and_an_aborted_one_is_nowhere() {
+    in_netns(|| {
+        underlay();
+        port("p1");
+        let mut p = Plane::synced(vec![device(&["p1"])]);
+        let (br, vxlan, port) = (index("br100"), index("vx100"), index("p1"));
+        let key = RowKey::Mac { bridge: br, mac: mac(1) };
+        bridge("fdb add 02:00:00:00:00:01 dev p1 master dynamic");
+        let rows = || {
+            let all = bridge("fdb show");
+            let mut rows: Vec<String> = all
+                .lines()
+                .filter_map(|l| l.strip_prefix("02:00:00:00:00:01 "))
+                .map(|l| l.trim().to_owned())
+                .collect();
+            rows.sort();
+            rows
+        };
+        let own = "dev vx100 dst 10.0.0.2 self extern_learn";
+        let remote = |sticky| Row::Remote { vxlan, vtep: vtep(2), sticky };
+        for (row, wanted) in [
+            (remote(true), vec![own, "dev vx100 sticky master br100 static"]),
+            (remote(false), vec![own, "dev vx100 extern_learn master br100"]),
+            (remote(true), vec![own, "dev vx100 sticky master br100 static"]),
+            (Row::Local { vxlan, port }, vec!["dev p1 master br100"]),
+            (Row::Cleared { port }, vec![]),
+            (Row::Local { vxlan, port }, vec!["dev p1 master br100"]),
+            (remote(false), vec![own, "dev vx100 extern_learn master br100"]),
+            (Row::Cleared { port }, vec![]),
+        ] {
+            p.want.set(key, row, true);
+            p.written.clear();
+            let result = p.until("result", |p| p.written.iter().find(|(k, _)| *k == key).cloned());
+            assert_eq!(result.1, WriteResult::Done, "{row:?}");
+            assert_eq!(rows(), wanted, "{row:?}");
+        }
+        p.settle();
+        assert_eq!(p.plane.counters().repairs, 0);
+    });
+}
+
 #[test]
 fn what_somebody_deletes_or_changes_is_put_back() {
     in_netns(|| {

@@ -101,6 +101,7 @@ impl Lab {
             RowKey::Mac { .. } if kind < 2 => {
                 Row::Remote { vxlan: self.vxlan, vtep: vtep(2 + v % 3), sticky: kind == 1 }
             }
+            RowKey::Mac { .. } if kind == 3 => Row::Cleared { port: self.ports[usize::from(v % 2)] },
             RowKey::Mac { .. } => Row::Local { vxlan: self.vxlan, port: self.ports[usize::from(v % 2)] },
             RowKey::Flood { .. } => Row::Flood,
             RowKey::Neigh { .. } => Row::Neigh { mac: mac(v % 4), router: kind == 0 },
@@ -224,7 +225,7 @@ proptest! {
         let foreign = lab.foreign();
         for (a, b, c) in wishes {
             let key = lab.key(a, b);
-            let row = lab.row(key, c % 3, a ^ c);
+            let row = lab.row(key, c % 4, a ^ c);
             lab.want.set(key, row, c % 2 == 0);
         }
         let whole = plan(&lab.want, lab.rec.mirror());
@@ -266,7 +267,7 @@ proptest! {
             match a % 5 {
                 0 | 1 => {
                     let key = lab.key(b, c);
-                    let row = lab.row(key, a % 3, b ^ c);
+                    let row = lab.row(key, a % 4, b ^ c);
                     if lab.want.set(key, row, c % 2 == 0) {
                         asked.insert(key);
                     }
@@ -348,6 +349,10 @@ fn holds(lab: &Lab, key: RowKey, row: Row) -> bool {
         }
         (RowKey::Mac { mac, .. }, Row::Local { port, .. }) => {
             bridge(mac).is_some_and(|b| b.port == port) && own(mac).is_none()
+        }
+        // A static row there is somebody else's, and stays.
+        (RowKey::Mac { mac, .. }, Row::Cleared { port }) => {
+            bridge(mac).is_none_or(|b| b.port != port || b.is_static || b.permanent) && own(mac).is_none()
         }
         (RowKey::Flood { vtep, .. }, Row::Flood) => rows.iter().any(|r| {
             matches!(r, FdbRow::Vxlan(v) if v.dev == lab.vxlan && v.mac.is_zero() && v.vtep == Some(vtep))

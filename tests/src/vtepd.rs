@@ -151,6 +151,17 @@ impl Vtepd {
         self.show("status", &[]).into_iter().next().unwrap_or(Value::Null)
     }
 
+    /// `vtepd move STEP ARGS --json`: the answer, or what it wrote to standard error.
+    ///
+    /// # Errors
+    /// The step was refused.
+    pub fn step(&self, step: &str, args: &[&str]) -> Result<Value, String> {
+        let mut c = Command::new(our("vtepd"));
+        c.args(["move", step, "--json", "--socket"]).arg(self.socket()).args(args);
+        let out = text(c.output())?;
+        serde_json::from_str(&out).map_err(|e| format!("{e}: {out}"))
+    }
+
     /// State of a neighbour.
     pub fn neighbor_state(&self, address: IpAddr) -> String {
         let address = address.to_string();
