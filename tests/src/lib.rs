@@ -10,6 +10,7 @@
 //! | [`mixed`] | a fabric of both, which shows its state when a test fails |
 //! | [`moves`] | what tests of moves ask of it |
 //! | [`speaker`] | a BGP speaker that says what it is told |
+//! | [`qemu`] | real QEMU processes, to be migrated |
 //! | [`frame`], [`packet`] | frames, packet sockets, the netlink observer |
 //! | [`tables`] | kernel tables, read by netlink code of their own |
 //! | [`api`] | HTTP requests on a daemon's socket |
@@ -31,6 +32,7 @@ pub mod ns;
 pub mod packet;
 pub mod poll;
 pub mod proc;
+pub mod qemu;
 pub mod soak;
 pub mod speaker;
 pub mod tables;

@@ -13,6 +13,13 @@ pub enum Need {
     GoBgp,
     /// A program, by name.
     Tool(&'static str),
+    /// A program whose package has another name.
+    Package {
+        /// The program.
+        program: &'static str,
+        /// Debian's package.
+        package: &'static str,
+    },
     /// A kernel feature, by the name used in `tests/known-absent.toml`.
     Kernel(&'static str),
 }
@@ -32,6 +39,9 @@ impl Need {
                 .any(|p| program(p).is_none())
                 .then(|| "needs GoBGP (apt-get install gobgpd)".into()),
             Self::Tool(t) => program(t).is_none().then(|| format!("needs the program {t}")),
+            Self::Package { program: name, package } => {
+                program(name).is_none().then(|| format!("needs {name} (apt-get install {package})"))
+            }
             Self::Kernel(f) => (!crate::kernel::has(f)).then(|| {
                 if crate::kernel::known_absent().iter().any(|k| k == f) {
                     format!("known-absent: {f}")

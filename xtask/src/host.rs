@@ -42,11 +42,14 @@ pub(crate) enum Need {
     Nft,
     /// `tcpdump`.
     Tcpdump,
+    /// QEMU for x86, software emulation suffices.
+    Qemu,
 }
 
 impl Need {
     /// Everything the tests use.
-    pub(crate) const ALL: [Self; 6] = [Self::Ip, Self::Tc, Self::Ping, Self::Frr, Self::Nft, Self::Tcpdump];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Ip, Self::Tc, Self::Ping, Self::Frr, Self::Nft, Self::Tcpdump, Self::Qemu];
 
     /// Package, and what for.
     fn package(self) -> (&'static str, &'static str) {
@@ -58,6 +61,7 @@ impl Need {
             Self::Frr => ("frr", "the BGP EVPN speaker to interoperate and compare with"),
             Self::Nft => ("nftables", "the tests where a bridge filter drops frames"),
             Self::Tcpdump => ("tcpdump", "captures, to look at what crosses the underlay"),
+            Self::Qemu => ("qemu-system-x86", "guests that are really migrated, for the QMP tests"),
         }
     }
 
@@ -69,6 +73,7 @@ impl Need {
             Self::Frr => &["bgpd", "zebra", "vtysh"],
             Self::Nft => &["nft"],
             Self::Tcpdump => &["tcpdump"],
+            Self::Qemu => &["qemu-system-x86_64"],
         }
     }
 

@@ -21,6 +21,8 @@ use tokio::task::JoinSet;
 
 /// How long a preparation made by an adapter stands; it is repeated before that.
 const PREPARED_FOR: Span = Span::secs(600);
+/// How long the row of an activated guest is held although the guest says nothing: QEMU has said that it runs.
+const HELD_FOR: Span = Span::secs(3600);
 /// A busy core is asked again after this time.
 const AGAIN: Duration = Duration::from_millis(10);
 /// Wishes of one guest that wait for a busy core; older ones are dropped, which is told as a refusal.
@@ -110,7 +112,7 @@ fn request(by: Requester, mac: Mac, step: &Step) -> MoveRequest {
     let step = match step {
         Step::Prepare { port } => MoveStep::Prepare { port: port.clone(), timeout: Some(PREPARED_FOR) },
         Step::Activate { port } | Step::TakeBack { port, .. } => {
-            MoveStep::Activate { port: Some(port.clone()), timeout: None }
+            MoveStep::Activate { port: Some(port.clone()), timeout: Some(HELD_FOR) }
         }
         Step::Abort => MoveStep::Abort,
         Step::Release => MoveStep::Release { timeout: None },

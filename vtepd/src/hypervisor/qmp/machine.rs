@@ -34,8 +34,9 @@ const LOOK: (Span, Span) = (Span::millis(500), Span::millis(50));
 const RECHECK: Span = Span::secs(2);
 /// Between two `query-rx-filter`: the guest decides how often there is news.
 const FILTER_PAUSE: Span = Span::secs(1);
-/// A guest that ends so soon after its arrival may never have spoken: its activation is taken back.
-const FRESH: Span = Span::secs(60);
+/// A guest that ends so soon after its arrival may never have spoken: its activation is taken back. As long as
+/// the core holds the row for a silent guest.
+const FRESH: Span = Span::secs(3600);
 /// Steps that wait until the NICs are known.
 const MAX_OWED: usize = 8;
 
@@ -360,9 +361,10 @@ impl Machine {
             Outcome::Refused(why) => {
                 let text = format!("cannot {} {mac}: {why}", wish.step.name());
                 self.states.insert(mac, why);
-                if self.said.len() < 64 && self.said.insert(text.clone()) {
-                    // A preparation may be refused because the NIC is none of ours.
-                    self.note(!matches!(wish.step, Step::Prepare { .. } | Step::Abort), &text);
+                // A guest that has been heard needs no abort. A preparation may be refused because the NIC is none
+                // of ours.
+                if wish.step != Step::Abort && self.said.len() < 64 && self.said.insert(text.clone()) {
+                    self.note(!matches!(wish.step, Step::Prepare { .. }), &text);
                 }
             }
         }
