@@ -9,8 +9,8 @@
 //! | [`frr`], [`vtepd`] | what runs on a VTEP |
 //! | [`mixed`] | a fabric of both, which shows its state when a test fails |
 //! | [`moves`] | what tests of moves ask of it |
-//! | [`speaker`] | a BGP speaker that says what it is told |
 //! | [`qemu`] | real QEMU processes, to be migrated |
+//! | [`speaker`], [`heard`] | a BGP speaker that says what it is told; what it heard |
 //! | [`frame`], [`packet`] | frames, packet sockets, the netlink observer |
 //! | [`tables`] | kernel tables, read by netlink code of their own |
 //! | [`api`] | HTTP requests on a daemon's socket |
@@ -24,6 +24,7 @@ pub mod bench;
 pub mod fabric;
 pub mod frame;
 pub mod frr;
+pub mod heard;
 pub mod kernel;
 pub mod mixed;
 pub mod moves;

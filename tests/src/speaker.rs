@@ -194,12 +194,20 @@ fn read_message(s: &mut TcpStream) -> Option<Vec<u8>> {
     Some(m)
 }
 
-impl Speaker {
-    /// Waits at `address` port 179 in the namespace for the peer to connect, and brings the session up.
+/// Where peers connect, one after the other.
+#[derive(Debug)]
+pub struct Door {
+    listener: TcpListener,
+    address: IpAddr,
+    asn: u32,
+}
+
+impl Door {
+    /// Listens at `address` port 179 in the namespace.
     ///
     /// # Panics
-    /// When no session comes up within a minute.
-    pub fn accept(ns: &Netns, address: IpAddr, asn: u32) -> Self {
+    /// When the port is not to be had within a minute.
+    pub fn open(ns: &Netns, address: IpAddr, asn: u32) -> Self {
         let begun = Instant::now();
         // A child that another test is starting may hold the last listener until it has become its program.
         let listener = ns.enter(|| {
@@ -217,15 +225,33 @@ impl Speaker {
             }
         });
         listener.set_nonblocking(true).expect("a listener can");
-        loop {
-            assert!(begun.elapsed() < Duration::from_secs(60), "nobody connected to {address}");
-            if let Ok((stream, _)) = listener.accept()
-                && let Some(up) = Self::establish(stream, asn, address)
+        Self { listener, address, asn }
+    }
+
+    /// Brings up a session with whoever connects within `limit`.
+    pub fn accept(&self, limit: Duration) -> Option<Speaker> {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if let Ok((stream, _)) = self.listener.accept()
+                && let Some(up) = Speaker::establish(stream, self.asn, self.address)
             {
-                return up;
+                return Some(up);
             }
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(Duration::from_millis(1));
         }
+        None
+    }
+}
+
+impl Speaker {
+    /// Waits at `address` port 179 in the namespace for the peer to connect, and brings the session up.
+    ///
+    /// # Panics
+    /// When no session comes up within a minute.
+    pub fn accept(ns: &Netns, address: IpAddr, asn: u32) -> Self {
+        Door::open(ns, address, asn)
+            .accept(Duration::from_secs(60))
+            .expect("somebody connects within a minute")
     }
 
     fn establish(mut stream: TcpStream, asn: u32, address: IpAddr) -> Option<Self> {
@@ -263,6 +289,18 @@ impl Speaker {
     /// When the peer has closed.
     pub fn send(&self, octets: &[u8]) {
         (&self.stream).write_all(octets).expect("the session is up");
+    }
+
+    /// Sends octets to a peer that may be gone.
+    pub fn try_send(&self, octets: &[u8]) -> bool {
+        (&self.stream).write_all(octets).is_ok()
+    }
+
+    /// Waits until the peer has closed; everything that it sent has been heard then.
+    pub fn wait_for_end(&mut self) {
+        if let Some(r) = self.reader.take() {
+            let _ = r.join();
+        }
     }
 
     /// Announces routes.

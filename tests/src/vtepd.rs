@@ -93,16 +93,23 @@ impl Vtepd {
     }
 
     fn start_in(ns: &Netns, conf: &Conf, dir: TempDir) -> Self {
+        let mut d = Self::launch(ns, conf, dir);
+        let socket = d.socket();
+        eventually(SOON, "vtepd answers", || {
+            assert!(d.process.running(), "vtepd ended:\n{}", d.process.log());
+            try_show(&socket, "status", &[]).map_err(|e| format!("{e}\n{}", d.process.log()))
+        });
+        d
+    }
+
+    /// Starts one in a directory and waits for nothing.
+    pub fn launch(ns: &Netns, conf: &Conf, dir: TempDir) -> Self {
         let at = |f: &str| dir.path().join(f);
         let toml = conf.toml(&at("state").display().to_string(), &at("vtepd.sock").display().to_string());
         let config = at("vtepd.toml");
         std::fs::write(&config, toml).expect("writable");
         let args = ["run".into(), "--config".into(), config.into_os_string()];
-        let mut process = Proc::start(ns, &our("vtepd"), &args, &at("vtepd.log"));
-        eventually(SOON, "vtepd answers", || {
-            assert!(process.running(), "vtepd ended:\n{}", process.log());
-            try_show(&at("vtepd.sock"), "status", &[]).map_err(|e| format!("{e}\n{}", process.log()))
-        });
+        let process = Proc::start(ns, &our("vtepd"), &args, &at("vtepd.log"));
         Self { process, dir }
     }
 
@@ -123,6 +130,11 @@ impl Vtepd {
     /// Starts one in the directory of a killed one.
     pub fn start_again(ns: &Netns, conf: &Conf, dir: TempDir) -> Self {
         Self::start_in(ns, conf, dir)
+    }
+
+    /// Its state directory.
+    pub fn state_dir(&self) -> PathBuf {
+        self.dir.path().join("state")
     }
 
     /// Its API socket.
