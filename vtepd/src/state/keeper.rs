@@ -93,6 +93,8 @@ impl Keeper {
         {
             k.refused(&e.into());
         }
+        // What a killed daemon had appended may not be on disk yet, and its journal may be long.
+        k.ask_for_sync();
         Ok((k, restored))
     }
 
@@ -137,10 +139,14 @@ impl Keeper {
         }
         self.len += bytes.len() as u64;
         self.shared.len.store(self.len, Ordering::Release);
+        self.ask_for_sync();
+        Ok(())
+    }
+
+    fn ask_for_sync(&self) {
         if !self.shared.dirty.swap(true, Ordering::AcqRel) {
             let _ = self.asks.try_send(Ask::Dirty);
         }
-        Ok(())
     }
 
     fn refused(&mut self, e: &io::Error) {

@@ -80,6 +80,18 @@ fn after_a_kill_everything_is_there_as_it_was() {
     assert_eq!(found(&start(dir.path(), HERE).1), [(1, 7), (2, 6), (3, 1)]);
 }
 
+/// The one that was killed had no time for it.
+#[test]
+fn a_start_brings_to_disk_what_is_there() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (mut k, _) = start(dir.path(), HERE);
+    k.append(&[rec(1, 5)]);
+    kill(k);
+    let (k, _) = start(dir.path(), HERE);
+    eventually("an fsync", || counter(&k, "state_fsyncs") > 0);
+    k.close();
+}
+
 #[test]
 fn after_a_stop_and_a_boot_everything_is_there_as_it_was() {
     let dir = tempfile::tempdir().expect("directory");
