@@ -6,32 +6,74 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-/// Asks and gives back the status and the body as JSON.
+/// A connection that has not asked yet: what is measured need not contain its making.
+#[derive(Debug)]
+pub struct Connection {
+    stream: UnixStream,
+}
+
+impl Connection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens on the socket.
+    pub fn open(socket: &Path) -> Result<Self, String> {
+        let at = |e: std::io::Error| format!("{}: {e}", socket.display());
+        let stream = UnixStream::connect(socket).map_err(at)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30))).map_err(at)?;
+        Ok(Self { stream })
+    }
+
+    /// The same connection twice: one end asks, the other waits for the answer, perhaps on a thread of its own.
+    ///
+    /// # Errors
+    /// Too many descriptors.
+    pub fn split(self) -> Result<(Self, Self), String> {
+        let other = self.stream.try_clone().map_err(|e| e.to_string())?;
+        Ok((self, Self { stream: other }))
+    }
+
+    /// Sends a request; the answer is [`Connection::answer`].
+    ///
+    /// # Errors
+    /// The daemon has closed.
+    pub fn ask(&mut self, method: &str, path: &str, body: Option<&Value>) -> Result<(), String> {
+        let text = body.map(Value::to_string).unwrap_or_default();
+        let whole = format!(
+            "{method} {path} HTTP/1.1\r\nHost: vtepd\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{text}",
+            text.len()
+        );
+        self.stream.write_all(whole.as_bytes()).map_err(|e| format!("{method} {path}: {e}"))
+    }
+
+    /// Status and body.
+    ///
+    /// # Errors
+    /// No answer, or none in HTTP with JSON.
+    pub fn answer(mut self) -> Result<(u16, Value), String> {
+        let mut answer = String::new();
+        self.stream.read_to_string(&mut answer).map_err(|e| e.to_string())?;
+        let (head, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP answer")?;
+        let status = head.split(' ').nth(1).and_then(|c| c.parse().ok()).ok_or("no HTTP status")?;
+        let body = serde_json::from_str(body).map_err(|e| format!("{e}: {body}"))?;
+        Ok((status, body))
+    }
+}
+
+/// Asks and gives back status and body.
 ///
 /// # Errors
-/// The socket does not answer, or not in HTTP with JSON.
+/// As of [`Connection`].
 pub fn request(
     socket: &Path,
     method: &str,
     path: &str,
     body: Option<&Value>,
 ) -> Result<(u16, Value), String> {
-    let at = |e: std::io::Error| format!("{method} {path} at {}: {e}", socket.display());
-    let mut s = UnixStream::connect(socket).map_err(at)?;
-    s.set_read_timeout(Some(Duration::from_secs(30))).map_err(at)?;
-    let text = body.map(Value::to_string).unwrap_or_default();
-    let head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: vtepd\r\nConnection: close\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\n\r\n{text}",
-        text.len()
-    );
-    s.write_all(head.as_bytes()).map_err(at)?;
-    let mut answer = String::new();
-    s.read_to_string(&mut answer).map_err(at)?;
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or("no HTTP answer")?;
-    let status = head.split(' ').nth(1).and_then(|c| c.parse().ok()).ok_or("no HTTP status")?;
-    let body = serde_json::from_str(body).map_err(|e| format!("{method} {path}: {e}: {body}"))?;
-    Ok((status, body))
+    let mut c = Connection::open(socket)?;
+    c.ask(method, path, body)?;
+    c.answer()
 }
 
 /// All rows of a table.

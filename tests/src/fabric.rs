@@ -12,11 +12,13 @@ use crate::frame;
 use crate::frr::Frr;
 use crate::ns::Netns;
 use crate::packet::Wire;
+use crate::poll::{SOON, eventually};
 use crate::vtepd::{Conf, Vtepd};
 use evpn::types::Mac;
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// The AS of all speakers unless a test says otherwise.
 pub const ASN: u32 = 65000;
@@ -160,6 +162,24 @@ impl Vtep {
             guests.name()
         ));
         guests.sh(&format!("ip link set {far} up arp off"));
+    }
+
+    /// An access port goes, as a tap does when its VM is shut down, and comes back empty. Ends when what is said at the
+    /// far end is heard again: until the kernel has seen to the carrier, which may take a second, frames are lost.
+    ///
+    /// # Panics
+    /// When it does not come back.
+    pub fn pull_port(&self, guests: &Netns, port: &str) {
+        self.ns.sh(&format!("ip link set {port} down && ip link set {port} up"));
+        let far = Wire::open(guests, &format!("x{}{port}", self.number));
+        let near = Wire::open(&self.ns, port);
+        // Nobody's source: no bridge learns it, no daemon listens to it.
+        let hello = frame::data(Mac::BROADCAST, Mac::ZERO, 0);
+        eventually(SOON, "the port is heard again", || {
+            far.send(&hello);
+            let heard = near.find(Duration::from_millis(5), |f| frame::as_data(f, Mac::BROADCAST));
+            heard.map(drop).ok_or("nothing")
+        });
     }
 
     /// Makes bridge and VXLAN device of a VNI as FRR expects them, with these ports.

@@ -58,7 +58,7 @@ impl Mixed {
 
     /// The guest's port at a VTEP goes, as a tap does when its VM is shut down, and comes back without it.
     pub fn shut_down(&self, home: usize) {
-        self.vtep(home).ns.sh("ip link set p1 down && ip link set p1 up");
+        self.vtep(home).pull_port(&self.fabric.guests, "p1");
     }
 
     /// `Ok` when FRR's entry of the guest's MAC is of this kind (`local`, `remote`) with that sequence.

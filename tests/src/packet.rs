@@ -130,6 +130,21 @@ pub struct FdbNote {
     pub vtep: Option<IpAddr>,
 }
 
+/// A notification about a neighbour row.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct NeighNote {
+    /// When it was read.
+    pub at: u64,
+    /// New or changed; otherwise deleted.
+    pub new: bool,
+    /// Address.
+    pub ip: IpAddr,
+    /// MAC, where there is one.
+    pub mac: Option<Mac>,
+    /// Written by somebody (`extern_learn`): the kernel answers with it.
+    pub external: bool,
+}
+
 pub(crate) const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 pub(crate) const NDA_DST: u16 = 1;
@@ -164,7 +179,20 @@ impl Monitor {
     ///
     /// # Panics
     /// When notifications were lost.
-    pub fn read(&mut self, limit: Duration, mut f: impl FnMut(FdbNote)) -> bool {
+    pub fn read(&mut self, limit: Duration, f: impl FnMut(FdbNote)) -> bool {
+        self.read_both(limit, f, |_| {})
+    }
+
+    /// The same with neighbour rows, which go to `g`.
+    ///
+    /// # Panics
+    /// When notifications were lost.
+    pub fn read_both(
+        &mut self,
+        limit: Duration,
+        mut f: impl FnMut(FdbNote),
+        mut g: impl FnMut(NeighNote),
+    ) -> bool {
         let mut p = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
         let t = rustix::event::Timespec {
             tv_sec: limit.as_secs().cast_signed(),
@@ -183,6 +211,8 @@ impl Monitor {
         while let Some((kind, body, next)) = message(rest) {
             if let Some(note) = fdb_note(at, kind, body) {
                 f(note);
+            } else if let Some(note) = neigh_note(at, kind, body) {
+                g(note);
             }
             rest = next;
         }
@@ -260,6 +290,22 @@ fn fdb_note(at: u64, kind: u16, body: &[u8]) -> Option<FdbNote> {
         }
     }
     Some(note)
+}
+
+fn neigh_note(at: u64, kind: u16, body: &[u8]) -> Option<NeighNote> {
+    if !(RTM_NEWNEIGH..=RTM_DELNEIGH).contains(&kind) || *body.first()? == AF_BRIDGE {
+        return None;
+    }
+    let external = body.get(10)? & NTF_EXT_LEARNED != 0;
+    let (mut ip, mut mac) = (None, None);
+    for (kind, value) in attributes(body.get(12..)?) {
+        match kind {
+            NDA_DST => ip = address(value),
+            NDA_LLADDR => mac = Mac::from_slice(value),
+            _ => {}
+        }
+    }
+    Some(NeighNote { at, new: kind == RTM_NEWNEIGH, ip: ip?, mac, external })
 }
 
 /// Writes forwarding rows with nothing in between: the bare kernel's time for the same rows.

@@ -45,8 +45,8 @@ enum Cmd {
     Bench(Bench),
     /// Move VMs among vtepd and FRR and compare everything with everything after each move
     ///
-    /// Hot moves (RARP, gratuitous ARP, data frames only), cold ones, and new MACs for the same address, on three
-    /// vtepd and one FRR. After each move the kernels' tables, the daemons' and what the peers hold must be what is true.
+    /// Hot moves (RARP, gratuitous ARP, data frames only), prepared and cold ones, and new MACs for the same address, on
+    /// three vtepd and one FRR. After each move the kernels' tables, the daemons' and what the peers hold must be what is true.
     /// A difference is printed with both sides.
     Soak(Soak),
     /// Fuzz the decoders (needs the nightly toolchain and cargo-fuzz)
@@ -78,7 +78,7 @@ struct Bench {
     /// Print the results as JSON too
     #[arg(long)]
     json: bool,
-    /// Cases to run; all when absent: hot, bulk, load, codec, idle
+    /// Cases to run; all when absent: hot, prepared, addresses, cold, bulk, evacuation, load, codec, idle
     cases: Vec<String>,
     /// Further arguments for the bench runner, for instance `--only vtepd`
     #[arg(last = true)]

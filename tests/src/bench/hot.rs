@@ -32,7 +32,7 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
 }
 
 /// Half of the loaded MACs behind each of the two sites.
-fn load(f: &Fabric, sizes: &Sizes) {
+pub(super) fn load(f: &Fabric, sizes: &Sizes) {
     let wires = [f.guest_port(0, "p1"), f.guest_port(1, "p1")];
     for n in 0..sizes.loaded {
         wires[n as usize % 2].send(&frame::rarp(mac(LOADED, n)));
@@ -45,7 +45,7 @@ fn load(f: &Fabric, sizes: &Sizes) {
 }
 
 /// Loaded MACs change sides, one after the other.
-fn background(f: &Fabric, sizes: &Sizes, stop: &AtomicBool) {
+pub(super) fn background(f: &Fabric, sizes: &Sizes, stop: &AtomicBool) {
     if sizes.background == 0 || sizes.loaded == 0 {
         return;
     }

@@ -3,10 +3,14 @@
 //! Times are taken with CLOCK_MONOTONIC: before a frame is handed to a packet socket, and after a netlink notification (or
 //! a frame) was read from one. What the observer itself costs is the control case.
 
+mod addresses;
 mod bulk;
+mod cold;
 mod control;
+mod evacuation;
 mod hot;
 mod load;
+mod prepared;
 mod report;
 mod stats;
 
@@ -47,8 +51,16 @@ impl System {
 pub enum Case {
     /// Hot move of one MAC, with others loaded and moving
     Hot,
+    /// Hot move of one MAC that the target's hypervisor has announced (vtepd alone: FRR knows no such thing)
+    Prepared,
+    /// A VM's addresses after its MAC, at a vtepd peer and at an FRR peer
+    Addresses,
+    /// Boot at another site after the old one has withdrawn
+    Cold,
     /// Many MACs moved at once
     Bulk,
+    /// A rack's MACs with their addresses moved at once
+    Evacuation,
     /// Many routes from one peer, then withdrawn
     Load,
     /// Decode and encode of UPDATEs (figures of the codec bench, run by xtask)
@@ -68,6 +80,8 @@ pub struct Sizes {
     pub background: u32,
     /// MACs moved at once.
     pub bulk: [u32; 2],
+    /// MACs with an address each that leave a rack.
+    pub evacuated: u32,
     /// Times each bulk move is repeated.
     pub repeats: usize,
     /// Routes from one peer.
@@ -95,6 +109,14 @@ impl Daemon {
                 let neighbors: Vec<_> = f.others(v).into_iter().map(|a| (a, 65000)).collect();
                 Self::Frr(Box::new(Frr::start(&v.ns, &frr_conf(65000, v.number, &neighbors, ""))))
             }
+        }
+    }
+
+    /// The API socket of vtepd.
+    fn socket(&self) -> Option<std::path::PathBuf> {
+        match self {
+            Self::Vtepd(v) => Some(v.socket()),
+            Self::Frr(_) => None,
         }
     }
 
@@ -172,6 +194,10 @@ pub fn run(case: Case, system: System, sizes: &Sizes, report: &mut Report) {
         Case::Hot => hot::run(system, sizes, report),
         Case::Bulk => bulk::run(system, sizes, report),
         Case::Load => load::run(system, sizes, report),
+        Case::Prepared => prepared::run(system, sizes, report),
+        Case::Addresses => addresses::run(system, sizes, report),
+        Case::Cold => cold::run(system, sizes, report),
+        Case::Evacuation => evacuation::run(system, sizes, report),
         Case::Codec | Case::Idle => {}
     }
 }

@@ -26,6 +26,9 @@ struct Cli {
     /// Background moves a second, in the hot case
     #[arg(long, default_value_t = 100)]
     background: u32,
+    /// MACs with an address each in the evacuation of a rack
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    evacuated: u32,
     /// Repetitions of each bulk move
     #[arg(long, default_value_t = 10)]
     repeats: usize,
@@ -44,6 +47,7 @@ fn main() {
         loaded: cli.loaded,
         background: cli.background,
         bulk: [1_000, 10_000],
+        evacuated: cli.evacuated,
         repeats: cli.repeats,
         routes: cli.routes,
         loads: cli.loads,
@@ -60,7 +64,12 @@ fn main() {
         match case {
             Case::Idle => control(&sizes, &mut report),
             Case::Codec => report.codec(std::env::var("VTEPD_CODEC_BENCH").unwrap_or_default()),
-            Case::Hot | Case::Bulk | Case::Load => {
+            Case::Prepared => {
+                if systems.contains(&System::Vtepd) {
+                    run(case, System::Vtepd, &sizes, &mut report);
+                }
+            }
+            Case::Hot | Case::Addresses | Case::Cold | Case::Bulk | Case::Evacuation | Case::Load => {
                 for s in &systems {
                     run(case, *s, &sizes, &mut report);
                 }

@@ -10,9 +10,11 @@ mod world;
 pub use facts::Difference;
 pub use report::Report;
 
+use crate::api::request;
 use crate::bench::{Machine, Samples};
 use crate::frame;
 use crate::packet::now;
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,20 +47,29 @@ enum Kind {
     HotRarp,
     HotGarp,
     HotSilent,
+    Prepared,
     Cold,
     ColdNewMac,
     HotNewMac,
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::HotRarp, Self::HotGarp, Self::HotSilent, Self::Cold, Self::ColdNewMac, Self::HotNewMac];
+    const ALL: [Self; 7] = [
+        Self::HotRarp,
+        Self::HotGarp,
+        Self::HotSilent,
+        Self::Prepared,
+        Self::Cold,
+        Self::ColdNewMac,
+        Self::HotNewMac,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::HotRarp => "hot, RARP",
             Self::HotGarp => "hot, gratuitous ARP",
             Self::HotSilent => "hot, data frames only",
+            Self::Prepared => "prepared",
             Self::Cold => "cold",
             Self::ColdNewMac => "cold, new MAC",
             Self::HotNewMac => "new MAC while the old one is there",
@@ -162,9 +173,14 @@ impl Run<'_> {
         let vm = self.vm(n);
         let home = vm.home.expect("every VM runs between moves");
         let to = (home + 1 + self.dice.below(self.world.nodes.len() - 1)) % self.world.nodes.len();
-        // FRR's kernel holds the old binding as somebody's and hears no other: such a move ends only with the old MAC.
-        if kind == Kind::HotNewMac && self.is_frr(to) {
-            kind = Kind::ColdNewMac;
+        if self.is_frr(to) {
+            kind = match kind {
+                // FRR's kernel holds the old binding as somebody's and hears no other until the old MAC is gone.
+                Kind::HotNewMac => Kind::ColdNewMac,
+                // It takes no orders from hypervisors.
+                Kind::Prepared => Kind::HotRarp,
+                Kind::HotRarp | Kind::HotGarp | Kind::HotSilent | Kind::Cold | Kind::ColdNewMac => kind,
+            };
         }
         self.step = format!(
             "move {number} ({}): {} {} from {} to {}",
@@ -180,6 +196,7 @@ impl Run<'_> {
             Kind::HotGarp => self.hot(n, to, &frame::garp(vm.mac, vm.ip), false),
             // On the port that lost it less than a guard time ago, a data frame is a claim only if more follow (PIT-04).
             Kind::HotSilent => self.hot(n, to, &frame::data(vm_mac(0xff, 0), vm.mac, 0), true),
+            Kind::Prepared => self.prepared(&vm, home, to),
             Kind::Cold | Kind::ColdNewMac => {
                 self.change(n, |v| (v.home, v.ip_known) = (None, false));
                 self.world.pull(home, &vm);
@@ -216,6 +233,40 @@ impl Run<'_> {
             self.world.say(to, &vm, &frame::garp(vm.mac, vm.ip));
             self.settle(None);
         }
+    }
+
+    /// The hypervisors announce the move; the VM speaks only when all has been compared.
+    fn prepared(&mut self, vm: &Vm, home: usize, to: usize) {
+        self.step(to, vm, "prepare");
+        if !self.is_frr(home) {
+            self.step(home, vm, "release");
+        }
+        self.change(vm.number, |v| v.home = Some(to));
+        self.step(to, vm, "activate");
+        self.settle(None);
+        self.world.say(to, vm, &frame::garp(vm.mac, vm.ip));
+        self.settle(None);
+    }
+
+    fn step(&mut self, at: usize, vm: &Vm, step: &str) {
+        let mut body = json!({ "step": step, "vni": world::VNI, "mac": vm.mac.to_string() });
+        if step == "prepare" {
+            body["port"] = vm.port.clone().into();
+        }
+        let answer = match request(&self.world.socket(at), "POST", "/v1/move", Some(&body)) {
+            Ok((200, _)) => return,
+            Ok((status, answer)) => format!("{status}: {answer}"),
+            Err(e) => e,
+        };
+        let d = Difference {
+            node: self.world.name(at),
+            table: "POST /v1/move",
+            row: step.into(),
+            truth: Some("200".into()),
+            table_says: Some(answer),
+        };
+        eprintln!("{}: {d}", self.step);
+        self.found.push((self.step.clone(), d));
     }
 
     /// The VM starts and says gratuitous ARP.

@@ -152,7 +152,7 @@ impl World {
 
     /// The VM's port at a VTEP goes away and comes back empty.
     pub(super) fn pull(&self, at: usize, vm: &Vm) {
-        self.fabric.vteps[at].ns.sh(&format!("ip link set {0} down && ip link set {0} up", vm.port));
+        self.fabric.vteps[at].pull_port(&self.fabric.guests, &vm.port);
     }
 
     /// Resident memory of every vtepd in kB.
