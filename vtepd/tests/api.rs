@@ -56,6 +56,7 @@ fn mac_row(n: u8) -> MacView {
         seq: Seq::ZERO,
         sticky: false,
         stale: false,
+        duplicate: false,
         ips: Vec::new(),
         moves: 0,
         since: Span::ZERO,

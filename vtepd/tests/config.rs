@@ -78,6 +78,7 @@ restart-time = "2m"
 [mobility]
 guard-time = "1500ms"
 move-ips-with-mac = false
+duplicates = { mode = "rfc7432", action = "block", moves = 7, window = "3m", recovery = "9m" }
 
 [[neighbor]]
 address = "2001:db8::2"
@@ -101,6 +102,12 @@ mtu = 9000
 route-targets = { import = ["65000:100", "10.0.0.1:7"], export = "auto" }
 sticky = { "52:54:00:00:00:01" = "tap0", "52-54-00-00-00-02" = "tap1" }
 gateway-macs = ["00:00:5e:00:01:01"]
+floating = ["02:00:00:00:00:00/24", "192.0.2.10", "2001:db8:1::/64"]
+mobility-domain = ["2001:db8::/32", "10.255.1.0/24"]
+moves-per-minute = 100
+owners-per-hour = 4
+mac-limit = 1000
+port-mac-limit = 0
 
 [[qmp]]
 socket = "/run/qemu/vm-*.sock"
@@ -130,6 +137,28 @@ format = "json"
     assert_eq!(ports, [("52:54:00:aa:00:01", "tap1"), ("net0", "tap0")]);
     assert_eq!(s.socket, Path::new("/tmp/a.sock"));
     assert_eq!(s.metrics, Some("[::1]:9475".parse().expect("an address")));
+}
+
+#[test]
+fn duplicates_are_frozen_by_default_only_when_moves_are_counted() {
+    use evpn::node::DuplicateAction::{Block, Freeze, Report};
+    let action = |text: &str| {
+        let s = read(&format!("{HEAD}[mobility]\nduplicates = {{ {text} }}\n")).expect("valid");
+        s.node.mobility.duplicates.action
+    };
+    assert_eq!(action("mode = \"oscillation\""), Report);
+    assert_eq!(action("mode = \"rfc7432\""), Freeze);
+    assert_eq!(action("mode = \"rfc7432\", action = \"report\""), Report);
+    assert_eq!(action("action = \"block\""), Block);
+}
+
+#[test]
+fn limits_and_domains_of_a_vni_are_checked() {
+    let vni = |text: &str| with_head(&format!("[[vni]]\nvni = 100\n{text}\n"));
+    insta::assert_snapshot!("floating_nonsense", vni("floating = [\"vrrp\", \"00:00:5e:00:01:00/49\"]"));
+    insta::assert_snapshot!("domain_without_ourselves", vni("mobility-domain = [\"10.254.0.0/16\"]"));
+    insta::assert_snapshot!("domain_of_names", vni("mobility-domain = [\"site-1\"]"));
+    insta::assert_snapshot!("owners_per_hour_too_many", vni("owners-per-hour = 65"));
 }
 
 /// The promise of the whole module: nothing is found only after something else was repaired.

@@ -1,8 +1,10 @@
 //! Whose MAC is it: the decisions of RFC 7432 §15 and RFC 9721 as free functions on plain data.
 
+mod duplicate;
 mod explain;
 mod memory;
 
+pub use duplicate::{Contest, Holder, IpPrefix, MacPattern};
 pub use explain::{Rule, difference, explain};
 pub use memory::{Memory, Record, Remembered};
 
@@ -123,6 +125,8 @@ pub enum LocalSign {
     Late,
     /// A peer holds it as sticky or as a gateway: never moves (EVPN-MOB-17, EVPN-MOB-19).
     Refused,
+    /// Not now: a duplicate, or beyond what the VNI allows. The row goes back.
+    Held,
 }
 
 /// The late-frame rule (design section 6, PIT-04).

@@ -77,7 +77,8 @@ impl Node {
         self.ask(vni, mac, ips, port, at);
     }
 
-    fn may_ask(&mut self, vni: Vni, ip: IpAddr, at: Time) -> bool {
+    /// Whether an address may be asked for now; notes that it is.
+    pub(super) fn may_ask(&mut self, vni: Vni, ip: IpAddr, at: Time) -> bool {
         self.asking.len() < ASKED && self.asked.may((vni, ip), at)
     }
 }

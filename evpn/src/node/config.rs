@@ -1,8 +1,9 @@
 //! Configuration of a node, already validated.
 
+use crate::mobility::{IpPrefix, MacPattern};
 use crate::types::{Asn, Mac, RouterId, Span, Vni};
 use crate::wire::RouteTarget;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
@@ -103,7 +104,7 @@ pub enum DuplicateMode {
 }
 
 /// What is done about a duplicate.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum DuplicateAction {
     /// Told to the operator.
@@ -165,12 +166,43 @@ pub struct VniConfig {
 }
 
 /// What may move in a VNI.
-#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct VniMobility {
     /// Static MACs of our own and their ports: advertised sticky, sequence 0 (EVPN-MOB-17).
     pub sticky: BTreeMap<Mac, String>,
     /// MACs of gateways: never learned as hosts (EVPN-MOB-19).
     pub gateway_macs: BTreeSet<Mac>,
+    /// MACs that are never taken for duplicates, besides [`MacPattern::VIRTUAL_ROUTERS`].
+    pub floating_macs: Vec<MacPattern>,
+    /// IPs that are never taken for duplicates.
+    pub floating_ips: Vec<IpPrefix>,
+    /// VTEPs among which addresses move; empty: all. What an outside VTEP says of an address that is inside counts
+    /// for nothing.
+    pub domain: Vec<IpPrefix>,
+    /// Most moves a minute; 0: no limit.
+    pub moves_per_minute: u32,
+    /// Most different owners of one MAC in an hour; 0: no limit.
+    pub owners_per_hour: u32,
+    /// Most MACs learned on local ports that are advertised; 0: no limit.
+    pub mac_limit: u32,
+    /// The same for each port.
+    pub port_mac_limit: u32,
+}
+
+impl Default for VniMobility {
+    fn default() -> Self {
+        Self {
+            sticky: BTreeMap::new(),
+            gateway_macs: BTreeSet::new(),
+            floating_macs: Vec::new(),
+            floating_ips: Vec::new(),
+            domain: Vec::new(),
+            moves_per_minute: 0,
+            owners_per_hour: 0,
+            mac_limit: 131_072,
+            port_mac_limit: 32_768,
+        }
+    }
 }
 
 /// Route targets of one direction.

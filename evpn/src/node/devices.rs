@@ -293,6 +293,7 @@ impl Node {
         for (key, row) in rows {
             self.want_set(key, row, false);
         }
+        self.hold_rows(vni);
         for vtep in self.rib.flood_vteps(vni) {
             self.decide_flood(vni, vtep, at);
         }

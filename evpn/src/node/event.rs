@@ -1,6 +1,8 @@
 //! What is worth telling a person. Logs, history, metrics and `vtepd watch` all derive from this enum.
 
-use super::input::Requester;
+use super::config::DuplicateAction;
+use super::input::{About, Requester};
+use super::view::Place;
 use crate::types::{IfIndex, Mac, PeerId, Seq, Span, Vni};
 use serde::{Deserialize, Serialize};
 use std::net::IpAddr;
@@ -187,6 +189,41 @@ pub enum Event {
         /// The number.
         seq: Seq,
     },
+    /// Two hosts have the same address, and both are alive (EVPN-MOB-15, EVPN-XMOB-16).
+    Duplicate {
+        /// VNI.
+        vni: Vni,
+        /// The address.
+        address: About,
+        /// Where it has been; the last one has it now.
+        owners: Vec<String>,
+        /// Our port where one of them is.
+        port: String,
+        /// What is done about it.
+        action: DuplicateAction,
+    },
+    /// A duplicate is one no more, or was let go.
+    DuplicateEnded {
+        /// VNI.
+        vni: Vni,
+        /// The address.
+        address: About,
+        /// Why.
+        why: String,
+    },
+    /// An address stays where it is, although another VTEP or port has claimed it. Told once as long as it lasts.
+    MoveRefused {
+        /// VNI.
+        vni: Vni,
+        /// The address.
+        address: About,
+        /// Where it stays.
+        from: Place,
+        /// Who claims it.
+        to: Place,
+        /// Why it is refused.
+        why: String,
+    },
     /// A frame's binding was dropped because the forwarding table never agreed with it (PIT-07).
     BindingRefused {
         /// VNI.
@@ -359,6 +396,7 @@ impl Event {
             | Self::VtepLeft { .. }
             | Self::VniReady { .. }
             | Self::Guest { warn: false, .. }
+            | Self::DuplicateEnded { .. }
             | Self::StaleSwept { .. } => Level::Info,
             Self::UpdateFault { .. }
             | Self::StickyConflict { .. }
@@ -369,6 +407,8 @@ impl Event {
             | Self::AddressRefused { .. }
             | Self::OwnAddress { .. }
             | Self::SequenceNearWrap { .. }
+            | Self::Duplicate { .. }
+            | Self::MoveRefused { .. }
             | Self::BindingRefused { .. }
             | Self::MoveTimedOut { .. }
             | Self::WriteFailed { .. }

@@ -37,12 +37,16 @@ pub(super) struct Parked {
 pub(super) struct Sign {
     at: Time,
     strong: bool,
+    /// It answers a probe of ours.
+    answer: bool,
 }
 
 /// What a frame tells about its sender.
 struct Tells {
     /// Announces or answers, rather than merely being under way (PIT-04).
     strong: bool,
+    /// Answers a probe of ours.
+    answer: bool,
     binding: Option<(IpAddr, BindingOrigin, bool)>,
 }
 
@@ -68,6 +72,7 @@ impl Node {
             return;
         }
         let tells = self.tells(vni, &f);
+        self.duplicate_heard(vni, f.src, port, tells.binding.map(|b| b.0));
         let Some(seg) = self.segments.get(&vni) else { return };
         let entry = seg.hosts.macs.get(&f.src);
         let agrees = entry.and_then(|e| e.local()).is_some_and(|l| l.port == port);
@@ -76,7 +81,7 @@ impl Node {
                 self.signs.retain(|_, s| at.since(s.at) < PATIENCE);
             }
             if self.signs.len() < SIGNS {
-                self.signs.insert((port, f.src), Sign { at, strong: tells.strong });
+                self.signs.insert((port, f.src), Sign { at, strong: tells.strong, answer: tells.answer });
             }
         }
         // The table showed it here a moment ago and was put right; now it turns out that the VM is here.
@@ -91,14 +96,16 @@ impl Node {
         if tells.strong && late && remote {
             self.local_seen(vni, f.src, port, at);
         }
-        if let Some((ip, origin, router)) = tells.binding {
+        if let Some((ip, origin, router)) = tells.binding
+            && !(tells.answer && self.ip_answer(vni, port, f.src, ip, at))
+        {
             self.binding_seen(vni, port, f.src, ip, origin, router, at);
         }
     }
 
     fn tells(&self, vni: Vni, f: &Frame) -> Tells {
         match &f.body {
-            Body::Rarp(_) => Tells { strong: true, binding: None },
+            Body::Rarp(_) => Tells { strong: true, answer: false, binding: None },
             Body::Arp(a) => self.arp_tells(vni, f, a),
             Body::NeighborAdvertisement(na) => {
                 let ours = na.tlla.is_none_or(|m| m == f.src) && is_host_v6(na.target);
@@ -107,6 +114,7 @@ impl Node {
                 let to_us = self.probe_mac(vni) == Some(f.dst);
                 Tells {
                     strong: ours && (!na.solicited || to_us),
+                    answer: ours && to_us,
                     binding: (learn || (ours && to_us)).then_some((
                         IpAddr::V6(na.target),
                         BindingOrigin::Nd,
@@ -118,7 +126,7 @@ impl Node {
             Body::NeighborSolicitation(_)
             | Body::RouterSolicitation(_)
             | Body::RouterAdvertisement(_)
-            | Body::Other(_) => Tells { strong: false, binding: None },
+            | Body::Other(_) => Tells { strong: false, answer: false, binding: None },
         }
     }
 
@@ -129,6 +137,7 @@ impl Node {
         let own = IpAddr::V4(a.sender_ip) == self.config.vtep;
         Tells {
             strong: honest && (a.is_gratuitous() || answer),
+            answer: honest && answer,
             binding: (honest && is_host_v4(a.sender_ip) && !own).then_some((
                 IpAddr::V4(a.sender_ip),
                 BindingOrigin::Arp,
@@ -190,6 +199,11 @@ impl Node {
 
     pub(super) fn strong_sign(&self, port: IfIndex, mac: Mac, at: Time) -> bool {
         self.signs.get(&(port, mac)).is_some_and(|s| s.strong && at.since(s.at) < PATIENCE)
+    }
+
+    /// Whether a MAC has just answered a probe of ours on this port.
+    pub(super) fn answered(&self, port: IfIndex, mac: Mac, at: Time) -> bool {
+        self.signs.get(&(port, mac)).is_some_and(|s| s.answer && at.since(s.at) < PATIENCE)
     }
 
     /// When the first sign of a MAC on this port was seen, and what it was.

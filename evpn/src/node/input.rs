@@ -116,6 +116,13 @@ pub enum Command {
         /// An operator should look.
         warn: bool,
     },
+    /// A duplicate is let go (EVPN-XMOB-17).
+    ClearDuplicate {
+        /// VNI.
+        vni: Vni,
+        /// Which address.
+        address: About,
+    },
 }
 
 /// What `vtepd why` asks.
@@ -128,7 +135,8 @@ pub struct WhyRequest {
 }
 
 /// A MAC or an IP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum About {
     /// Who owns a MAC.
     Mac(Mac),
@@ -230,6 +238,8 @@ pub enum Show {
     Routes,
     /// Moves.
     Moves,
+    /// Duplicate MACs and IPs.
+    Duplicates,
     /// Wanted kernel rows.
     Kernel,
     /// One row: who we are, since when, counters.

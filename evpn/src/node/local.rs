@@ -6,7 +6,7 @@ use super::view::Place;
 use super::{Event, Leaving, Node};
 use crate::fabric::{Row, RowKey};
 use crate::hosts::{Binding, BindingOrigin, Hosts, Local, Owner};
-use crate::mobility::{self, Claim, LocalSign};
+use crate::mobility::{self, Claim, Holder, LocalSign};
 use crate::rib::Candidate;
 use crate::types::{IfIndex, Mac, Seq, Time, Vni};
 use core::cmp::Ordering;
@@ -35,14 +35,16 @@ impl Node {
             }
             Owner::Remote(r) => {
                 let strong = self.strong_sign(port, mac, at);
-                match mobility::judge(
+                let sign = mobility::judge(
                     &r.claim,
                     entry.lost.as_deref(),
                     port,
                     strong,
                     self.config.mobility.guard_time,
                     at,
-                ) {
+                );
+                match self.weigh(vni, mac, port, sign, at) {
+                    LocalSign::Held => self.put_back(vni, mac, port),
                     LocalSign::Claim => self.claim(vni, mac, port, Some(r.claim), at),
                     LocalSign::Late => self.late_frame(vni, mac, port, at),
                     LocalSign::Refused => self.refuse(vni, mac, port, &r.claim, at),
@@ -78,6 +80,9 @@ impl Node {
             }
         }
         let left = key.and_then(|k| self.leaving.remove(&k));
+        if let Some(r) = remote {
+            self.mac_moved(vni, mac, Holder::There(r.vtep), Holder::Here, at);
+        }
         self.originate_mac(vni, mac, true);
         let mut ips = Vec::new();
         if remote.is_some() {
@@ -186,13 +191,7 @@ impl Node {
 
     /// EVPN-MOB-17, EVPN-MOB-19: the entry stays remote, the operator is told.
     fn refuse(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: &Claim, at: Time) {
-        let Some(seg) = self.segments.get_mut(&vni) else { return };
-        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
-            e.shadow = Some(port);
-        }
-        if let Some(key) = seg.mac_key(mac) {
-            self.want.mark(key, true);
-        }
+        self.put_back(vni, mac, port);
         self.journal.count("sticky_conflicts");
         if self.alarm(vni, mac, at) {
             let port = self.dev_name(port);
@@ -204,6 +203,17 @@ impl Node {
                 },
                 at,
             );
+        }
+    }
+
+    /// The kernel shows a remote MAC on a port; it is to show it where we want it.
+    pub(super) fn put_back(&mut self, vni: Vni, mac: Mac, port: IfIndex) {
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
+        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
+            e.shadow = Some(port);
+        }
+        if let Some(key) = seg.mac_key(mac) {
+            self.want.mark(key, true);
         }
     }
 
@@ -275,6 +285,12 @@ impl Node {
             }
             return;
         }
+        if let Some(o) = old.filter(|o| o.mac != mac)
+            && self.ip_taken(vni, ip, &o, mac, at)
+        {
+            return;
+        }
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
         if seg.hosts.binding(ip).is_none_or(|b| b.mac != mac) && ips_full(&seg.hosts, mac) {
             self.journal.count("ip_limit_refusals");
             return;

@@ -8,6 +8,8 @@ mod activate;
 mod ask;
 mod config;
 mod devices;
+mod domain;
+mod duplicates;
 mod event;
 mod fixed;
 mod frames;
@@ -47,6 +49,7 @@ use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want, Write
 use crate::rib::{self, Rib};
 use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
+use duplicates::Duplicated;
 use frames::{Parked, Sign};
 use journal::Journal;
 use keep::Keep;
@@ -119,6 +122,7 @@ pub struct Node {
     /// When what is being decided was received.
     news_at: Time,
     prepare: Prepare,
+    duplicated: Duplicated,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -182,6 +186,7 @@ impl Node {
             moves: Moves::default(),
             news_at: at,
             prepare: Prepare::default(),
+            duplicated: Duplicated::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -222,6 +227,7 @@ impl Node {
         self.due_probes(at);
         self.due_retries(at);
         self.due_prepared(at);
+        self.due_duplicates(at);
         let changes = self.rib.take_timed_changes(CHANGES_PER_FLUSH);
         self.more_changes = changes.len() == CHANGES_PER_FLUSH;
         for (change, since) in changes {
@@ -269,6 +275,7 @@ impl Node {
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
         offer(self.parked.front().map(|p| (p.deadline, "parked binding")));
         offer(self.probes.first().map(|(t, _, _)| (*t, "probe")));
+        offer(self.duplicated.poll_timeout());
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));

@@ -51,6 +51,9 @@ pub enum Output {
     /// Keep these in the state directory: written before any later `Send` reaches a socket, so that `kill -9`
     /// loses nothing; flushed to disk within a second, off the core thread (EVPN-MOB-12).
     Persist(Vec<Record>),
+    /// Frames with these source addresses are dropped where they come in, on these ports; all others are not (any
+    /// more). Whenever the set changes (EVPN-MOB-16).
+    Blocked(BTreeSet<(IfIndex, Mac)>),
     /// Read all kernel tables again.
     Resync,
     /// The VTEPs in use, whenever the set changes: VXLAN is accepted from these only (PIT-12), and the path
@@ -101,6 +104,8 @@ pub enum Reply {
     },
     /// [`super::Command::Tell`] is in the history.
     Told,
+    /// A duplicate was let go; what happens now, for people.
+    Cleared(String),
     /// The request is not understood or asks for something that is not there.
     Error(String),
 }

@@ -20,15 +20,17 @@ impl Node {
     pub(super) fn decide_mac(&mut self, vni: Vni, mac: Mac, at: Time) {
         let candidates = self.rib.mac_candidates(vni, mac);
         self.note_heard(vni, mac, &candidates, at);
+        let admitted = self.admit_mac(vni, mac, &candidates, at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         // What the bridge or a port of it has as its own address is nobody's host (FRR drops such routes, too).
-        let best = candidates.first().filter(|_| !seg.own.contains(&mac)).map(claim_of);
+        let own = seg.own.contains(&mac);
+        let best = admitted.filter(|_| !own);
         let owner = seg.hosts.macs.get(&mac).map(|e| e.owner);
         let key = seg.mac_key(mac);
         match (best, candidates.first()) {
-            (None, Some(c)) => self.own_address(vni, mac, c, at),
+            (None, Some(c)) if own => self.own_address(vni, mac, c, at),
             (Some(b), _) => self.watch_claims(vni, mac, &b, &candidates, at),
-            (None, None) => {}
+            (None, _) => {}
         }
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         match (owner, best) {
@@ -152,6 +154,7 @@ impl Node {
         }
         let row = seg.mac_key(mac).zip(seg.remote_row(best.vtep, best.sticky));
         self.record_loss(vni, mac, (l, heard), ips.clone(), &best, at);
+        self.mac_lost(vni, mac, l.port, best.vtep, &ips, at);
         if let Some((key, row)) = row {
             self.want_set(key, row, true);
             // Even if the wish is what it was, the answer to this mark releases the withdrawal.
@@ -172,6 +175,7 @@ impl Node {
     /// The candidates of an address changed: which MAC do we answer with?
     pub(super) fn decide_ip(&mut self, vni: Vni, ip: IpAddr, at: Time) {
         let candidates = self.rib.ip_candidates(vni, ip);
+        let candidates = self.admit_ip(vni, ip, candidates, at);
         let Some(seg) = self.segments.get(&vni) else { return };
         if let Some(b) = seg.hosts.binding(ip).copied().filter(Binding::is_local) {
             self.contest_ip(vni, ip, b, &candidates, at);
@@ -219,10 +223,12 @@ impl Node {
         let beaten = candidates
             .iter()
             .filter(|c| candidate_mac(&c.key) != Some(b.mac))
-            .any(|c| mobility::compare(&claim_of(c), &ours) == Ordering::Greater);
-        if beaten {
+            .find(|c| mobility::compare(&claim_of(c), &ours) == Ordering::Greater)
+            .and_then(|c| candidate_mac(&c.key));
+        if let Some(winner) = beaten {
             // RFC 9721 §6.3: the other binding is the newer one. If the host is here after all, it says so when
             // asked, and is learned above the other (EVPN-XMOB-09, -12).
+            self.ip_lost(vni, ip, b.mac, winner, at);
             self.drop_local_ip(vni, ip, at);
             self.ask(vni, b.mac, [ip].into_iter(), local.port, at);
         }

@@ -1,7 +1,7 @@
 //! Answers to commands: slices of the tables as views.
 
 use super::event::Event;
-use super::input::{Command, MacFilter, Query, Show};
+use super::input::{About, Command, MacFilter, Query, Show};
 use super::output::{Output, Reply};
 use super::view::{
     HostView, KernelView, MacView, NeighborView, Page, Place, RouteView, Rows, StatusView, VERSION, VniView,
@@ -31,6 +31,7 @@ impl Node {
                 Reply::Events { lagged, events }
             }
             Command::Move(request) => return self.handle_move(id, request, at),
+            Command::ClearDuplicate { vni, address } => self.clear_duplicate(*vni, *address, at),
             Command::Why(q) => self.why(q, at).map_or_else(Reply::Error, |v| Reply::Why(Box::new(v))),
             Command::Tell { guest, text, warn } => {
                 let (guest, text, warn) = (guest.clone(), text.clone(), *warn);
@@ -81,6 +82,7 @@ impl Node {
                 let next = found.next().and(rows.last()).map(|m| m.id.to_string());
                 (Rows::Moves(rows), next)
             }
+            Show::Duplicates => self.duplicate_rows(q, limit, at)?,
             Show::Kernel => self.kernel(q, limit)?,
         })
     }
@@ -90,6 +92,8 @@ impl Node {
             self.journal.counters.iter().map(|(k, v)| ((*k).to_owned(), *v)).collect();
         counters.extend(self.journal.refused_frames.iter().map(|(k, v)| (format!("frames_refused_{k}"), *v)));
         counters.insert("wanted_rows".into(), self.want.len() as u64);
+        counters.insert("duplicates".into(), self.duplicated.len() as u64);
+        counters.insert("duplicates_untracked".into(), self.duplicated.untracked());
         counters.insert("stale_rows".into(), self.stale.len() as u64);
         counters.insert(
             "sequences_remembered".into(),
@@ -237,13 +241,14 @@ impl Node {
             seq,
             sticky,
             stale: s.mac_key(mac).is_some_and(|k| self.stale.contains(&k)),
+            duplicate: self.duplicated.marks(s.config.vni, mac, None),
             ips: s.hosts.ips_of(mac),
             moves: e.moves,
             since: at.since(e.since),
         }
     }
 
-    fn place_of(&self, s: &Segment, mac: Mac) -> Place {
+    pub(super) fn place_of(&self, s: &Segment, mac: Mac) -> Place {
         match s.hosts.macs.get(&mac).map(|e| e.owner) {
             Some(Owner::Local(l)) => Place::Port(self.dev_name(l.port)),
             Some(Owner::Remote(r)) => Place::Vtep(r.claim.vtep),
@@ -279,10 +284,38 @@ impl Node {
                     origin: b.origin.as_str().into(),
                     confirmed: at.since(b.confirmed),
                     answered_by: if answers { "kernel" } else { "host" }.into(),
+                    duplicate: self.duplicated.marks(*vni, b.mac, Some(*ip)),
                 });
             }
         }
         Ok((Rows::Hosts(rows), None))
+    }
+
+    fn duplicate_rows(&self, q: &Query, limit: usize, at: Time) -> Result<(Rows, Option<String>), String> {
+        let mut after = match q.cursor.as_deref() {
+            None => None,
+            Some(c) => Some(address_cursor(c).ok_or_else(|| bad_cursor(c))?),
+        };
+        let f = &q.filter;
+        let mut rows = Vec::new();
+        loop {
+            let (found, more) = self.duplicates(after, limit, at);
+            for (key, row) in found {
+                after = Some(key);
+                let matches = f.vni.is_none_or(|v| v == row.vni)
+                    && f.mac.is_none_or(|m| row.address == About::Mac(m))
+                    && f.ip.is_none_or(|i| row.address == About::Ip(i));
+                if matches {
+                    rows.push(row);
+                }
+                if rows.len() == limit {
+                    return Ok((Rows::Duplicates(rows), Some(format!("{}/{}", key.0, key.1))));
+                }
+            }
+            if !more {
+                return Ok((Rows::Duplicates(rows), None));
+            }
+        }
     }
 
     fn routes(&mut self, q: &Query, limit: usize) -> Result<(Rows, Option<String>), String> {
@@ -446,6 +479,10 @@ fn bad_cursor(c: &str) -> String {
 fn mac_cursor(c: &str) -> Option<(Vni, Mac)> {
     let (vni, mac) = c.split_once('/')?;
     Some((Vni::new(vni.parse().ok()?)?, mac.parse().ok()?))
+}
+
+fn address_cursor(c: &str) -> Option<(Vni, About)> {
+    mac_cursor(c).map(|(v, m)| (v, About::Mac(m))).or_else(|| ip_cursor(c).map(|(v, i)| (v, About::Ip(i))))
 }
 
 fn ip_cursor(c: &str) -> Option<(Vni, IpAddr)> {

@@ -1,5 +1,7 @@
 //! What `show` prints and `--json` returns. Kept apart from the tables inside, so that those can change.
 
+use super::config::DuplicateAction;
+use super::input::About;
 use crate::types::{Asn, Mac, Seq, Span, Time, Vni};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -38,6 +40,8 @@ pub enum Rows {
     Routes(Vec<RouteView>),
     /// `show moves`
     Moves(Vec<MoveView>),
+    /// `show duplicates`
+    Duplicates(Vec<DuplicateView>),
     /// `show kernel`
     Kernel(Vec<KernelView>),
     /// `show status`
@@ -143,6 +147,9 @@ pub struct MacView {
     pub sticky: bool,
     /// Adopted at start and not confirmed yet.
     pub stale: bool,
+    /// Another host has it too, see `show duplicates`.
+    #[serde(default)]
+    pub duplicate: bool,
     /// Addresses bound to it.
     pub ips: Vec<IpAddr>,
     /// Moves seen.
@@ -168,6 +175,30 @@ pub struct HostView {
     pub confirmed: Span,
     /// Who answers ARP/ND for it here: `kernel` for a remote host, `host` for a local one.
     pub answered_by: String,
+    /// Another host has the address, or its MAC, too.
+    #[serde(default)]
+    pub duplicate: bool,
+}
+
+/// An address that two hosts have.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DuplicateView {
+    /// VNI.
+    pub vni: Vni,
+    /// The address.
+    pub address: About,
+    /// Where it has been: ports of ours and VTEPs for a MAC, MACs for an IP.
+    pub owners: Vec<String>,
+    /// Who has it now.
+    pub holder: Place,
+    /// Our port where one of them is.
+    pub port: String,
+    /// Time since it was found out.
+    pub since: Span,
+    /// `reported`, `frozen` or `blocked`.
+    pub state: String,
+    /// The configured action.
+    pub action: DuplicateAction,
 }
 
 /// An EVPN route.

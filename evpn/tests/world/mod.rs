@@ -103,6 +103,7 @@ pub struct Host {
     pub fdb: BTreeMap<Mac, IfIndex>,
     pub events: Vec<(Time, Event)>,
     pub emitted: Vec<(IfIndex, Bytes)>,
+    pub blocked: BTreeSet<(IfIndex, Mac)>,
     pub taps: Vec<IfIndex>,
     pub writes: u64,
     /// Kernel writes wait.
@@ -139,11 +140,29 @@ pub enum Trace {
     Told(usize, Mac, Seq),
 }
 
+/// A host that answers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guest {
+    pub node: usize,
+    pub port: IfIndex,
+    pub mac: Mac,
+    pub ip: Ipv4Addr,
+}
+
+enum Due {
+    Input(Input),
+    Frame(IfIndex, Mac, Bytes),
+}
+
 pub struct World {
     pub now: Time,
     pub delay: Span,
     pub hosts: Vec<Host>,
-    queue: BTreeMap<(Time, u64), (usize, Input)>,
+    queue: BTreeMap<(Time, u64), (usize, Due)>,
+    /// Hosts with a stack: they answer ARP for their addresses.
+    pub guests: Vec<Guest>,
+    /// Rows written sticky hold against frames, and the kernel says nothing of those.
+    pub sticky_holds: bool,
     seq: u64,
     pub sent_bytes: u64,
     /// Connections from peers outside, and what was sent on them.
@@ -172,6 +191,7 @@ impl World {
                     fdb: BTreeMap::new(),
                     events: vec![],
                     emitted: vec![],
+                    blocked: BTreeSet::new(),
                     taps: vec![],
                     writes: 0,
                     paused: false,
@@ -193,6 +213,8 @@ impl World {
             seq: 0,
             sent_bytes: 0,
             outside: BTreeMap::new(),
+            guests: vec![],
+            sticky_holds: false,
         };
         for i in 0..n {
             w.hosts[i].node.handle(Input::Wall { unix: 0 }, Time(0));
@@ -242,7 +264,11 @@ impl World {
         if let Some(bytes) = bytes.filter(|_| !self.hosts[i].dead) {
             self.hosts[i].node.handle(Input::Frame { port, bytes }, self.now);
         }
-        if self.hosts[i].fdb.insert(mac, port) != Some(port) && !self.hosts[i].dead {
+        let key = RowKey::Mac { bridge: BRIDGE, mac };
+        if self.sticky_holds && matches!(self.hosts[i].rows.get(&key), Some(Row::Remote { sticky: true, .. }))
+        {
+            // The kernel lets no frame take such a row.
+        } else if self.hosts[i].fdb.insert(mac, port) != Some(port) && !self.hosts[i].dead {
             let row = FdbRow::Bridge(bridge_row(mac, port, false));
             self.hosts[i].node.handle(Input::Kernel(KernelEvent::Fdb(row)), self.now);
         }
@@ -317,7 +343,22 @@ impl World {
 
     fn send(&mut self, to: usize, after: Span, input: Input) {
         self.seq += 1;
-        self.queue.insert((self.now + after, self.seq), (to, input));
+        self.queue.insert((self.now + after, self.seq), (to, Due::Input(input)));
+    }
+
+    /// What a host on this port says to an ARP request for its address, some microseconds later.
+    fn answer_arp(&mut self, i: usize, port: IfIndex, f: &[u8]) {
+        let request = f.len() >= 42 && f[12..14] == [8, 6] && f[20..22] == [0, 1];
+        let found = self.guests.iter().find(|g| {
+            (g.node, g.port) == (i, port) && request && f[..6] == g.mac.0 && f[38..42] == g.ip.octets()
+        });
+        let Some(g) = found else { return };
+        let reply =
+            [&f[6..12], &g.mac.0, &[8, 6, 0, 1, 8, 0, 6, 4, 0, 2], &g.mac.0, &g.ip.octets(), &f[22..32]]
+                .concat();
+        let due = Due::Frame(port, g.mac, Bytes::from(reply));
+        self.seq += 1;
+        self.queue.insert((self.now + Span::micros(100), self.seq), (i, due));
     }
 
     fn output(&mut self, i: usize, o: Output) {
@@ -371,7 +412,11 @@ impl World {
             }
             Output::Tap(p) => self.hosts[i].taps.push(p),
             Output::Untap(p) => self.hosts[i].taps.retain(|t| *t != p),
-            Output::Emit { port, frame } => self.hosts[i].emitted.push((port, frame)),
+            Output::Emit { port, frame } => {
+                self.answer_arp(i, port, &frame);
+                self.hosts[i].emitted.push((port, frame));
+            }
+            Output::Blocked(set) => self.hosts[i].blocked = set,
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
             Output::Reply { id, reply } if id >= FIRST_STEP => {
                 assert!(self.hosts[i].answers.insert(id, reply).is_none(), "step {id} is answered twice");
@@ -491,9 +536,12 @@ impl World {
             let packet = self.queue.first_key_value().map(|((t, _), _)| *t);
             match (packet, timer) {
                 (Some(p), t) if p <= end && t.is_none_or(|(t, ..)| p <= t) => {
-                    let (_, (i, input)) = self.queue.pop_first().expect("just looked at it");
+                    let (_, (i, due)) = self.queue.pop_first().expect("just looked at it");
                     self.now = p;
-                    self.input(i, input);
+                    match due {
+                        Due::Input(input) => self.input(i, input),
+                        Due::Frame(port, mac, bytes) => self.frame(i, port, mac, Some(bytes)),
+                    }
                 }
                 (_, Some((t, i, _))) if t <= end => {
                     self.now = t;
@@ -526,6 +574,20 @@ impl World {
             Some(Reply::Error(e)) => Err(e),
             other => panic!("no answer but {other:?}"),
         }
+    }
+
+    pub fn duplicates(&mut self, i: usize) -> Vec<view::DuplicateView> {
+        match self.ask(i, Show::Duplicates) {
+            view::Rows::Duplicates(v) => v,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// A command and its answer.
+    pub fn command(&mut self, i: usize, command: Command) -> Reply {
+        self.hosts[i].replies.clear();
+        self.input(i, Input::Command { id: 1, command });
+        self.hosts[i].replies.pop().expect("an answer")
     }
 
     pub fn status(&mut self, i: usize) -> view::StatusView {

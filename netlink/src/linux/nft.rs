@@ -12,20 +12,20 @@ use std::net::IpAddr;
 const SUBSYS: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const NEWTABLE: u16 = 0;
-const NEWCHAIN: u16 = 3;
-const NEWRULE: u16 = 6;
-const NEWSET: u16 = 9;
-const NEWSETELEM: u16 = 12;
-const DELSETELEM: u16 = 14;
+pub(super) const NEWTABLE: u16 = 0;
+pub(super) const NEWCHAIN: u16 = 3;
+pub(super) const NEWRULE: u16 = 6;
+pub(super) const NEWSET: u16 = 9;
+pub(super) const NEWSETELEM: u16 = 12;
+pub(super) const DELSETELEM: u16 = 14;
 const GETRULE: u16 = 7;
 
 const F_REQUEST: u16 = 1;
 const F_ACK: u16 = 4;
-const F_CREATE: u16 = 0x400;
+pub(super) const F_CREATE: u16 = 0x400;
 const F_DUMP: u16 = 0x300;
 
-const TABLE: &[u8] = b"vtepd\0";
+pub(super) const TABLE: &[u8] = b"vtepd\0";
 const CHAIN: &[u8] = b"vxlan-in\0";
 const SET: &[u8] = b"vteps\0";
 /// Before connection tracking, as early as an IP packet is seen.
@@ -34,10 +34,8 @@ const PRIORITY: i32 = -300;
 /// The filter. Dropping it removes it from the kernel.
 #[derive(Debug)]
 pub struct VxlanFilter {
-    socket: Socket,
-    family: u8,
+    nft: Nft,
     allowed: BTreeSet<IpAddr>,
-    seq: u32,
 }
 
 impl VxlanFilter {
@@ -47,11 +45,8 @@ impl VxlanFilter {
     /// `EOPNOTSUPP` or `EPROTONOSUPPORT`: the kernel has no nftables; `EEXIST`/`EBUSY`: another daemon has its
     /// filter in this namespace; `EPERM`: `CAP_NET_ADMIN` is missing.
     pub fn install(local: IpAddr, port: u16) -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_NETFILTER)?;
-        socket.bind_auto()?;
-        socket.connect(&SocketAddr::new(0, 0))?;
         let family = if local.is_ipv4() { 2 } else { 10 };
-        let mut filter = Self { socket, family, allowed: BTreeSet::new(), seq: 0 };
+        let mut filter = Self { nft: Nft::open(family)?, allowed: BTreeSet::new() };
         filter.create(local, port)?;
         Ok(filter)
     }
@@ -91,16 +86,9 @@ impl VxlanFilter {
             expression(list, b"lookup\0", |e| {
                 e.bytes(1, SET).be32(2, 1).be32(4, 1).be32(5, 1);
             });
-            expression(list, b"counter\0", |_| {});
-            expression(list, b"immediate\0", |e| {
-                e.be32(1, 0).nest(2, |d| {
-                    d.nest(2, |v| {
-                        v.be32(1, 0);
-                    });
-                });
-            });
+            drop_it(list);
         });
-        self.batch(&[
+        self.nft.batch(&[
             (NEWTABLE, F_CREATE, table),
             (NEWSET, F_CREATE, set),
             (NEWCHAIN, F_CREATE, chain),
@@ -113,7 +101,7 @@ impl VxlanFilter {
     /// # Errors
     /// As the kernel gives them; the filter is then as it was.
     pub fn allow(&mut self, vteps: &BTreeSet<IpAddr>) -> io::Result<()> {
-        let v4 = self.family == 2;
+        let v4 = self.nft.family == 2;
         let ours = |a: &&IpAddr| a.is_ipv4() == v4;
         let add: Vec<IpAddr> = vteps.difference(&self.allowed).filter(ours).copied().collect();
         let del: Vec<IpAddr> = self.allowed.difference(vteps).copied().collect();
@@ -127,7 +115,7 @@ impl VxlanFilter {
         if messages.is_empty() {
             return Ok(());
         }
-        self.batch(&messages)?;
+        self.nft.batch(&messages)?;
         self.allowed = vteps.iter().filter(ours).copied().collect();
         Ok(())
     }
@@ -137,8 +125,30 @@ impl VxlanFilter {
     /// # Errors
     /// As the kernel gives them.
     pub fn dropped(&mut self) -> io::Result<u64> {
+        self.nft.counted(CHAIN)
+    }
+}
+
+/// A netlink socket that owns one table of its family.
+#[derive(Debug)]
+pub(super) struct Nft {
+    socket: Socket,
+    family: u8,
+    seq: u32,
+}
+
+impl Nft {
+    pub(super) fn open(family: u8) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_NETFILTER)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, family, seq: 0 })
+    }
+
+    /// Packets counted by the rules of a chain.
+    pub(super) fn counted(&mut self, chain: &[u8]) -> io::Result<u64> {
         let mut a = Attrs::default();
-        a.bytes(1, TABLE).bytes(2, CHAIN);
+        a.bytes(1, TABLE).bytes(2, chain);
         let mut out = Vec::new();
         self.seq += 1;
         message(&mut out, (SUBSYS << 8) | GETRULE, F_REQUEST | F_DUMP, self.seq, self.family, 0, &a.0);
@@ -158,7 +168,8 @@ impl VxlanFilter {
         }
     }
 
-    fn batch(&mut self, messages: &[(u16, u16, Attrs)]) -> io::Result<()> {
+    /// Applies all of them or none.
+    pub(super) fn batch(&mut self, messages: &[(u16, u16, Attrs)]) -> io::Result<()> {
         let mut out = Vec::with_capacity(1024);
         let first = self.seq + 1;
         message(&mut out, BATCH_BEGIN, F_REQUEST, first, 0, SUBSYS, &[]);
@@ -215,7 +226,7 @@ fn elements(ips: &[IpAddr]) -> Attrs {
     a
 }
 
-fn expression(list: &mut Attrs, name: &[u8], fill: impl FnOnce(&mut Attrs)) {
+pub(super) fn expression(list: &mut Attrs, name: &[u8], fill: impl FnOnce(&mut Attrs)) {
     list.nest(1, |e| {
         e.bytes(1, name).nest(2, fill);
     });
@@ -225,6 +236,18 @@ fn expression(list: &mut Attrs, name: &[u8], fill: impl FnOnce(&mut Attrs)) {
 fn payload(list: &mut Attrs, base: u32, offset: u32, len: u32) {
     expression(list, b"payload\0", |e| {
         e.be32(1, 1).be32(2, base).be32(3, offset).be32(4, len);
+    });
+}
+
+/// Drops what has come so far.
+pub(super) fn drop_it(list: &mut Attrs) {
+    expression(list, b"counter\0", |_| {});
+    expression(list, b"immediate\0", |e| {
+        e.be32(1, 0).nest(2, |d| {
+            d.nest(2, |v| {
+                v.be32(1, 0);
+            });
+        });
     });
 }
 
@@ -239,20 +262,20 @@ fn compare(list: &mut Attrs, value: &[u8]) {
 
 /// Netlink attributes in the making.
 #[derive(Debug, Default)]
-struct Attrs(Vec<u8>);
+pub(super) struct Attrs(pub(super) Vec<u8>);
 
 impl Attrs {
-    fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
+    pub(super) fn bytes(&mut self, kind: u16, value: &[u8]) -> &mut Self {
         self.0.extend_from_slice(&(value.len() as u16 + 4).to_ne_bytes());
         self.0.extend_from_slice(&kind.to_ne_bytes());
         self.0.extend_from_slice(value);
         self.0.resize(self.0.len().next_multiple_of(4), 0);
         self
     }
-    fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
+    pub(super) fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
-    fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
+    pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let mut inner = Self::default();
         fill(&mut inner);
         self.bytes(kind | 0x8000, &inner.0)

@@ -77,9 +77,12 @@ async fn history(core: &Core, after: u64, limit: usize) -> Result<(u64, Vec<Even
             Ok((lagged, events.into_iter().map(line).collect()))
         }
         Reply::Error(text) => Err(ApiError::bad_request(text)),
-        Reply::Page(_) | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Told | Reply::Why(_) => {
-            Err(ApiError::bad_request("unexpected answer"))
-        }
+        Reply::Page(_)
+        | Reply::Move(_)
+        | Reply::MoveRefused { .. }
+        | Reply::Told
+        | Reply::Why(_)
+        | Reply::Cleared(_) => Err(ApiError::bad_request("unexpected answer")),
     }
 }
 

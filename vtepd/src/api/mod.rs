@@ -2,7 +2,7 @@
 //!
 //! | path | answer |
 //! |---|---|
-//! | `/v1/status`, `/v1/neighbors`, `/v1/vnis`, `/v1/macs`, `/v1/hosts`, `/v1/routes`, `/v1/moves`, `/v1/kernel` | one slice of a table ([`evpn::node::view::Page`]); `next` is the `cursor` of the next one |
+//! | `/v1/status`, `/v1/neighbors`, `/v1/vnis`, `/v1/macs`, `/v1/hosts`, `/v1/routes`, `/v1/moves`, `/v1/duplicates`, `/v1/kernel` | one slice of a table ([`evpn::node::view::Page`]); `next` is the `cursor` of the next one |
 //! | `/v1/why/mac/{vni}/{mac}`, `/v1/why/ip/{vni}/{ip}` | who has it, by which rule, and what the kernel holds ([`evpn::node::view::WhyView`]) |
 //! | `POST /v1/move` | a step of a prepared move ([`evpn::node::MoveReply`]) |
 //! | `/v1/hypervisors` | guests, as QEMU and libvirt tell them: `{"rows": [...]}` |
@@ -112,9 +112,12 @@ async fn show(
     match core.ask(Command::Show(query)).await? {
         Reply::Page(page) => Ok(json(StatusCode::OK, &page)),
         Reply::Error(text) => Err(ApiError::bad_request(text)),
-        Reply::Events { .. } | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Told | Reply::Why(_) => {
-            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
-        }
+        Reply::Events { .. }
+        | Reply::Move(_)
+        | Reply::MoveRefused { .. }
+        | Reply::Told
+        | Reply::Why(_)
+        | Reply::Cleared(_) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")),
     }
 }
 
@@ -128,9 +131,12 @@ async fn why(
     match core.ask(Command::Why(request.map_err(ApiError::bad_request)?)).await? {
         Reply::Why(view) => Ok(json(StatusCode::OK, &view)),
         Reply::Error(text) => Err(ApiError::new(StatusCode::NOT_FOUND, text)),
-        Reply::Page(_) | Reply::Events { .. } | Reply::Move(_) | Reply::MoveRefused { .. } | Reply::Told => {
-            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
-        }
+        Reply::Page(_)
+        | Reply::Events { .. }
+        | Reply::Move(_)
+        | Reply::MoveRefused { .. }
+        | Reply::Told
+        | Reply::Cleared(_) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")),
     }
 }
 

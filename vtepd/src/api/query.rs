@@ -19,6 +19,7 @@ pub fn table(name: &str) -> Option<Show> {
         "hosts" => Show::Hosts,
         "routes" => Show::Routes,
         "moves" => Show::Moves,
+        "duplicates" => Show::Duplicates,
         "kernel" => Show::Kernel,
         _ => return None,
     })

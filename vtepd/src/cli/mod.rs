@@ -223,6 +223,8 @@ enum TableName {
     Routes,
     /// Moves, each with its times
     Moves,
+    /// Addresses that two hosts have, and what is done about it
+    Duplicates,
     /// Wanted kernel rows beside what the kernel has
     Kernel,
     /// Guests, as QEMU and libvirt tell them

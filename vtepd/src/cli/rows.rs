@@ -3,7 +3,10 @@
 use super::moves;
 use super::out::{Color, Look};
 use super::table::{Cell, Column, cell, colored, flexible, left, list, maybe, render as table, right, span};
-use evpn::node::view::{HostView, KernelView, MacView, NeighborView, RouteView, Rows, StatusView, VniView};
+use evpn::node::DuplicateAction;
+use evpn::node::view::{
+    DuplicateView, HostView, KernelView, MacView, NeighborView, RouteView, Rows, StatusView, VniView,
+};
 
 /// A table as text.
 pub(super) fn render(rows: &Rows, look: Look) -> String {
@@ -15,6 +18,7 @@ pub(super) fn render(rows: &Rows, look: Look) -> String {
         Rows::Hosts(r) => print(&HOSTS, r, host, look, "no IP addresses"),
         Rows::Routes(r) => print(&ROUTES, r, route, look, "no routes"),
         Rows::Moves(r) => print(&moves::COLUMNS, r, moves::row, look, "no moves"),
+        Rows::Duplicates(r) => print(&DUPLICATES, r, duplicate, look, "no duplicates"),
         Rows::Kernel(r) => print(&KERNEL, r, kernel, look, "no rows are wanted"),
     }
 }
@@ -130,7 +134,10 @@ const MACS: [Column; 8] = [
 
 fn mac(m: &MacView) -> Vec<Cell> {
     let flags: Vec<&str> =
-        [m.sticky.then_some("sticky"), m.stale.then_some("stale")].into_iter().flatten().collect();
+        [m.sticky.then_some("sticky"), m.stale.then_some("stale"), m.duplicate.then_some("duplicate")]
+            .into_iter()
+            .flatten()
+            .collect();
     vec![
         cell(m.vni),
         cell(m.mac),
@@ -143,7 +150,7 @@ fn mac(m: &MacView) -> Vec<Cell> {
     ]
 }
 
-const HOSTS: [Column; 7] = [
+const HOSTS: [Column; 8] = [
     right("VNI"),
     left("IP"),
     left("MAC"),
@@ -151,6 +158,7 @@ const HOSTS: [Column; 7] = [
     left("KNOWN-BY"),
     right("CONFIRMED"),
     left("ANSWERED-BY"),
+    left("FLAGS"),
 ];
 
 fn host(h: &HostView) -> Vec<Cell> {
@@ -163,6 +171,7 @@ fn host(h: &HostView) -> Vec<Cell> {
         cell(&h.origin),
         cell(confirmed),
         cell(&h.answered_by),
+        cell(if h.duplicate { "duplicate" } else { "-" }),
     ]
 }
 
@@ -191,6 +200,36 @@ fn route(r: &RouteView) -> Vec<Cell> {
         maybe(r.vni),
         list(&r.imported),
         maybe(r.why_not.clone()),
+    ]
+}
+
+const DUPLICATES: [Column; 8] = [
+    right("VNI"),
+    left("ADDRESS"),
+    left("HOLDER"),
+    left("PORT"),
+    left("STATE"),
+    left("ACTION"),
+    right("FOR"),
+    flexible("OWNERS"),
+];
+
+/// `PORT` is ours, with the host behind it that does not have the address.
+fn duplicate(d: &DuplicateView) -> Vec<Cell> {
+    let action = match d.action {
+        DuplicateAction::Report => "report",
+        DuplicateAction::Freeze => "freeze",
+        DuplicateAction::Block => "block",
+    };
+    vec![
+        cell(d.vni),
+        cell(d.address),
+        cell(&d.holder),
+        cell(&d.port),
+        colored(&d.state, Color::Yellow),
+        cell(action),
+        cell(span(d.since)),
+        list(&d.owners),
     ]
 }
 
@@ -227,6 +266,7 @@ mod tests {
             seq: Seq(u32::from(n)),
             sticky: n == 2,
             stale: false,
+            duplicate: n == 2,
             ips: ips.iter().map(|i| i.parse().expect("address")).collect(),
             moves: 0,
             since: Span::secs(75),
@@ -238,9 +278,9 @@ mod tests {
         assert_eq!(
             render(&rows, PLAIN).lines().map(str::trim_end).collect::<Vec<_>>(),
             [
-                "VNI  MAC                PLACE       SEQ  FLAGS   MOVES     FOR  IPS",
-                "100  02:00:00:00:00:01  p1            1  -           0  1m 15s  192.0.2.1 2001:db8::1",
-                "100  02:00:00:00:00:02  10.255.0.2    2  sticky      0  1m 15s  -",
+                "VNI  MAC                PLACE       SEQ  FLAGS             MOVES     FOR  IPS",
+                "100  02:00:00:00:00:01  p1            1  -                     0  1m 15s  192.0.2.1 2001:db8::1",
+                "100  02:00:00:00:00:02  10.255.0.2    2  sticky duplicate      0  1m 15s  -",
             ]
         );
     }

@@ -74,6 +74,7 @@ fn name(table: TableName) -> &'static str {
         TableName::Hosts => "hosts",
         TableName::Routes => "routes",
         TableName::Moves => "moves",
+        TableName::Duplicates => "duplicates",
         TableName::Kernel => "kernel",
         TableName::Hypervisors => "hypervisors",
         TableName::Events => "events",

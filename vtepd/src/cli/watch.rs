@@ -53,9 +53,13 @@ async fn last_number(client: &Client) -> Result<u64, Failure> {
 /// Whether an event is about what was asked for; one that names no VNI, MAC or IP is not.
 pub(super) fn matches(filter: &Filter, line: &Value) -> bool {
     let vni = filter.vni.is_none_or(|v| line["vni"] == json!(v));
-    let mac = filter.mac.is_none_or(|m| line["mac"] == json!(m) || line["mac_before"] == json!(m));
+    let mac = filter.mac.is_none_or(|m| {
+        [&line["mac"], &line["mac_before"], &line["address"]["mac"]].into_iter().any(|v| *v == json!(m))
+    });
     let ip = filter.ip.is_none_or(|i| {
-        line["ip"] == json!(i) || line["ips"].as_array().is_some_and(|ips| ips.contains(&json!(i)))
+        line["ip"] == json!(i)
+            || line["address"]["ip"] == json!(i)
+            || line["ips"].as_array().is_some_and(|ips| ips.contains(&json!(i)))
     });
     vni && mac && ip
 }

@@ -2,7 +2,7 @@
 
 use super::vtep::{MTU, Vtep, choice};
 use super::walk::{At, Collector, Place, Section, kind};
-use super::{PortAt, fixed, names, targets};
+use super::{PortAt, fixed, mobility, names, targets};
 use evpn::node::{Flooding, Targets, VniConfig, VniMobility};
 use evpn::types::Vni;
 use std::collections::BTreeMap;
@@ -34,7 +34,8 @@ pub(super) fn vnis(root: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> (Vec<V
     let mut devices = BTreeMap::new();
     let mut at_start = Vec::new();
     let mut out = Vec::new();
-    for s in root.sections("vni", KEYS, c) {
+    let keys: Vec<&str> = KEYS.iter().copied().chain(mobility::VNI_KEYS).collect();
+    for s in root.sections("vni", &keys, c) {
         out.extend(vni(&s, vtep, &mut numbers, &mut devices, &mut at_start, c));
     }
     (out, at_start)
@@ -80,6 +81,7 @@ fn vni(
     let arp_suppression = s.boolean("arp-suppression", c).unwrap_or(true);
     let mtu = s.integer("mtu", MTU, c).map(|n| n.value as u32).or(vtep.mtu);
     let (sticky, gateway_macs) = fixed::fixed(s, c);
+    let mobility = mobility::of_vni(s, vtep, c);
     let vni = vni?.value;
     Some(VniConfig {
         vni,
@@ -92,7 +94,7 @@ fn vni(
         arp_suppression,
         mtu,
         bridge_mac: names::bridge_mac(vtep.address?, vni),
-        mobility: VniMobility { sticky, gateway_macs },
+        mobility: VniMobility { sticky, gateway_macs, ..mobility },
     })
 }
 

@@ -385,6 +385,7 @@ impl Core {
             }
             // Once per flush, and before the octets that tell a peer: those go out in `write_out`.
             Output::Persist(records) => self.keeper.append(&records),
+            Output::Blocked(set) => self.underlay.block(set),
             Output::Resync => self.plane.resync().map_err(CoreFault::Kernel)?,
             Output::Vteps(vteps) => self.underlay.set_vteps(vteps),
             Output::Reply { id, reply } => {

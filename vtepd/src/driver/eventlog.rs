@@ -158,6 +158,15 @@ fn log(n: u64, event: &Event) {
         Event::SequenceNearWrap { vni, mac, seq } => {
             say!(level, n, %vni, %mac, %seq, "mobility sequence near its wrap: FRR will take what follows for older");
         }
+        Event::Duplicate { vni, address, owners, port, action } => {
+            say!(level, n, %vni, %address, ?owners, port, ?action, "two hosts have one address");
+        }
+        Event::DuplicateEnded { vni, address, why } => {
+            say!(level, n, %vni, %address, why, "no duplicate any more");
+        }
+        Event::MoveRefused { vni, address, from, to, why } => {
+            say!(level, n, %vni, %address, %from, %to, why, "move refused");
+        }
         Event::BindingRefused { vni, mac, ip, port } => {
             say!(level, n, %vni, %mac, ?ip, port, "binding dropped: the forwarding table never agreed");
         }

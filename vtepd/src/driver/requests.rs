@@ -82,7 +82,12 @@ impl Requests {
                         row.counters.extend(counters.iter().map(|(name, n)| ((*name).to_owned(), *n)));
                     }
                 }
-                Rows::Neighbors(_) | Rows::Macs(_) | Rows::Hosts(_) | Rows::Routes(_) | Rows::Moves(_) => {}
+                Rows::Neighbors(_)
+                | Rows::Macs(_)
+                | Rows::Hosts(_)
+                | Rows::Routes(_)
+                | Rows::Moves(_)
+                | Rows::Duplicates(_) => {}
             }
         }
         if let Reply::Why(why) = &mut reply {

@@ -2,8 +2,9 @@
 //! Both ask the kernel for things that may take milliseconds, and neither is in the path of a move.
 
 use evpn::types::Span;
-use netlink::linux::VxlanFilter;
+use evpn::types::{IfIndex, Mac};
 use netlink::linux::mtu::{probe, underlay_mtu};
+use netlink::linux::{PortFilter, VxlanFilter};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ const RESULTS: usize = 1024;
 #[derive(Debug, Default)]
 struct Orders {
     vteps: BTreeSet<IpAddr>,
+    blocked: BTreeSet<(IfIndex, Mac)>,
     /// The filter is to be in force.
     filter: bool,
     news: bool,
@@ -45,7 +47,15 @@ impl Underlay {
     pub(super) fn start(local: IpAddr, port: u16) -> io::Result<Self> {
         let shared = Shared::default();
         let (results, mtus) = mpsc::channel(RESULTS);
-        let worker = Worker { local, port, filter: None, refused: false, known: BTreeMap::new(), results };
+        let worker = Worker {
+            local,
+            port,
+            filter: None,
+            refused: false,
+            blocking: None,
+            known: BTreeMap::new(),
+            results,
+        };
         let orders = Arc::clone(&shared);
         let thread =
             std::thread::Builder::new().name("underlay".into()).spawn(move || worker.run(&orders))?;
@@ -63,6 +73,11 @@ impl Underlay {
     /// The VTEPs in use.
     pub(super) fn set_vteps(&self, vteps: BTreeSet<IpAddr>) {
         self.tell(|o| o.vteps = vteps);
+    }
+
+    /// Frames with these source addresses are dropped on these ports (EVPN-MOB-16).
+    pub(super) fn block(&self, blocked: BTreeSet<(IfIndex, Mac)>) {
+        self.tell(|o| o.blocked = blocked);
     }
 
     /// From now on VXLAN is accepted from the VTEPs in use only. Not before all neighbours have told theirs:
@@ -87,6 +102,8 @@ struct Worker {
     filter: Option<VxlanFilter>,
     /// The kernel would not have the filter; said once.
     refused: bool,
+    /// There while there is something to block.
+    blocking: Option<PortFilter>,
     known: BTreeMap<IpAddr, u32>,
     results: mpsc::Sender<(IpAddr, u32)>,
 }
@@ -95,7 +112,7 @@ impl Worker {
     fn run(mut self, shared: &Shared) {
         let (orders, bell) = &**shared;
         loop {
-            let (vteps, filter) = {
+            let (vteps, filter, blocked) = {
                 let held = orders.lock().unwrap_or_else(PoisonError::into_inner);
                 let every = Duration::from_nanos(EVERY.0);
                 let waited = bell.wait_timeout_while(held, every, |o| !o.news && !o.stop);
@@ -104,8 +121,9 @@ impl Worker {
                     return;
                 }
                 held.news = false;
-                (held.vteps.clone(), held.filter)
+                (held.vteps.clone(), held.filter, held.blocked.clone())
             };
+            self.block(&blocked);
             if filter {
                 self.allow(&vteps);
             }
@@ -144,6 +162,25 @@ impl Worker {
         {
             tracing::warn!(error = %e, "the source filter could not be changed; it is removed");
             self.filter = None;
+        }
+    }
+
+    /// Without the filter the row still holds: what the host says is not learned, only heard.
+    fn block(&mut self, blocked: &BTreeSet<(IfIndex, Mac)>) {
+        if blocked.is_empty() {
+            self.blocking = None;
+            return;
+        }
+        let filter = match self.blocking.take() {
+            Some(filter) => Ok(filter),
+            None => PortFilter::install(),
+        };
+        match filter.and_then(|mut f| f.block(blocked).map(|()| f)) {
+            Ok(filter) => self.blocking = Some(filter),
+            Err(e) => {
+                let help = "load nf_tables with its bridge family, or set `action = \"freeze\"` in [mobility.duplicates]";
+                tracing::warn!(error = %e, help, "frames of duplicate MACs are not dropped");
+            }
         }
     }
 
