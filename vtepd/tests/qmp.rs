@@ -79,7 +79,9 @@ impl World {
                     };
                 }
                 Command::Events { .. } => {}
-                other @ (Command::Show(_) | Command::Why(_)) => panic!("unexpected: {other:?}"),
+                other @ (Command::Show(_) | Command::Why(_) | Command::ClearDuplicate { .. }) => {
+                    panic!("unexpected: {other:?}")
+                }
             }
         }
     }
