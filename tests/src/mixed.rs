@@ -120,6 +120,16 @@ impl Mixed {
         drop(self.vtepd.remove(&i).expect("vtepd runs there").kill());
     }
 
+    /// Kills vtepd (SIGKILL) and starts it again with its state directory.
+    ///
+    /// # Panics
+    /// When none runs there, or it does not come up.
+    pub fn kill_and_start_vtepd(&mut self, i: usize, conf: &Conf) {
+        let dir = self.vtepd.remove(&i).expect("vtepd runs there").kill();
+        let v = Vtepd::start_again(&self.vtep(i).ns, conf, dir);
+        self.vtepd.insert(i, v);
+    }
+
     /// vtepd on VTEPs 0 and 2, FRR on VTEP 1, with `change` made to vtepd's configuration; all have sent each other
     /// everything.
     ///

@@ -127,6 +127,12 @@ impl Vtepd {
         self.dir
     }
 
+    /// Ends the process (SIGTERM) and gives back its directory for [`Vtepd::start_again`].
+    pub fn stop(mut self) -> TempDir {
+        self.process.terminate(Duration::from_secs(10));
+        self.dir
+    }
+
     /// Starts one in the directory of a killed one.
     pub fn start_again(ns: &Netns, conf: &Conf, dir: TempDir) -> Self {
         Self::start_in(ns, conf, dir)

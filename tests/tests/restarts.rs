@@ -5,12 +5,13 @@ use evpn::types::Mac;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
-use vtepd_tests::fabric::{Fabric, test_mac};
+use vtepd_tests::fabric::{Fabric, Guest, Place, test_mac};
 use vtepd_tests::frame;
 use vtepd_tests::heard::{self, HeardMac};
+use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::packet::Wire;
-use vtepd_tests::poll::{SOON, eventually};
+use vtepd_tests::poll::{LATER, SOON, eventually};
 use vtepd_tests::speaker::{Attributes, Door, Speaker, announce, imet, mac_ip, withdraw};
 use vtepd_tests::vtepd::Vtepd;
 
@@ -144,6 +145,100 @@ impl Storm<'_> {
             assert!(!now.theirs || now.told == was.told, "{mac} was {was:?}, is {now:?}");
         }
     }
+}
+
+/// CRC-32 as in IEEE 802.3, bit by bit.
+fn crc32(octets: &[u8]) -> u32 {
+    !octets.iter().fold(u32::MAX, |sum, o| {
+        (0..8).fold(sum ^ u32::from(*o), |s, _| if s & 1 == 1 { s >> 1 ^ 0xedb8_8320 } else { s >> 1 })
+    })
+}
+
+/// Makes a journal look as if another kernel had been running when it was written: boot slots (kind 2) get another id.
+fn after_a_crash_of_the_machine(journal: &Path) {
+    let mut octets = std::fs::read(journal).expect("a journal");
+    let mut changed = 0;
+    for slot in octets.chunks_exact_mut(40).skip(1).filter(|s| s[0] == 2) {
+        slot[1..17].fill(0xee);
+        let sum = crc32(&slot[..36]);
+        slot[36..].copy_from_slice(&sum.to_be_bytes());
+        changed += 1;
+    }
+    assert!(changed > 0, "no boot is noted");
+    std::fs::write(journal, octets).expect("writable");
+}
+
+/// Decision 0008: killed under one kernel and started under another, the daemon raises what it tells by 16; stopped in
+/// good order it does not.
+#[test]
+fn after_a_crash_of_the_machine_the_sequence_is_raised_and_after_a_stop_it_is_not() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let f = Fabric::new(2);
+    let [a, b] = [&f.vteps[0], &f.vteps[1]];
+    let conf = f.conf(0);
+    let door = Door::open(&b.ns, b.address, 65000);
+    let at = Attributes::new(b.address, 100);
+    let (mac, port) = (test_mac(1), f.guest_port(0, "p1"));
+    let told = |s: &Speaker| {
+        let heard = s.heard();
+        let seqs = heard.iter().flat_map(|(_, _, m)| heard::macs(m)).filter(|h| h.mac == mac);
+        seqs.filter_map(|h| h.seq).next_back()
+    };
+    let mut d = Vtepd::start(&a.ns, &conf);
+    let s = door.accept(SOON).expect("a session");
+    s.announce(&at.seq(6), &[mac_ip(100, mac, None)]);
+    s.end_of_rib();
+    d.converge();
+    port.send(&frame::rarp(mac));
+    eventually(SOON, "claimed", || (told(&s) == Some(7)).then_some(()).ok_or(told(&s)));
+    drop(s);
+    let journal = d.state_dir().join("sequences.journal");
+    for (killed, expected) in [(true, 23), (false, 23), (true, 39)] {
+        let dir = if killed { d.kill() } else { d.stop() };
+        after_a_crash_of_the_machine(&journal);
+        d = Vtepd::start_again(&a.ns, &conf, dir);
+        let s = door.accept(SOON).expect("a session");
+        s.end_of_rib();
+        eventually(SOON, "told again", || (told(&s) == Some(expected)).then_some(()).ok_or(told(&s)));
+        assert_eq!(d.process.log().contains("every one is raised"), killed, "{}", d.process.log());
+    }
+}
+
+/// Scenario 34 with a death more: the VM is shut down at one vtepd, FRR still remembers its sequence, the other vtepd is
+/// killed and started, and then the VM boots there. Its sequence is above what anybody remembers (EVPN-MOB-12).
+#[test]
+fn a_cold_move_beats_an_frr_that_remembers_although_the_daemon_was_killed() {
+    if !met(&[Need::Root, Need::Frr]) {
+        return;
+    }
+    let alone = "[mobility]\nmove-ips-with-mac = false";
+    let mut m = Mixed::two_and_frr(|c| c.sections = alone.into());
+    let g = Guest::new(34);
+    m.guest(1).send(&g.garp());
+    eventually(LATER, "known with its address", || m.answers(0, &g));
+    m.moves(&g, 0);
+    m.moves(&g, 1);
+    m.moves(&g, 0);
+    eventually(SOON, "FRR has the sequence", || m.frr_says(1, &g, "remote", 3));
+    m.shut_down(0);
+    eventually(SOON, "FRR remembers it nevertheless", || {
+        let row = m.frr(1).mac(100, &g.mac.to_string());
+        if row["type"] == "auto" && row["localSequence"] == 2 { Ok(()) } else { Err(row) }
+    });
+    let mut conf = m.fabric.conf(2);
+    conf.sections = alone.into();
+    m.kill_and_start_vtepd(2, &conf);
+    m.vtepd(2).converge();
+    eventually(SOON, "nobody sends it anywhere", || m.vtep(1).sends_to(100, g.mac, &Place::Nowhere));
+    m.guest(2).send(&g.garp());
+    for i in [0, 1] {
+        eventually(SOON, "all send to the new place", || m.sends_home(i, 2, &g));
+        eventually(SOON, "and answer for it", || m.answers(i, &g));
+    }
+    eventually(SOON, "the sequence is above the old one", || m.routes_are(2, None, &g, [true, true], 4));
+    m.frr_says(1, &g, "remote", 4).unwrap();
 }
 
 /// A damaged journal would be a lost write; a torn last slot is a write that the kill cut short.
