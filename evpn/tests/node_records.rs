@@ -3,11 +3,12 @@
 mod world;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use evpn::node::Event;
+use evpn::fabric::{FdbRow, KernelEvent};
 use evpn::node::view::{MoveKind, MoveView, Place};
+use evpn::node::{About, Event, Input, MoveStep};
 use evpn::types::{Mac, Seq, Span};
 use std::net::{IpAddr, Ipv4Addr};
-use world::{P1, P2, World, mac, vtep};
+use world::{P1, P2, World, bridge_row, mac, vni, vtep};
 
 const MS: Span = Span::millis(1);
 
@@ -180,6 +181,28 @@ fn a_mac_that_moves_and_takes_another_address_gets_a_record_for_that() {
     assert_eq!(w.moves(1).len(), 2);
 }
 
+/// PIT-06: a prepared move is decided on when the kernel has the row; its first sign is the request.
+#[test]
+fn an_activated_move_names_who_asked_and_has_the_kernel_before_the_peers() {
+    let mut w = World::converged(2, MS);
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    let start = w.now;
+    w.step(1, mac(1), &[], MoveStep::Activate { port: Some("p2".into()), timeout: None });
+    let why = |w: &mut World, i| w.why(i, vni(), About::Mac(mac(1))).expect("known").because.join(" ");
+    w.run_for(Span::millis(10));
+    let m = only(&mut w, 1);
+    let (from, to) = (Place::Vtep(vtep(0)), place("p2"));
+    assert_eq!(gist(&m), (MoveKind::Hot, "arrived", "api", from, to));
+    assert_eq!((m.seen, m.acked, m.ips.len()), (start, Some(m.decided), 1));
+    assert!(m.sent.is_some_and(|t| t > m.decided));
+    let text = why(&mut w, 1);
+    assert!(text.contains("activated on port p2 (api) and has not been heard"), "{text}");
+    w.step(0, mac(1), &[], MoveStep::Release { timeout: None });
+    let text = why(&mut w, 0);
+    assert!(text.contains("Its hypervisor has released it here"), "{text}");
+}
+
 #[test]
 fn a_peer_that_goes_away_does_not_hold_a_record_open() {
     let mut w = World::converged(3, Span::millis(10));
@@ -226,14 +249,18 @@ fn more_moves_than_can_be_open_at_once_are_all_told() {
         Mac([2, 0, 9, a, b, c])
     };
     const N: u32 = 17_000;
-    for n in 0..N {
-        w.frame(0, P1, m(n), None);
-    }
+    let learn = |w: &mut World, i: usize| {
+        for n in 0..N {
+            let row = FdbRow::Bridge(bridge_row(m(n), P1, false));
+            w.hosts[i].node.handle(Input::Kernel(KernelEvent::Fdb(row)), w.now);
+        }
+        w.run_for(MS);
+    };
+    learn(&mut w, 0);
     w.run_for(Span::secs(1));
+    assert_eq!(w.status(1).remote_macs, N as usize);
     w.hosts[1].paused = true;
-    for n in 0..N {
-        w.frame(1, P1, m(n), None);
-    }
+    learn(&mut w, 1);
     let told = w.hosts[1].events.iter().filter(|(_, e)| matches!(e, Event::Move(_))).count();
     assert_eq!(told, N as usize - 16_384);
     let first =

@@ -180,6 +180,16 @@ impl Vtepd {
         serde_json::from_str(&out).map_err(|e| format!("{e}: {out}"))
     }
 
+    /// `vtepd why KIND 100 ADDRESS --json`.
+    ///
+    /// # Errors
+    /// What the command says when it has no answer.
+    pub fn why(&self, kind: &str, address: &str) -> Result<Value, String> {
+        let mut c = Command::new(our("vtepd"));
+        c.args(["why", kind, "100", address, "--json", "--socket"]).arg(self.socket());
+        serde_json::from_str(&text(c.output())?).map_err(|e| e.to_string())
+    }
+
     /// State of a neighbour.
     pub fn neighbor_state(&self, address: IpAddr) -> String {
         let address = address.to_string();

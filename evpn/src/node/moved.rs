@@ -53,6 +53,8 @@ impl Node {
             }
         };
         let kernel = seg.mac_key(mac).is_some_and(|k| self.want.is_dirty(&k));
+        // An activation is decided on once the kernel has the row.
+        let acked = self.activation_sign(vni, mac).map(|_| at);
         let tell = routes_to_tell(seg, mac, &ips);
         let opening = Opening {
             kind,
@@ -69,6 +71,7 @@ impl Node {
             silent: None,
             seen: seen.0,
             kernel,
+            acked,
             tell,
         };
         self.moves.past.macs.remove((vni, mac));
@@ -104,6 +107,7 @@ impl Node {
             silent: Some(silent),
             seen: self.news_at,
             kernel: ready,
+            acked: None,
             tell: if advertised { Tell::Later } else { Tell::Nothing },
         };
         self.moves.open(opening, at, &mut self.journal);
@@ -135,6 +139,7 @@ impl Node {
             silent: None,
             seen: self.news_at,
             kernel: seg.mac_key(mac).is_some_and(|k| self.want.is_dirty(&k)),
+            acked: None,
             tell: Tell::Nothing,
         };
         self.moves.open(opening, at, &mut self.journal);
@@ -225,6 +230,7 @@ impl Node {
             silent: None,
             seen: if arrived { at } else { self.news_at },
             kernel: seg.neigh_key(ip).is_some_and(|k| self.want.is_dirty(&k)),
+            acked: None,
             tell,
         };
         self.moves.open(opening, at, &mut self.journal);

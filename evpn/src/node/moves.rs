@@ -57,6 +57,8 @@ pub(super) struct Opening {
     pub(super) seen: Time,
     /// A row is to be written: its acknowledgement is awaited.
     pub(super) kernel: bool,
+    /// The row was acknowledged before the move was decided on (PIT-06).
+    pub(super) acked: Option<Time>,
     pub(super) tell: Tell,
 }
 
@@ -143,7 +145,7 @@ impl Moves {
             decided: at,
             peers: Vec::new(),
             sent: None,
-            acked: None,
+            acked: o.acked,
             told: None,
         };
         let ticket = (subject, view.id);

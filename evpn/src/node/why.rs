@@ -2,6 +2,7 @@
 
 use super::input::{About, WhyRequest};
 use super::local::candidate_mac;
+use super::prepare::Stage;
 use super::remote::claim_of;
 use super::view::{
     BindingView, CandidateView, KernelView, LostView, MemoryView, MoveView, Place, RuleView, VERSION, WhyView,
@@ -119,6 +120,7 @@ impl Node {
             }
         }
         v.because.extend(late(&v));
+        v.because.extend(self.prepared(vni, mac, at));
         v.because.extend(remembered(&v));
         if v.kernel.first().is_some_and(|k| k.stale) {
             let text = "Its row was found at the start, and no peer has confirmed it yet.";
@@ -258,6 +260,30 @@ impl Node {
         })
     }
 
+    /// What a hypervisor has said about a MAC (PIT-04, PIT-06).
+    fn prepared(&self, vni: Vni, mac: Mac, at: Time) -> Vec<String> {
+        let mut out = Vec::new();
+        if let Some(p) = self.prepare.get((vni, mac)) {
+            let (by, port, left) = (p.by.as_str(), &p.name, p.deadline.since(at));
+            out.push(match p.stage {
+                Stage::Prepared => format!("Its move to port {port} is prepared ({by}), for another {left}."),
+                Stage::Writing { .. } => {
+                    format!("Its move to port {port} is being activated ({by}): the kernel has not answered yet.")
+                }
+                Stage::Active if p.heard => format!("It was activated on port {port} ({by}) and has been heard."),
+                Stage::Active => format!(
+                    "It was activated on port {port} ({by}) and has not been heard; it is held there for another {left}."
+                ),
+            });
+        }
+        if self.is_released(vni, mac, None) {
+            out.push(
+                "Its hypervisor has released it here: frames from its old port are no claim (PIT-04).".into(),
+            );
+        }
+        out
+    }
+
     fn rows_of_mac(&self, seg: &Segment, mac: Mac, ips: &[IpAddr]) -> Vec<KernelView> {
         let neigh = ips.iter().take(ROWS).filter_map(|ip| seg.neigh_key(*ip));
         seg.mac_key(mac).into_iter().chain(neigh).map(|k| self.row_view(&k)).collect()
@@ -360,12 +386,12 @@ fn origin_text(origin: &str) -> &str {
 fn owned(about: &About, v: &WhyView) -> String {
     let seq = v.seq.unwrap_or_default();
     let since = v.since.unwrap_or(Span::ZERO);
-    let moves = if v.moves == 1 { "1 move".into() } else { format!("{} moves", v.moves) };
-    format!(
-        "{about} in VNI {} is {} with sequence {seq}, for {since}, after {moves}.",
-        v.vni,
-        v_place(&v.owner)
-    )
+    let moves = match v.moves {
+        0 => String::new(),
+        1 => ", after 1 move".into(),
+        n => format!(", after {n} moves"),
+    };
+    format!("{about} in VNI {} is {} with sequence {seq}, for {since}{moves}.", v.vni, v_place(&v.owner))
 }
 
 fn won(v: &WhyView) -> Option<String> {

@@ -24,7 +24,7 @@ pub(super) async fn why(args: WhyArgs) -> Result<u8, Failure> {
 }
 
 const CANDIDATES: [Column; 8] = [
-    left(""),
+    left(" "),
     left("CLAIM"),
     left("FROM"),
     left("MAC"),

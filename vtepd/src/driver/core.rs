@@ -274,12 +274,11 @@ impl Core {
 
     fn poll_conns(&mut self, cx: &mut Context<'_>) -> bool {
         let busy = self.conns.poll(cx, &mut self.scratch.conns);
-        self.tell_conns();
+        self.tell_conns(clock::now());
         busy
     }
 
-    fn tell_conns(&mut self) {
-        let at = clock::now();
+    fn tell_conns(&mut self, at: Time) {
         for (conn, event) in self.scratch.conns.drain(..) {
             self.node.handle(Input::Conn { conn, event }, at);
         }
@@ -349,19 +348,20 @@ impl Core {
         // BGP first: an origination or a won move never waits for the kernel. What must wait for the kernel, a
         // withdrawal after a lost move (EVPN-MOB-07), the node holds back until `Written`.
         self.conns.write_out();
+        // The sockets have it now, not when the kernel has answered; move records say when.
+        let sent = clock::now();
+        self.conns.news_of_room(&mut self.scratch.conns);
         let mut written = std::mem::take(&mut self.scratch.written);
         // A daemon that stops leaves its rows: forwarding goes on, and the next one adopts them.
         if self.stop == Stop::No {
             self.plane.write(self.node.want_mut(), &mut written).map_err(CoreFault::Kernel)?;
         }
-        let mut news = false;
+        let mut news = !self.scratch.conns.is_empty();
+        self.tell_conns(sent);
         if !written.is_empty() {
             news = true;
             self.node.handle(Input::Written(written), clock::now());
         }
-        self.conns.news_of_room(&mut self.scratch.conns);
-        news |= !self.scratch.conns.is_empty();
-        self.tell_conns();
         Ok(news)
     }
 
