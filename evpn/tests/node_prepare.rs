@@ -646,3 +646,40 @@ fn too_many_preparations_are_refused() {
     let id = w.step(1, m(5000), &[], prepare("p1"));
     assert_eq!(ok(&w, 1, id).state, "prepared", "the others have timed out");
 }
+
+/// Two hypervisor requests that disagree about the port: the later one counts, and both are answered.
+#[test]
+fn an_activation_on_another_port_answers_those_who_waited_for_the_first() {
+    let mut w = before();
+    w.hosts[1].paused = true;
+    let first = w.step(1, mac(1), &[], activate(Some("p1")));
+    let second = w.step(1, mac(1), &[], activate(Some("p2")));
+    assert!(no(&w, 1, first).1.contains("it is activated on another port"));
+    w.hosts[1].paused = false;
+    w.input(1, Input::Wall { unix: 0 });
+    w.run_for(Span::millis(10));
+    assert_eq!(ok(&w, 1, second).state, "active");
+    assert_eq!((w.mac_row(1, mac(1)), w.hosts[1].fdb.get(&mac(1))), (local(P2), Some(&P2)));
+}
+
+/// The kernel is slow. The MAC was on a port, a row to a VTEP was to overwrite it, and that VTEP's route went before it
+/// was written: the port's row must go all the same, because no notification would ever tell of it.
+#[test]
+fn a_row_that_was_never_overwritten_is_cleared_all_the_same() {
+    let mut w = before();
+    w.step(1, mac(1), &[], activate(Some("p1")));
+    w.run_for(Span::millis(2));
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, false));
+    w.hosts[0].paused = true;
+    w.step(0, mac(1), &[], activate(Some("p1")));
+    // Learned from a frame that no tap sees.
+    w.frame(0, P1, mac(1), None);
+    w.step(0, mac(1), &[], prepare("p2"));
+    w.run_for(Span::millis(30));
+    w.hosts[0].paused = false;
+    w.input(0, Input::Wall { unix: 0 });
+    assert_eq!(w.hosts[0].fdb.get(&mac(1)), None);
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!((w.mac_row(1, mac(1)), w.mac_row(2, mac(1))), (remote(0, false), remote(0, false)));
+}

@@ -56,6 +56,9 @@ impl Node {
             p.ips = ips;
             return Ok(());
         }
+        if self.prepare.get(key).is_some_and(|p| p.port != t.port && !matches!(p.stage, Stage::Prepared)) {
+            self.abandon(key, "it is activated on another port", at);
+        }
         let here = matches!(self.owner_now(key), Some(Owner::Local(l)) if l.port == t.port);
         let active = self.prepare.get(key).is_some_and(|p| matches!(p.stage, Stage::Active));
         if self.prepare.get(key).is_none() && self.prepare.len() >= LIMIT {
@@ -82,9 +85,6 @@ impl Node {
             self.add_ips(key, at);
             self.hand_over(id, key, t.notes, at);
             return Ok(());
-        }
-        if active {
-            self.abandon(key, "it is activated on another port", at);
         }
         let Some((row, vxlan)) = self.segments.get(&t.vni).and_then(|s| Some((s.mac_key(r.mac)?, s.vxlan?)))
         else {
@@ -138,6 +138,14 @@ impl Node {
         }
     }
 
+    /// A port that is to lose a MAC has not lost it yet, and the row that would have overwritten it is not wanted any
+    /// more: it is cleared by itself, because no notification would ever tell of it again.
+    pub(super) fn clear_instead(&mut self, key: &RowKey, urgent: bool) -> bool {
+        let Some(&port) = self.prepare.cleared.get(key) else { return false };
+        self.want.set(*key, Row::Cleared { port }, urgent);
+        true
+    }
+
     /// The row of this key is one that the kernel is being asked for.
     pub(super) fn activating(&self, key: &RowKey) -> bool {
         let RowKey::Mac { bridge, mac } = *key else { return false };
@@ -152,7 +160,10 @@ impl Node {
         let RowKey::Mac { bridge, mac } = *row else { return };
         let Some(key) = self.bridges.get(&bridge).map(|v| (*v, mac)) else { return };
         let want = self.want.get(row).copied();
-        if self.prepare.cleared.remove(row) && matches!(want, Some(Row::Cleared { .. })) {
+        if !matches!(result, WriteResult::Failed { .. })
+            && self.prepare.cleared.remove(row).is_some()
+            && matches!(want, Some(Row::Cleared { .. }))
+        {
             self.want.remove(row, false);
         }
         let Some(port) = self.writing(key).map(|p| p.port) else { return };
@@ -179,6 +190,17 @@ impl Node {
 
     /// The table shows the MAC on the port that it is being activated on: as good as an acknowledgement.
     pub(super) fn activation_seen(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) -> bool {
+        if self.prepare.is_idle() {
+            return false;
+        }
+        // A guest has come after all: its row is its own.
+        let row = self.segments.get(&vni).and_then(|s| s.mac_key(mac));
+        if let Some(row) = row
+            && self.prepare.cleared.remove(&row).is_some()
+            && matches!(self.want.get(&row), Some(Row::Cleared { .. }))
+        {
+            self.want.remove(&row, false);
+        }
         if self.writing((vni, mac)).is_none_or(|p| p.port != port) {
             return false;
         }
@@ -195,6 +217,7 @@ impl Node {
     fn activated(&mut self, key: Key, at: Time) {
         let (vni, mac) = key;
         let Some(port) = self.writing(key).map(|p| p.port) else { return };
+        let heard = self.first_sign(port, mac, at).1 == "frame";
         let mut from = None;
         match self.owner_now(key) {
             Some(Owner::Remote(r)) if (r.claim.sticky || r.claim.gateway) && !r.claim.stale => {
@@ -219,7 +242,7 @@ impl Node {
         let Stage::Writing { hold, waiting, .. } = core::mem::replace(&mut p.stage, Stage::Active) else {
             return;
         };
-        p.from = from;
+        (p.from, p.heard) = (from, heard);
         let (name, by) = (p.name.clone(), p.by);
         self.prepare.rearm(key, at + hold);
         self.add_ips(key, at);
@@ -337,8 +360,8 @@ impl Node {
             None => Some(Row::Cleared { port }),
         };
         let Some(want) = want else { return self.want_remove(&row, true) };
-        if owner.is_none() {
-            self.prepare.cleared.insert(row);
+        if !matches!(owner, Some(Owner::Local(_))) {
+            self.prepare.cleared.insert(row, port);
         }
         self.want_set(row, want, true);
         self.want.mark(row, true);

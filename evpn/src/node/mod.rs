@@ -467,7 +467,7 @@ impl Node {
 
     /// Wants no row, unless an adopted one still waits to be confirmed.
     fn want_remove(&mut self, key: &RowKey, urgent: bool) {
-        if !self.stale.contains(key) && !self.activating(key) {
+        if !self.stale.contains(key) && !self.activating(key) && !self.clear_instead(key, urgent) {
             self.want.remove(key, urgent);
         }
     }

@@ -66,8 +66,9 @@ pub(super) struct Prepare {
     pub(super) releases: BTreeMap<Key, Release>,
     pub(super) release_timers: BTreeSet<(Time, Key)>,
     pub(super) handings: Vec<Handing>,
-    /// Rows that are wanted as [`crate::fabric::Row::Cleared`].
-    pub(super) cleared: BTreeSet<RowKey>,
+    /// Ports that had a MAC by our doing and are to lose it. When the row is written this is done, be it by a row to
+    /// a VTEP or as [`crate::fabric::Row::Cleared`].
+    pub(super) cleared: BTreeMap<RowKey, IfIndex>,
 }
 
 impl Prepare {

@@ -94,6 +94,8 @@ impl Node {
         counters.insert("wanted_rows".into(), self.want.len() as u64);
         counters.insert("duplicates".into(), self.duplicated.len() as u64);
         counters.insert("duplicates_untracked".into(), self.duplicated.untracked());
+        counters.insert("moves_pending".into(), self.prepare.len() as u64);
+        counters.insert("macs_released_now".into(), self.prepare.releases.len() as u64);
         counters.insert("stale_rows".into(), self.stale.len() as u64);
         counters.insert(
             "sequences_remembered".into(),
