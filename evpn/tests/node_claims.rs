@@ -6,7 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use evpn::fabric::Row;
 use evpn::node::Event;
 use evpn::types::{Mac, Seq, Span};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use world::{P1, P2, VXLAN, World, mac, own_mac, vtep};
 
 const MS: Span = Span::millis(1);
@@ -157,4 +157,38 @@ fn a_mac_that_left_its_port_before_the_remote_row_was_written_is_not_claimed_aga
     w.hosts[0].paused = false;
     w.run_for(Span::millis(10));
     assert!(w.macs(1).is_empty(), "{:?}", w.macs(1));
+}
+
+/// PIT-07: a port's hosts have the addresses they are allowed and no others, whether they announce them or bring
+/// them along in a move.
+#[test]
+fn an_address_that_the_port_may_not_have_is_no_hosts() {
+    let allowed = |c: &mut evpn::node::Config| {
+        let list = vec!["10.1.0.1".parse().expect("valid"), "10.1.9.0/24".parse().expect("valid")];
+        c.vnis[0].mobility.allowed.insert("p1".into(), list);
+    };
+    let mut w = World::with(2, Span::millis(1), allowed);
+    w.run_for(Span::secs(10));
+    for (n, own) in [(1u8, true), (2, false)] {
+        w.frame(0, P1, mac(n), Some(announce(mac(n), Ipv4Addr::new(10, 1, 0, n))));
+        w.run_for(Span::millis(10));
+        let ip = IpAddr::from([10, 1, 0, n]);
+        assert_eq!(w.neigh_row(1, ip).is_some(), own, "{ip}");
+    }
+    let told = |w: &World, i: usize| {
+        w.hosts[i].events.iter().filter(|(_, e)| matches!(e, Event::AddressNotAllowed { .. })).count()
+    };
+    assert_eq!((told(&w, 0), told(&w, 1)), (1, 0));
+    // The other port has no limit; from there the address moves to a port that may not have it.
+    w.frame(0, P2, mac(3), Some(announce(mac(3), Ipv4Addr::new(10, 1, 0, 3))));
+    w.frame(0, P2, mac(4), Some(announce(mac(4), Ipv4Addr::new(10, 1, 9, 4))));
+    w.run_for(Span::millis(10));
+    assert!(w.neigh_row(1, IpAddr::from([10, 1, 0, 3])).is_some());
+    for n in [3, 4] {
+        w.frame(1, P1, mac(n), None);
+    }
+    w.run_for(Span::secs(1));
+    assert_eq!(w.neigh_row(0, IpAddr::from([10, 1, 0, 3])), None, "did not come along");
+    assert!(w.neigh_row(0, IpAddr::from([10, 1, 9, 4])).is_some(), "came along");
+    assert_eq!(w.neigh_row(1, IpAddr::from([10, 1, 0, 3])), None);
 }

@@ -266,6 +266,44 @@ fn a_spoofed_gratuitous_arp_that_nft_drops_changes_no_route() {
     assert!(da.show("moves", &[]).is_empty() && db.show("moves", &[]).is_empty(), "nothing moved");
 }
 
+/// PIT-07: what a port's hosts may be called is the operator's word; a spoofed claim stays at the port it came from.
+#[test]
+fn a_claim_on_an_address_that_the_port_may_not_have_changes_nothing_anywhere() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let f = Fabric::new(2);
+    let [a, b] = [&f.vteps[0], &f.vteps[1]];
+    let (victim, attacker, honest) = (Guest::new(5), Guest::new(6), Guest::new(7));
+    let mut conf = f.conf(0);
+    conf.vni_extra = format!("allowed = {{ p1 = [\"{}\", \"{}\"] }}", attacker.ip, honest.ip);
+    let (da, db) = (Vtepd::start(&a.ns, &conf), f.start_vtepd(1));
+    da.converge();
+    db.converge();
+    f.guest_port(1, "p1").send(&victim.garp());
+    let answered = |v: &vtepd_tests::fabric::Vtep, g: &Guest| {
+        same(v.neigh_row(100, g.ip.into())["lladdr"].clone(), g.mac.to_string().into())
+    };
+    eventually(SOON, "the victim is answered", || answered(a, &victim));
+    let port = f.guest_port(0, "p1");
+    port.send(&frame::garp(attacker.mac, victim.ip));
+    eventually(SOON, "the claim is told", || {
+        let events = da.show("events", &[]);
+        let hit = events.iter().any(|e| e["event"] == "address-not-allowed" && e["port"] == "p1");
+        if hit { Ok(()) } else { Err(events) }
+    });
+    // Behind the claim on the same wire: when this one has arrived, the other would have.
+    port.send(&honest.garp());
+    eventually(SOON, "an address that is allowed is answered", || answered(b, &honest));
+    assert_eq!(answered(a, &victim), Ok(()));
+    let of_attacker = |d: &Vtepd| {
+        let hosts = d.show("hosts", &[]);
+        hosts.into_iter().filter(|h| h["mac"] == attacker.mac.to_string().as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!((of_attacker(&da), of_attacker(&db)), (vec![], vec![]));
+    assert_eq!(da.status()["counters"]["addresses_not_allowed"], 1);
+}
+
 fn keys(routes: &[serde_json::Value]) -> BTreeSet<String> {
     routes.iter().map(|r| format!("{} {} {} {}", r["route"], r["from"], r["next_hop"], r["seq"])).collect()
 }

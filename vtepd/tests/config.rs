@@ -101,6 +101,7 @@ arp-suppression = false
 mtu = 9000
 route-targets = { import = ["65000:100", "10.0.0.1:7"], export = "auto" }
 sticky = { "52:54:00:00:00:01" = "tap0", "52-54-00-00-00-02" = "tap1" }
+allowed = { tap1 = ["10.1.0.5", "2001:db8:1::/64"] }
 gateway-macs = ["00:00:5e:00:01:01"]
 floating = ["02:00:00:00:00:00/24", "192.0.2.10", "2001:db8:1::/64"]
 mobility-domain = ["2001:db8::/32", "10.255.1.0/24"]
@@ -258,6 +259,7 @@ error_snapshots! {
     route_target_without_brackets => with_head("[[vni]]\nvni = 100\nroute-targets = { import = \"65000:100\" }\n");
     route_targets_not_a_table => with_head("[[vni]]\nvni = 100\nroute-targets = [\"65000:100\"]\n");
     sticky_macs_and_gateways_with_faults => with_head("[[vni]]\nvni = 100\nsticky = { \"52:54:00:00:00:01\" = \"p1\", \"52:54:00:00:01\" = \"p1\", \"01:00:5e:00:00:01\" = \"p1\", \"52:54:00:00:00:02\" = 1 }\ngateway-macs = [\"52-54-00-00-00-01\"]\n");
+    allowed_addresses_with_faults => with_head("[[vni]]\nvni = 100\nallowed = { p1 = [\"10.0.0.1\", \"10.0.0.0/33\", 5], p2 = \"10.0.0.2\", \"a/b\" = [] }\n");
     sticky_macs_not_a_table => with_head("[[vni]]\nvni = 100\nsticky = [\"52:54:00:00:00:01\"]\n");
     mtu_too_small => with_head("[[vni]]\nvni = 100\nmtu = 1000\n");
     qmp_without_socket => with_head("[[qmp]]\nactivate-at = \"resume\"\n");

@@ -172,6 +172,8 @@ pub struct VniMobility {
     pub sticky: BTreeMap<Mac, String>,
     /// MACs of gateways: never learned as hosts (EVPN-MOB-19).
     pub gateway_macs: BTreeSet<Mac>,
+    /// Ports whose hosts may have these addresses and no others; a port that is not named has no such limit (PIT-07).
+    pub allowed: BTreeMap<String, Vec<IpPrefix>>,
     /// MACs that are never taken for duplicates, besides [`MacPattern::VIRTUAL_ROUTERS`].
     pub floating_macs: Vec<MacPattern>,
     /// IPs that are never taken for duplicates.
@@ -194,6 +196,7 @@ impl Default for VniMobility {
         Self {
             sticky: BTreeMap::new(),
             gateway_macs: BTreeSet::new(),
+            allowed: BTreeMap::new(),
             floating_macs: Vec::new(),
             floating_ips: Vec::new(),
             domain: Vec::new(),

@@ -224,6 +224,17 @@ pub enum Event {
         /// Why it is refused.
         why: String,
     },
+    /// A host claims an address that its port is not allowed to have; it is not learned (PIT-07).
+    AddressNotAllowed {
+        /// VNI.
+        vni: Vni,
+        /// The host.
+        mac: Mac,
+        /// What it claims.
+        ip: IpAddr,
+        /// Its port.
+        port: String,
+    },
     /// A frame's binding was dropped because the forwarding table never agreed with it (PIT-07).
     BindingRefused {
         /// VNI.
@@ -409,6 +420,7 @@ impl Event {
             | Self::SequenceNearWrap { .. }
             | Self::Duplicate { .. }
             | Self::MoveRefused { .. }
+            | Self::AddressNotAllowed { .. }
             | Self::BindingRefused { .. }
             | Self::MoveTimedOut { .. }
             | Self::WriteFailed { .. }

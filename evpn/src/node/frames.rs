@@ -156,6 +156,14 @@ impl Node {
         router: bool,
         at: Time,
     ) {
+        if !self.is_allowed(vni, port, ip) {
+            self.journal.count("addresses_not_allowed");
+            if self.alarm(vni, mac, at) {
+                let port = self.dev_name(port);
+                self.journal.event(Event::AddressNotAllowed { vni, mac, ip, port }, at);
+            }
+            return;
+        }
         let Some(seg) = self.segments.get(&vni) else { return };
         if seg.hosts.macs.get(&mac).and_then(|e| e.local()).is_some_and(|l| l.port == port) {
             self.learn_binding(vni, mac, ip, origin, router, at);
@@ -171,6 +179,17 @@ impl Node {
             self.journal.count("parked_overflow");
         }
         self.parked.push_back(Parked { vni, port, mac, ip, origin, router, deadline: at + PATIENCE });
+    }
+
+    /// Whether a host behind this port may have this address (PIT-07).
+    pub(super) fn is_allowed(&self, vni: Vni, port: IfIndex, ip: IpAddr) -> bool {
+        let Some(seg) = self.segments.get(&vni) else { return false };
+        let allowed = &seg.config.mobility.allowed;
+        if allowed.is_empty() {
+            return true;
+        }
+        let list = self.links.get(&port).and_then(|l| allowed.get(&l.name));
+        list.is_none_or(|list| list.iter().any(|p| p.contains(ip)))
     }
 
     /// The table agrees: bindings that waited for it are learned.

@@ -86,7 +86,7 @@ impl Node {
         self.originate_mac(vni, mac, true);
         let mut ips = Vec::new();
         if remote.is_some() {
-            ips = self.take_ips_along(vni, mac, at);
+            ips = self.take_ips_along(vni, mac, port, at);
         }
         if !self.record_arrival(vni, mac, remote, ips.clone(), seen, at) {
             self.journal.event(Event::MacLocal { vni, mac, port: place.to_string(), seq }, at);
@@ -108,10 +108,11 @@ impl Node {
 
     /// Known addresses come with their MAC, in the same flush (PIT-22; a step beyond EVPN-IRB-14 with a
     /// switch back), and are confirmed by a unicast probe.
-    fn take_ips_along(&mut self, vni: Vni, mac: Mac, at: Time) -> Vec<IpAddr> {
+    fn take_ips_along(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) -> Vec<IpAddr> {
         let along = self.config.mobility.move_ips_with_mac;
+        let known = self.segments.get(&vni).map(|s| s.hosts.ips_of(mac)).unwrap_or_default();
+        let ips: Vec<IpAddr> = known.iter().copied().filter(|ip| self.is_allowed(vni, port, *ip)).collect();
         let Some(seg) = self.segments.get_mut(&vni) else { return Vec::new() };
-        let ips = seg.hosts.ips_of(mac);
         for &ip in &ips {
             if along {
                 seg.hosts.touch(ip, |b| {
@@ -120,7 +121,7 @@ impl Node {
                 });
             }
         }
-        let keys: Vec<RowKey> = ips.iter().filter_map(|ip| seg.neigh_key(*ip)).collect();
+        let keys: Vec<RowKey> = known.iter().filter_map(|ip| seg.neigh_key(*ip)).collect();
         for k in &keys {
             self.stale.remove(k);
             self.want.remove(k, true);

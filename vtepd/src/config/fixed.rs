@@ -1,7 +1,9 @@
-//! `sticky` and `gateway-macs` of `[[vni]]`: MACs that never move (EVPN-MOB-17, EVPN-MOB-19).
+//! `sticky` and `gateway-macs` of `[[vni]]`: MACs that never move (EVPN-MOB-17, EVPN-MOB-19). `allowed`: addresses
+//! that belong to ports (PIT-07).
 
 use super::names;
 use super::walk::{At, Collector, Place, Section, kind};
+use evpn::mobility::IpPrefix;
 use evpn::types::Mac;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -38,6 +40,39 @@ fn sticky(s: &Section<'_>, first: &mut BTreeMap<Mac, Place>, c: &mut Collector) 
             Ok(()) => out.extend(mac.map(|m| (m, port.to_owned()))),
             Err(what) => c.push(s.problem("sticky", v.span(), what)),
         }
+    }
+    out
+}
+
+/// `allowed`: ports with the addresses that their hosts may have (PIT-07).
+pub(super) fn allowed(s: &Section<'_>, c: &mut Collector) -> BTreeMap<String, Vec<IpPrefix>> {
+    let mut out = BTreeMap::new();
+    let Some((v, place)) = s.get("allowed") else { return out };
+    let help = "write it as `allowed = { tap0 = [\"10.1.0.5\", \"2001:db8::/64\"] }`: each port with its hosts' addresses";
+    let Some(table) = v.as_table() else {
+        let what = format!("expected a table of ports with addresses, found {}", kind(v));
+        c.push(s.problem("allowed", place, what).help(help));
+        return out;
+    };
+    for (k, v) in table {
+        if let Err(what) = names::device(k.get_ref()) {
+            c.push(s.problem("allowed", k.span(), what));
+        }
+        let Some(list) = v.get_ref().as_array() else {
+            let what = format!("expected a list of addresses or prefixes, found {}", kind(v.get_ref()));
+            c.push(s.problem("allowed", v.span(), what).help(help));
+            continue;
+        };
+        let mut prefixes = Vec::new();
+        for item in list {
+            match item.get_ref().as_str().and_then(|t| t.parse().ok()) {
+                Some(p) => prefixes.push(p),
+                None => {
+                    c.push(s.problem("allowed", item.span(), "not an address or prefix of IPs").help(help))
+                }
+            }
+        }
+        out.insert(k.get_ref().to_string(), prefixes);
     }
     out
 }

@@ -19,6 +19,7 @@ const KEYS: &[&str] = &[
     "route-targets",
     "sticky",
     "gateway-macs",
+    "allowed",
 ];
 
 /// What a device name is already used for.
@@ -81,6 +82,7 @@ fn vni(
     let arp_suppression = s.boolean("arp-suppression", c).unwrap_or(true);
     let mtu = s.integer("mtu", MTU, c).map(|n| n.value as u32).or(vtep.mtu);
     let (sticky, gateway_macs) = fixed::fixed(s, c);
+    let allowed = fixed::allowed(s, c);
     let mobility = mobility::of_vni(s, vtep, c);
     let vni = vni?.value;
     Some(VniConfig {
@@ -94,7 +96,7 @@ fn vni(
         arp_suppression,
         mtu,
         bridge_mac: names::bridge_mac(vtep.address?, vni),
-        mobility: VniMobility { sticky, gateway_macs, ..mobility },
+        mobility: VniMobility { sticky, gateway_macs, allowed, ..mobility },
     })
 }
 

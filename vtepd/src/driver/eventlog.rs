@@ -167,6 +167,9 @@ fn log(n: u64, event: &Event) {
         Event::MoveRefused { vni, address, from, to, why } => {
             say!(level, n, %vni, %address, %from, %to, why, "move refused");
         }
+        Event::AddressNotAllowed { vni, mac, ip, port } => {
+            say!(level, n, %vni, %mac, %ip, port, "a host claims an address that its port may not have");
+        }
         Event::BindingRefused { vni, mac, ip, port } => {
             say!(level, n, %vni, %mac, ?ip, port, "binding dropped: the forwarding table never agreed");
         }
