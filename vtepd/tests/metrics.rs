@@ -40,8 +40,9 @@ fn move_event(n: u64, sent: Option<Time>) -> EventLine {
 }
 
 fn status() -> StatusView {
-    let names = ["late_frames", "wanted_rows", "stale_rows", "sequences_remembered"];
-    let gauges = ["hosts", "vnis", "vnis_ready", "rows_wanted", "rows_dirty", "rows_stale"];
+    let names = ["late_frames", "wanted_rows", "stale_rows", "sequences_remembered", "state_bytes"];
+    let gauges =
+        ["hosts", "vnis", "vnis_ready", "rows_wanted", "rows_dirty", "rows_stale", "state_records_not_kept"];
     StatusView {
         program: "x".into(),
         vtep: "10.0.0.1".parse().expect("address"),
@@ -120,6 +121,7 @@ fn values_come_from_the_status_and_from_the_moves() {
         ("vtepd_macs{place=\"remote\"}", 5.0),
         ("vtepd_hosts", 10.0),
         ("vtepd_rows{state=\"dirty\"}", 14.0),
+        ("vtepd_state_records{state=\"not-kept\"}", 16.0),
         ("vtepd_counter_total{name=\"late_frames\"}", 7.0),
         ("vtepd_moves_total{kind=\"hot\",role=\"arrived\",cause=\"frame\"}", 2.0),
         ("vtepd_move_phase_seconds_count{phase=\"decided\",kind=\"hot\",role=\"arrived\"}", 2.0),
@@ -136,7 +138,9 @@ fn values_come_from_the_status_and_from_the_moves() {
         assert!((value(&text, sample) - want).abs() < 1e-9, "{sample}: {}", value(&text, sample));
     }
     assert!(value(&text, "vtepd_resident_memory_bytes") > 1e6);
-    assert!(!text.contains("wanted_rows"), "what can fall is no counter");
+    for gauge in ["wanted_rows", "name=\"state_bytes"] {
+        assert!(!text.contains(gauge), "what can fall is no counter: {gauge}");
+    }
 }
 
 #[test]

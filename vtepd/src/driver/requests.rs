@@ -3,6 +3,7 @@
 
 use crate::api::core::{CoreEnd, EventLine, Request};
 use crate::driver::clock;
+use crate::state::Keeper;
 use evpn::node::view::{KernelView, Rows};
 use evpn::node::{Event, Input, Reply};
 use evpn::types::{IfIndex, Mac, Time};
@@ -79,7 +80,10 @@ impl Requests {
                 }
                 Rows::Status(rows) => {
                     for row in rows {
-                        row.counters.extend(counters.iter().map(|(name, n)| ((*name).to_owned(), *n)));
+                        let named = |(name, n): &(&'static str, u64)| ((*name).to_owned(), *n);
+                        let can_fall = |(name, _): &&(&'static str, u64)| Keeper::GAUGES.contains(name);
+                        row.counters.extend(counters.iter().map(named));
+                        row.gauges.extend(counters.iter().filter(can_fall).map(named));
                     }
                 }
                 Rows::Neighbors(_)

@@ -6,6 +6,7 @@
 pub mod http;
 
 use crate::api::core::EventLine;
+use crate::state::Keeper;
 use evpn::node::view::{MoveView, StatusView};
 use evpn::node::{Event, Level};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -30,6 +31,10 @@ const BUCKETS: [f64; 18] = [
 
 /// What `show status` lists among its counters although it can fall; the gauges have it.
 const NOT_COUNTERS: [&str; 3] = ["wanted_rows", "stale_rows", "sequences_remembered"];
+
+fn is_counter(name: &str) -> bool {
+    !NOT_COUNTERS.contains(&name) && !Keeper::GAUGES.contains(&name)
+}
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
 struct OfMove {
@@ -82,6 +87,8 @@ pub struct Metrics {
     hosts: Gauge,
     rows: Family<OfState, Gauge>,
     sequences: Gauge,
+    state: Gauge,
+    records: Family<OfState, Gauge>,
     moves_open: Gauge,
     memory: Gauge,
     counters: Family<Named, Counter>,
@@ -110,6 +117,8 @@ impl Default for Metrics {
             hosts: Gauge::default(),
             rows: Family::default(),
             sequences: Gauge::default(),
+            state: Gauge::default(),
+            records: Family::default(),
             moves_open: Gauge::default(),
             memory: Gauge::default(),
             counters: Family::default(),
@@ -126,6 +135,8 @@ impl Default for Metrics {
         r.register("hosts", "IP bindings", m.hosts.clone());
         r.register("rows", "Kernel rows by state", m.rows.clone());
         r.register("sequences_remembered", "MACs whose sequence is remembered", m.sequences.clone());
+        r.register_with_unit("state", "The journal in the state directory", Unit::Bytes, m.state.clone());
+        r.register("state_records", "Records of it by state", m.records.clone());
         r.register("moves_open", "Moves that have not ended", m.moves_open.clone());
         r.register_with_unit("resident_memory", "Memory in use", Unit::Bytes, m.memory.clone());
         r.register("counter", "What `show status` counts, by name", m.counters.clone());
@@ -195,8 +206,11 @@ impl Metrics {
         self.macs.get_or_create(&OfPlace { place: "remote" }).set(signed(s.remote_macs as u64));
         self.hosts.set(signed(gauge("hosts")));
         self.sequences.set(signed(gauge("sequences_remembered")));
+        self.state.set(signed(gauge("state_bytes")));
+        of_state(&self.records, "kept", gauge("state_records"));
+        of_state(&self.records, "not-kept", gauge("state_records_not_kept"));
         self.moves_open.set(signed(gauge("moves_open")));
-        for (name, n) in s.counters.iter().filter(|(name, _)| !NOT_COUNTERS.contains(&name.as_str())) {
+        for (name, n) in s.counters.iter().filter(|(name, _)| is_counter(name)) {
             let counter = self.counters.get_or_create(&Named { name: name.clone() });
             counter.inner().store(*n, Ordering::Relaxed);
         }

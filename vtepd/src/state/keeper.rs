@@ -203,6 +203,9 @@ impl Keeper {
         let _ = self.asks.try_send(Ask::Adopted);
     }
 
+    /// Which of [`Keeper::counters`] can fall.
+    pub const GAUGES: [&str; 3] = ["state_bytes", "state_records", "state_records_not_kept"];
+
     /// Counters for `show status`.
     pub fn counters(&self) -> [(&'static str, u64); 6] {
         let s = &self.shared;
