@@ -120,6 +120,8 @@ pub struct Hosts {
     ips: BTreeMap<IpAddr, Binding>,
     by_mac: BTreeSet<(Mac, IpAddr)>,
     locals: usize,
+    /// Local MACs per port.
+    ports: BTreeMap<IfIndex, usize>,
     /// Remote MACs per VTEP.
     vteps: BTreeMap<IpAddr, usize>,
     vteps_changed: bool,
@@ -191,13 +193,13 @@ impl Hosts {
             if is_local {
                 e.heard = at;
             }
-            self.count_vteps(Some(old), Some(owner));
+            self.count_owners(Some(old), Some(owner));
             Some(old)
         } else {
             self.locals += usize::from(is_local);
             self.macs
                 .insert(mac, MacEntry { owner, since: at, moves: 0, heard: at, lost: None, shadow: None });
-            self.count_vteps(None, Some(owner));
+            self.count_owners(None, Some(owner));
             None
         }
     }
@@ -205,14 +207,32 @@ impl Hosts {
     pub fn disown(&mut self, mac: Mac) -> Option<MacEntry> {
         let e = self.macs.remove(&mac)?;
         self.locals -= usize::from(e.local().is_some());
-        self.count_vteps(Some(e.owner), None);
+        self.count_owners(Some(e.owner), None);
         Some(e)
     }
-    fn count_vteps(&mut self, old: Option<Owner>, new: Option<Owner>) {
+    fn count_owners(&mut self, old: Option<Owner>, new: Option<Owner>) {
         let vtep = |o: Option<Owner>| match o {
             Some(Owner::Remote(r)) => Some(r.claim.vtep),
             Some(Owner::Local(_)) | None => None,
         };
+        let port = |o: Option<Owner>| match o {
+            Some(Owner::Local(l)) => Some(l.port),
+            Some(Owner::Remote(_)) | None => None,
+        };
+        let (left, joined) = (port(old), port(new));
+        if left != joined {
+            if let Some(p) = joined {
+                *self.ports.entry(p).or_default() += 1;
+            }
+            if let Some(p) = left
+                && let Some(n) = self.ports.get_mut(&p)
+            {
+                *n -= 1;
+                if *n == 0 {
+                    self.ports.remove(&p);
+                }
+            }
+        }
         let (old, new) = (vtep(old), vtep(new));
         if old == new {
             return;
@@ -239,6 +259,10 @@ impl Hosts {
     /// Whether that set changed since the last call.
     pub fn take_vteps_changed(&mut self) -> bool {
         std::mem::take(&mut self.vteps_changed)
+    }
+    /// Number of local MACs on a port.
+    pub fn on_port(&self, port: IfIndex) -> usize {
+        self.ports.get(&port).copied().unwrap_or(0)
     }
     /// Number of local MACs.
     pub fn locals(&self) -> usize {
@@ -292,6 +316,9 @@ mod tests {
         h.own(M1, local, Time(0));
         h.own(M2, remote, Time(0));
         assert_eq!((h.locals(), h.remotes()), (1, 1));
+        assert_eq!((h.on_port(IfIndex(1)), h.on_port(IfIndex(2))), (1, 0));
+        h.own(M1, Owner::Local(Local { port: IfIndex(2), seq: Seq(0) }), Time(0));
+        assert_eq!((h.on_port(IfIndex(1)), h.on_port(IfIndex(2))), (0, 1));
         h.own(M1, remote, Time(1));
         assert_eq!((h.locals(), h.remotes()), (0, 2));
         assert_eq!(h.vteps().count(), 1);
@@ -300,6 +327,7 @@ mod tests {
         h.disown(M1);
         assert_eq!((h.locals(), h.remotes()), (1, 0));
         h.disown(M2);
+        assert_eq!((h.on_port(IfIndex(1)), h.on_port(IfIndex(2))), (0, 0));
         assert_eq!((h.locals(), h.remotes()), (0, 0));
         assert_eq!(h.vteps().count(), 0);
     }

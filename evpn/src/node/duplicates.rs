@@ -174,6 +174,7 @@ impl Node {
         ips: &[IpAddr],
         at: Time,
     ) {
+        self.place_free(vni, port, at);
         self.mac_moved(vni, mac, Holder::Here, Holder::There(to), at);
         let window = self.window();
         let Some(c) = self.duplicated.macs.get(&(vni, mac)) else { return };

@@ -21,7 +21,9 @@ impl Node {
         }
         let Some(seg) = self.segments.get(&vni) else { return };
         let Some(entry) = seg.hosts.macs.get(&mac) else {
-            self.claim(vni, mac, port, None, at);
+            if self.has_place(vni, port, at) {
+                self.claim(vni, mac, port, None, at);
+            }
             return;
         };
         match entry.owner {
@@ -43,7 +45,8 @@ impl Node {
                     self.config.mobility.guard_time,
                     at,
                 );
-                match self.weigh(vni, mac, port, sign, at) {
+                let sign = self.weigh(vni, mac, port, sign, at);
+                match self.moderate_claim(vni, mac, port, &r.claim, sign, at) {
                     LocalSign::Held => self.put_back(vni, mac, port),
                     LocalSign::Claim => self.claim(vni, mac, port, Some(r.claim), at),
                     LocalSign::Late => self.late_frame(vni, mac, port, at),
@@ -240,6 +243,7 @@ impl Node {
         self.revision += 1;
         seg.memory.note(mac, l.seq, true, at);
         seg.hosts.disown(mac);
+        self.place_free(vni, port, at);
         let place = Place::Port(name.clone());
         self.activation_left(vni, mac, None, why, at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };

@@ -17,6 +17,7 @@ mod handing;
 mod input;
 mod journal;
 mod keep;
+mod limits;
 mod local;
 mod moved;
 mod moves;
@@ -49,6 +50,7 @@ use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want, Write
 use crate::rib::{self, Rib};
 use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
+use domain::Moderation;
 use duplicates::Duplicated;
 use frames::{Parked, Sign};
 use journal::Journal;
@@ -123,6 +125,8 @@ pub struct Node {
     news_at: Time,
     prepare: Prepare,
     duplicated: Duplicated,
+    moderation: Moderation,
+    full: limits::Full,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -187,6 +191,8 @@ impl Node {
             news_at: at,
             prepare: Prepare::default(),
             duplicated: Duplicated::default(),
+            moderation: Moderation::default(),
+            full: limits::Full::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -228,6 +234,8 @@ impl Node {
         self.due_retries(at);
         self.due_prepared(at);
         self.due_duplicates(at);
+        self.due_refused(at);
+        self.due_look(at);
         let changes = self.rib.take_timed_changes(CHANGES_PER_FLUSH);
         self.more_changes = changes.len() == CHANGES_PER_FLUSH;
         for (change, since) in changes {
@@ -276,6 +284,8 @@ impl Node {
         offer(self.parked.front().map(|p| (p.deadline, "parked binding")));
         offer(self.probes.first().map(|(t, _, _)| (*t, "probe")));
         offer(self.duplicated.poll_timeout());
+        offer(self.moderation.poll_timeout());
+        offer(self.full.poll_timeout());
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));

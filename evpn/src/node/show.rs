@@ -93,6 +93,7 @@ impl Node {
         counters.extend(self.journal.refused_frames.iter().map(|(k, v)| (format!("frames_refused_{k}"), *v)));
         counters.insert("wanted_rows".into(), self.want.len() as u64);
         counters.insert("duplicates".into(), self.duplicated.len() as u64);
+        counters.insert("refused_moves".into(), self.moderation.len() as u64);
         counters.insert("duplicates_untracked".into(), self.duplicated.untracked());
         counters.insert("moves_pending".into(), self.prepare.len() as u64);
         counters.insert("macs_released_now".into(), self.prepare.releases.len() as u64);

@@ -104,6 +104,7 @@ pub struct Host {
     pub events: Vec<(Time, Event)>,
     pub emitted: Vec<(IfIndex, Bytes)>,
     pub blocked: BTreeSet<(IfIndex, Mac)>,
+    resyncs: u64,
     pub taps: Vec<IfIndex>,
     pub writes: u64,
     /// Kernel writes wait.
@@ -192,6 +193,7 @@ impl World {
                     events: vec![],
                     emitted: vec![],
                     blocked: BTreeSet::new(),
+                    resyncs: 0,
                     taps: vec![],
                     writes: 0,
                     paused: false,
@@ -428,7 +430,8 @@ impl World {
                 self.hosts[i].records += records.len() as u64;
                 self.hosts[i].kept.extend(records.into_iter().map(|r| ((r.vni, r.mac), r)));
             }
-            Output::Listen(_) | Output::Resync | Output::Vteps(_) | Output::Stopped => {}
+            Output::Resync => self.hosts[i].resyncs += 1,
+            Output::Listen(_) | Output::Vteps(_) | Output::Stopped => {}
         }
     }
 
@@ -574,6 +577,11 @@ impl World {
             Some(Reply::Error(e)) => Err(e),
             other => panic!("no answer but {other:?}"),
         }
+    }
+
+    /// Complete reads asked for since the start.
+    pub fn resyncs(&self, i: usize) -> u64 {
+        self.hosts[i].resyncs
     }
 
     pub fn duplicates(&mut self, i: usize) -> Vec<view::DuplicateView> {

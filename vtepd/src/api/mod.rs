@@ -4,12 +4,14 @@
 //! |---|---|
 //! | `/v1/status`, `/v1/neighbors`, `/v1/vnis`, `/v1/macs`, `/v1/hosts`, `/v1/routes`, `/v1/moves`, `/v1/duplicates`, `/v1/kernel` | one slice of a table ([`evpn::node::view::Page`]); `next` is the `cursor` of the next one |
 //! | `/v1/why/mac/{vni}/{mac}`, `/v1/why/ip/{vni}/{ip}` | who has it, by which rule, and what the kernel holds ([`evpn::node::view::WhyView`]) |
+//! | `POST /v1/clear` | a duplicate is let go |
 //! | `POST /v1/move` | a step of a prepared move ([`evpn::node::MoveReply`]) |
 //! | `/v1/hypervisors` | guests, as QEMU and libvirt tell them: `{"rows": [...]}` |
 //! | `/v1/events` | server-sent events, history first; with `follow=false` the history as JSON |
 //!
 //! Errors are `{"error": "..."}` with 400, 404, 405, 409, 413, 503 or 504.
 
+mod clear;
 pub mod core;
 mod events;
 pub mod listener;
@@ -83,12 +85,13 @@ pub fn router(core: Core, board: Board) -> Router {
         .route("/v1/events", get(events::events))
         .route("/v1/why/{kind}/{vni}/{address}", get(why))
         .route("/v1/move", post(moves::step).layer(DefaultBodyLimit::max(moves::MAX_BODY)))
+        .route("/v1/clear", post(clear::clear).layer(DefaultBodyLimit::max(clear::MAX_BODY)))
         .route("/v1/{table}", get(show))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; everything is under /v1") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET is understood here, and only POST at /v1/move",
+                "only GET is understood here, and only POST at /v1/move and /v1/clear",
             )
         })
         .with_state(core)

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
 mod check;
+mod clear;
 pub mod client;
 mod guests;
 mod moves;
@@ -54,6 +55,8 @@ enum Cmd {
     Watch(WatchArgs),
     /// Announce that a guest moves to this host, or away from it
     Move(step::MoveArgs),
+    /// Let a duplicate go
+    Clear(clear::ClearArgs),
 }
 
 /// `vtepd run`
@@ -258,6 +261,7 @@ pub fn main() -> ExitCode {
         Cmd::Why(args) => client_runtime(why::why(args)),
         Cmd::Watch(args) => client_runtime(watch::watch(args)),
         Cmd::Move(args) => client_runtime(step::step(args)),
+        Cmd::Clear(args) => client_runtime(clear::clear(args)),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -1,0 +1,86 @@
+//! Limits of what local ports may teach: a host that makes MACs up must not fill the tables of the whole fabric.
+//!
+//! Only MACs that nobody knows are limited. One that is known and moves here is no new one, so a flooding port does
+//! not keep others from moving. What is beyond the limit is counted and not kept, whatever its number.
+
+use super::{Event, Node, Output};
+use crate::types::{IfIndex, Span, Time, Vni};
+use std::collections::BTreeSet;
+
+/// Between two looks at what had found no place.
+const LOOK_EVERY: Span = Span::secs(10);
+
+/// Ports and VNIs whose limit has been reached.
+#[derive(Debug, Default)]
+pub(super) struct Full {
+    ports: BTreeSet<(Vni, IfIndex)>,
+    vnis: BTreeSet<Vni>,
+    looked: Option<Time>,
+    look_at: Option<Time>,
+}
+
+impl Full {
+    pub(super) fn poll_timeout(&self) -> Option<(Time, &'static str)> {
+        self.look_at.map(|t| (t, "place for MACs"))
+    }
+}
+
+/// Room again: not at every single one that goes.
+fn roomy(count: usize, limit: u32) -> bool {
+    count < limit as usize - limit as usize / 10
+}
+
+impl Node {
+    /// Whether a MAC that nobody knows may be learned on this port.
+    pub(super) fn has_place(&mut self, vni: Vni, port: IfIndex, at: Time) -> bool {
+        let Some(seg) = self.segments.get(&vni) else { return false };
+        let rules = &seg.config.mobility;
+        let (limit, port_limit) = (rules.mac_limit, rules.port_mac_limit);
+        if port_limit > 0 && seg.hosts.on_port(port) >= port_limit as usize {
+            self.journal.count("macs_over_limit");
+            if self.full.ports.insert((vni, port)) {
+                let what = format!("MAC addresses on port {} of VNI {vni}", self.dev_name(port));
+                self.journal.event(Event::Limit { what, limit: u64::from(port_limit) }, at);
+            }
+            return false;
+        }
+        if limit > 0 && seg.hosts.locals() >= limit as usize {
+            self.journal.count("macs_over_limit");
+            if self.full.vnis.insert(vni) {
+                let what = format!("local MAC addresses of VNI {vni}");
+                self.journal.event(Event::Limit { what, limit: u64::from(limit) }, at);
+            }
+            return false;
+        }
+        true
+    }
+
+    /// A local MAC is gone: there may be a place for one that the kernel knows and we do not.
+    pub(super) fn place_free(&mut self, vni: Vni, port: IfIndex, at: Time) {
+        if self.full.ports.is_empty() && self.full.vnis.is_empty() {
+            return;
+        }
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let rules = &seg.config.mobility;
+        let mut freed = false;
+        if roomy(seg.hosts.on_port(port), rules.port_mac_limit) {
+            freed |= self.full.ports.remove(&(vni, port));
+        }
+        if roomy(seg.hosts.locals(), rules.mac_limit) {
+            freed |= self.full.vnis.remove(&vni);
+        }
+        if freed && self.full.look_at.is_none() {
+            let earliest = self.full.looked.map_or(at, |t| t + LOOK_EVERY);
+            self.full.look_at = Some(earliest.max(at));
+        }
+    }
+
+    /// The kernel tells a row once; those that found no place are told again by a complete read.
+    pub(super) fn due_look(&mut self, at: Time) {
+        if self.full.look_at.is_some_and(|t| t <= at) {
+            self.full.look_at = None;
+            self.full.looked = Some(at);
+            self.journal.push(Output::Resync);
+        }
+    }
+}
