@@ -107,6 +107,29 @@ fn an_arp_binding_becomes_a_neighbour_row_elsewhere() {
 }
 
 /// MIG-HOT-01, PIT-22, EVPN-MOB-03, -06, -07: RARP only, the guest says nothing else.
+/// A port loses its carrier and gets it back, and the tap hears the guest before the monitor tells of either.
+#[test]
+fn what_a_guest_said_just_before_its_port_was_reported_down_is_not_forgotten() {
+    let mut w = World::converged(2, Span::millis(1));
+    w.frame(1, P1, mac(1), Some(arp(mac(1), ip(1), ip(9))));
+    w.run_for(Span::millis(100));
+    let said = Input::Frame { port: P1, bytes: arp(mac(1), ip(1), ip(9)) };
+    w.input(1, said);
+    w.run_for(Span::millis(2));
+    w.forget(1, mac(1));
+    w.frame(1, P1, mac(1), None);
+    w.run_for(Span::millis(10));
+    let row = Some(Row::Neigh { mac: mac(1), router: false });
+    assert_eq!(w.neigh_row(0, ip(1).into()), row, "the address is known");
+
+    // Nothing is said afterwards: the address goes with its MAC, and nobody is blamed.
+    w.run_for(Span::millis(100));
+    w.forget(1, mac(1));
+    w.run_for(Span::millis(100));
+    assert_eq!(w.neigh_row(0, ip(1).into()), None);
+    assert!(!w.hosts[1].events.iter().any(|(_, e)| matches!(e, Event::BindingRefused { .. })));
+}
+
 #[test]
 fn a_hot_move_by_rarp_takes_the_address_along_in_the_same_flush() {
     let mut w = World::converged(3, MS);

@@ -4,7 +4,7 @@
 //! port, because a locked, blocked or filtered port may refuse what the tap saw (PIT-07).
 
 use super::{Event, Node, Output};
-use crate::hosts::{BindingOrigin, Owner};
+use crate::hosts::{Binding, BindingOrigin, Owner};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use crate::wire::frame::{self, Arp, Body, Frame};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -29,6 +29,8 @@ pub(super) struct Parked {
     ip: IpAddr,
     origin: BindingOrigin,
     router: bool,
+    /// It was bound already when the table let its MAC go: no refusal if that does not come back.
+    known: bool,
     pub(super) deadline: Time,
 }
 
@@ -178,7 +180,23 @@ impl Node {
             self.parked.pop_front();
             self.journal.count("parked_overflow");
         }
-        self.parked.push_back(Parked { vni, port, mac, ip, origin, router, deadline: at + PATIENCE });
+        let deadline = at + PATIENCE;
+        self.parked.push_back(Parked { vni, port, mac, ip, origin, router, known: false, deadline });
+    }
+
+    /// A MAC leaves a port, but what it said a moment ago may be newer than that news: a port that lost its carrier
+    /// and got it back tells so when the guest has spoken again. Its bindings wait for the table, as others do.
+    pub(super) fn repark(&mut self, vni: Vni, port: IfIndex, mac: Mac, at: Time) {
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let heard = |b: &Binding| matches!(b.origin, BindingOrigin::Arp | BindingOrigin::Nd);
+        let fresh = seg.hosts.ips_of(mac).into_iter().filter_map(|ip| Some((ip, *seg.hosts.binding(ip)?)));
+        let fresh: Vec<_> = fresh.filter(|(_, b)| heard(b) && at.since(b.confirmed) < PATIENCE).collect();
+        for (ip, b) in fresh {
+            if self.parked.len() < PARKED {
+                let (origin, router, deadline) = (b.origin, b.router, at + PATIENCE);
+                self.parked.push_back(Parked { vni, port, mac, ip, origin, router, known: true, deadline });
+            }
+        }
     }
 
     /// Whether a host behind this port may have this address (PIT-07).
@@ -207,6 +225,9 @@ impl Node {
                 break;
             }
             let Some(p) = self.parked.pop_front() else { break };
+            if p.known {
+                continue;
+            }
             self.journal.count("bindings_refused");
             if self.alarm(p.vni, p.mac, at) {
                 let port = self.dev_name(p.port);

@@ -242,6 +242,8 @@ impl Node {
         };
         self.revision += 1;
         seg.memory.note(mac, l.seq, true, at);
+        self.repark(vni, port, mac, at);
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
         seg.hosts.disown(mac);
         self.place_free(vni, port, at);
         let place = Place::Port(name.clone());

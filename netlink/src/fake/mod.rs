@@ -333,6 +333,11 @@ impl FakeKernel {
         self.failing.push_back(errno);
     }
 
+    /// No op fails any more because of [`FakeKernel::fail_next`].
+    pub fn fail_no_more(&mut self) {
+        self.failing.clear();
+    }
+
     /// Every op on this device fails with this errno, until called with `None`.
     pub fn fail_device(&mut self, device: IfIndex, errno: Option<i32>) {
         match errno {
@@ -429,6 +434,29 @@ impl FakeKernel {
         out
     }
 
+    /// The bridge's row of a MAC.
+    pub fn bridge_row(&self, bridge: IfIndex, mac: Mac) -> Option<BridgeFdb> {
+        self.fdb.get(&(bridge, mac)).map(|r| r.bridge_fdb(bridge, mac))
+    }
+
+    /// Destinations of a MAC's row on a VXLAN device; empty without a row.
+    pub fn remotes(&self, dev: IfIndex, mac: Mac) -> &[IpAddr] {
+        self.vxlan.get(&(dev, mac)).map_or(&[], |r| &r.vteps)
+    }
+
+    /// A bridge row as an operator or another control plane makes it.
+    pub fn put_bridge_row(&mut self, row: BridgeFdb) {
+        let new = Learned {
+            port: row.port,
+            ext: row.ext_learned,
+            sticky: row.sticky,
+            fixed: row.is_static,
+            permanent: row.permanent,
+            updated: self.now,
+        };
+        self.put_fdb(row.bridge, row.mac, new);
+    }
+
     /// Every neighbour row.
     pub fn neighbours(&self) -> impl Iterator<Item = &NeighRow> {
         self.neigh.values()
@@ -437,7 +465,11 @@ impl FakeKernel {
 
 impl Learned {
     fn row(&self, bridge: IfIndex, mac: Mac) -> FdbRow {
-        FdbRow::Bridge(BridgeFdb {
+        FdbRow::Bridge(self.bridge_fdb(bridge, mac))
+    }
+
+    fn bridge_fdb(&self, bridge: IfIndex, mac: Mac) -> BridgeFdb {
+        BridgeFdb {
             bridge,
             port: self.port,
             mac,
@@ -446,7 +478,7 @@ impl Learned {
             sticky: self.sticky,
             is_static: self.fixed,
             permanent: self.permanent,
-        })
+        }
     }
 }
 

@@ -58,6 +58,12 @@ impl FakeKernel {
         Some(self.links.get(&row.port).and_then(|l| l.port).is_some_and(|p| p.neigh_suppress))
     }
 
+    /// What the bridge answers a guest on an ordinary port that asks for this address, if it answers at all.
+    pub fn answer(&self, bridge: IfIndex, ip: IpAddr) -> Option<Mac> {
+        let (mac, _) = self.known(bridge, ip)?;
+        self.behind_suppress(bridge, mac)?.then_some(mac)
+    }
+
     pub(super) fn suppress(&self, bridge: IfIndex, frame: &[u8]) -> Suppress {
         let enabled =
             self.links.values().any(|l| l.master == Some(bridge) && l.port.is_some_and(|p| p.neigh_suppress));
