@@ -16,6 +16,7 @@
 //! | [`api`] | HTTP requests on a daemon's socket |
 //! | [`mod@soak`] | what `cargo xtask soak` runs |
 //! | [`mod@bench`] | what `cargo xtask bench` runs |
+//! | [`sim`] | whole fabrics on a virtual clock |
 //! | [`tree`] | the source tree, for the tidy checks |
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
@@ -34,6 +35,7 @@ pub mod packet;
 pub mod poll;
 pub mod proc;
 pub mod qemu;
+pub mod sim;
 pub mod soak;
 pub mod speaker;
 pub mod tables;

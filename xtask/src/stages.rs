@@ -15,6 +15,8 @@ pub(crate) enum Stage {
     Unit,
     /// Committed fuzz corpora, replayed.
     Corpora,
+    /// Whole fabrics on a virtual clock.
+    Sim,
     /// The real kernel, in network namespaces.
     Namespaces,
     /// The daemon beside real BGP speakers.
@@ -31,12 +33,13 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// In running order.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Fmt,
         Self::Clippy,
         Self::Build,
         Self::Unit,
         Self::Corpora,
+        Self::Sim,
         Self::Docs,
         Self::Deny,
         Self::Cli,
@@ -53,6 +56,7 @@ impl Stage {
             Self::Build => "build",
             Self::Unit => "unit",
             Self::Corpora => "corpora",
+            Self::Sim => "sim",
             Self::Namespaces => "namespaces",
             Self::Interop => "interop",
             Self::Cli => "cli",
@@ -93,6 +97,7 @@ impl Stage {
             "vtepd-tests" if p.target.starts_with("interop") || p.target.starts_with("pitfalls") => {
                 Self::Interop
             }
+            "vtepd-tests" if p.target == "sim" => Self::Sim,
             "vtepd-tests" if p.target == "tidy" => Self::Docs,
             "vtepd-tests" if p.target.starts_with("cli") => Self::Cli,
             "vtepd-tests" if p.target.starts_with("demo") || p.target.starts_with("lab") => Self::Lab,
@@ -118,6 +123,7 @@ mod tests {
         assert_eq!(of("netlink", "contract", true), Stage::Namespaces);
         assert_eq!(of("evpn", "fuzz_corpus", true), Stage::Corpora);
         assert_eq!(of("vtepd-tests", "interop_session", true), Stage::Interop);
+        assert_eq!(of("vtepd-tests", "sim", true), Stage::Sim);
         assert_eq!(of("vtepd-tests", "tidy", true), Stage::Docs);
         assert_eq!(of("vtep-lab", "sabotage", true), Stage::Lab);
     }

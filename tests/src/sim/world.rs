@@ -1,0 +1,416 @@
+//! The clock and the queue: everything that happens in a run happens here, in one order.
+
+use super::guest::{Place, Vm};
+use super::mutants::Mutant;
+use super::net::{Item, Tcp};
+use super::plan::{By, Plan};
+use super::rng::Rng;
+use super::truth::{Finding, IpTruth, MacTruth, Tally, us};
+use super::vtep::{Vtep, ports};
+use bytes::Bytes;
+use evpn::fabric::KernelEvent;
+use evpn::types::{IfIndex, Mac, Span, Time};
+use netlink::Batch;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+/// Sessions must be up again after this long without a fault; the longest idle hold is a minute.
+const PATIENCE: Span = Span::secs(150);
+/// Watched after the last check.
+const REST: Span = Span::secs(6);
+/// Most events of a run, in case it never comes to rest.
+const EVENTS: u64 = 5_000_000;
+
+/// Something that happens.
+pub(super) enum Ev {
+    /// A step of the plan.
+    Step(usize),
+    /// A node's timer.
+    Wake(usize),
+    /// A node's look at what nobody reports.
+    House(usize, u32),
+    /// Notifications wait.
+    Kernel(usize),
+    /// A tap saw a frame.
+    Tap(usize, u32, IfIndex, Bytes),
+    /// A dump has been read.
+    Dumped(usize, u32, u64, Vec<KernelEvent>),
+    /// A batch gets its turn.
+    Applied(usize, u32, Box<Batch>),
+    /// Something arrives at one end of a connection.
+    Tcp(usize, usize, Item),
+    /// A frame arrives in VXLAN.
+    Frame(usize, usize, Vec<u8>),
+    /// A guest announces itself.
+    Say(usize, Place, By),
+    /// A guest's answer.
+    Answer(usize, Place, Bytes),
+    /// A late frame of a MAC.
+    Late(Place, Mac),
+    /// A port loses carrier, unless a guest has come.
+    Unplug(Place),
+    /// A guest begins to run.
+    Begin(usize, Place, By),
+    /// One of two copies stops.
+    Single(usize, bool),
+    /// A fault ends.
+    Heal(Fault),
+    /// An address is asked for everywhere.
+    Probe(IpAddr),
+}
+
+/// A fault that ends by itself.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(super) enum Fault {
+    Cut(usize, usize),
+    Down(usize),
+    Queue(usize),
+    Broken(usize, IfIndex),
+    Slow(usize),
+    Short(usize),
+    /// The next writes fail.
+    Writes(usize),
+    /// Repairs are under way.
+    Repair,
+}
+
+struct Entry {
+    at: Time,
+    n: u64,
+    ev: Ev,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.n == other.n
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    /// The earliest is the greatest.
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.at, other.n).cmp(&(self.at, self.n))
+    }
+}
+
+/// What came of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// What is wrong; empty if all is well.
+    pub findings: Vec<Finding>,
+    /// Events on the queue.
+    pub events: u64,
+    /// UPDATEs on the wire.
+    pub updates: u64,
+    /// Moves of guests.
+    pub moves: u64,
+    /// What happened, if asked for.
+    pub trace: String,
+}
+
+/// See the module.
+pub(super) struct World {
+    pub(super) plan: Plan,
+    pub(super) mutant: Option<Mutant>,
+    pub(super) now: Time,
+    pub(super) rng: Rng,
+    queue: BinaryHeap<Entry>,
+    n: u64,
+    pub(super) vteps: Vec<Vtep>,
+    pub(super) vms: Vec<Vm>,
+    pub(super) tcps: Vec<Tcp>,
+    /// One-way delays in microseconds, from × to.
+    pub(super) delays: Vec<u64>,
+    pub(super) cuts: BTreeSet<(usize, usize)>,
+    faults: BTreeMap<Fault, u32>,
+    /// Established, as each side sees it.
+    up: BTreeSet<(usize, IpAddr)>,
+    /// How often each was established.
+    pub(super) ups: BTreeMap<(usize, usize), u32>,
+    pub(super) calm_since: Option<Time>,
+    pub(super) calm: Vec<(Time, Time)>,
+    pub(super) macs: BTreeMap<Mac, MacTruth>,
+    pub(super) ips: BTreeMap<IpAddr, IpTruth>,
+    pub(super) foreign: BTreeSet<(usize, Mac)>,
+    pub(super) tally: Tally,
+    /// Faults that make nodes say again what they have said.
+    pub(super) upsets: u32,
+    /// What restarts may add to a sequence.
+    pub(super) leaps: u32,
+    /// Addresses went from guest to guest.
+    pub(super) shared: bool,
+    /// Nodes whose kernel was slow or broken at some time.
+    pub(super) slowed: BTreeSet<usize>,
+    pub(super) updates: u64,
+    pub(super) last_update: Time,
+    /// When something was last done to a guest or a kernel.
+    pub(super) last_act: Time,
+    pub(super) findings: Vec<Finding>,
+    pub(super) trace: Option<String>,
+    pub(super) heard: Vec<KernelEvent>,
+    pub(super) mutated: Vec<Bytes>,
+}
+
+/// Runs a plan to its end.
+pub fn run(plan: &Plan, mutant: Option<Mutant>, trace: bool) -> Outcome {
+    let mut w = World::new(plan, mutant, trace);
+    let events = w.run();
+    let moves = w.macs.values().map(|m| u64::from(m.moves)).sum();
+    Outcome { findings: w.findings, events, updates: w.updates, moves, trace: w.trace.unwrap_or_default() }
+}
+
+impl World {
+    pub(super) fn new(plan: &Plan, mutant: Option<Mutant>, trace: bool) -> Self {
+        let f = plan.fabric;
+        let mut rng = Rng::new(f.seed);
+        let hosts = f.nodes;
+        let delays = (0..hosts * hosts).map(|_| rng.range(f.delay.0, f.delay.1)).collect();
+        let slots = ports(&plan.guests);
+        let mut w = Self {
+            plan: plan.clone(),
+            mutant,
+            now: Time(0),
+            rng,
+            queue: BinaryHeap::new(),
+            n: 0,
+            vteps: (0..f.nodes).map(|i| Vtep::new(i, slots)).collect(),
+            vms: plan.guests.iter().enumerate().map(|(i, g)| Vm::new(i, *g)).collect(),
+            tcps: Vec::new(),
+            delays,
+            cuts: BTreeSet::new(),
+            faults: BTreeMap::new(),
+            up: BTreeSet::new(),
+            ups: BTreeMap::new(),
+            calm_since: None,
+            calm: Vec::new(),
+            macs: BTreeMap::new(),
+            ips: BTreeMap::new(),
+            foreign: BTreeSet::new(),
+            tally: Tally::default(),
+            upsets: 0,
+            leaps: 0,
+            shared: false,
+            slowed: BTreeSet::new(),
+            updates: 0,
+            last_update: Time(0),
+            last_act: Time(0),
+            findings: Vec::new(),
+            trace: trace.then(String::new),
+            heard: Vec::new(),
+            mutated: Vec::new(),
+        };
+        for (i, vm) in w.vms.iter().enumerate() {
+            w.macs.insert(vm.mac, MacTruth { guest: i, ..MacTruth::default() });
+        }
+        w
+    }
+
+    pub(super) fn push(&mut self, after: Span, ev: Ev) {
+        self.push_at(self.now + after, ev);
+    }
+
+    pub(super) fn push_at(&mut self, at: Time, ev: Ev) {
+        self.n += 1;
+        self.queue.push(Entry { at, n: self.n, ev });
+    }
+
+    pub(super) fn note(&mut self, text: &str) {
+        let now = us(self.now);
+        if let Some(t) = &mut self.trace {
+            let _ = writeln!(t, "{:>5}.{:06} {text}", now / 1_000_000, now % 1_000_000);
+        }
+    }
+
+    /// Longest one-way delay that a packet may take.
+    pub(super) fn longest(&self) -> Span {
+        Span::micros(self.plan.fabric.delay.1 * 5 / 4 + 1)
+    }
+
+    /// Until tap or monitor tells.
+    pub(super) fn lag(&mut self) -> Span {
+        let most = self.plan.fabric.lag;
+        // Mostly at once, as on an idle machine.
+        if most == 0 || self.rng.percent(50) { Span::ZERO } else { Span::micros(self.rng.below(most)) }
+    }
+
+    // ---- quiet and unquiet -------------------------------------------------------------------------------
+
+    pub(super) fn begin(&mut self, fault: Fault, time: Span) {
+        *self.faults.entry(fault).or_default() += 1;
+        self.push(time, Ev::Heal(fault));
+        self.look();
+    }
+
+    /// Ends a fault, unless the same has begun again. Whether it is over.
+    fn over(&mut self, fault: Fault) -> bool {
+        let Some(n) = self.faults.get_mut(&fault) else { return false };
+        *n -= 1;
+        if *n > 0 {
+            return false;
+        }
+        self.faults.remove(&fault);
+        true
+    }
+
+    pub(super) fn session(&mut self, i: usize, peer: IpAddr, up: bool) {
+        if up {
+            self.up.insert((i, peer));
+            let to = (0..self.hosts()).find(|j| super::vtep::address(*j) == peer).unwrap_or(0);
+            *self.ups.entry((i, to)).or_default() += 1;
+        } else {
+            self.up.remove(&(i, peer));
+        }
+        self.look();
+    }
+
+    pub(super) fn sessions_gone(&mut self, i: usize) {
+        self.up.retain(|(n, _)| *n != i);
+        self.look();
+    }
+
+    /// Sessions that there have to be, counted at the nodes' ends.
+    fn needed(&self) -> usize {
+        let f = &self.plan.fabric;
+        f.nodes * (f.nodes - 1)
+    }
+
+    /// Notes when quiet begins and ends.
+    fn look(&mut self) {
+        let calm = self.faults.is_empty() && self.up.len() == self.needed();
+        match (calm, self.calm_since) {
+            (true, None) => self.calm_since = Some(self.now),
+            (false, Some(since)) => {
+                self.calm.push((since, self.now));
+                self.calm_since = None;
+            }
+            (true, Some(_)) | (false, None) => {}
+        }
+    }
+
+    // ---- the run -----------------------------------------------------------------------------------------
+
+    fn run(&mut self) -> u64 {
+        for i in 0..self.plan.fabric.nodes {
+            self.boot(i);
+        }
+        for i in 0..self.plan.steps.len() {
+            let at = Time(self.plan.steps[i].at * 1000);
+            self.push_at(at, Ev::Step(i));
+        }
+        let last = self.plan.steps.last().map_or(0, |s| s.at);
+        let mut events = self.until(Time(last * 1000) + Span::millis(1));
+        // What ends by itself has to end, and sessions have to come back.
+        let limit = self.now + PATIENCE;
+        while (self.calm_since.is_none() || self.acting()) && self.now < limit && events < EVENTS {
+            events += self.until(self.now + Span::millis(200));
+        }
+        if self.calm_since.is_none() {
+            let (up, needed, faults) = (self.up.len(), self.needed(), &self.faults);
+            let text = format!("{up} of {needed} sessions are up {PATIENCE} after the last step; {faults:?}");
+            self.find("session", text);
+            return events;
+        }
+        let quiet = self.calm_since.unwrap_or_default().max(self.last_act) + self.settle();
+        events += self.until(quiet.max(self.now));
+        self.check_kernels(false);
+        self.last_words();
+        events += self.until(self.now + self.settle());
+        self.check_kernels(true);
+        events += self.until(self.now + REST);
+        self.check_kernels(true);
+        if self.now.since(self.last_update) < Span::secs(2) {
+            let at = us(self.last_update);
+            self.find("restless", format!("UPDATEs are still sent at {at}, with nothing left to tell"));
+        }
+        self.check_wire();
+        if events >= EVENTS {
+            self.find("restless", format!("{EVENTS} events and no end"));
+        }
+        events
+    }
+
+    /// Guests still do something that the plan has asked for.
+    fn acting(&self) -> bool {
+        self.now < self.last_act
+    }
+
+    fn until(&mut self, end: Time) -> u64 {
+        let mut events = 0;
+        while let Some(e) = self.queue.peek() {
+            if e.at > end || events > EVENTS {
+                break;
+            }
+            let Some(e) = self.queue.pop() else { break };
+            self.now = e.at;
+            events += 1;
+            self.happen(e.ev);
+        }
+        self.now = end;
+        events
+    }
+
+    fn happen(&mut self, ev: Ev) {
+        match ev {
+            Ev::Step(n) => self.step(n),
+            Ev::Wake(i) => self.wake(i),
+            Ev::House(i, epoch) => self.house(i, epoch),
+            Ev::Kernel(i) => self.monitor(i),
+            Ev::Tap(i, epoch, port, f) => self.tapped(i, epoch, port, f),
+            Ev::Dumped(i, epoch, generation, rows) => self.dumped(i, epoch, generation, &rows),
+            Ev::Applied(i, epoch, batch) => self.applied(i, epoch, *batch),
+            Ev::Tcp(tcp, side, item) => self.arrive(tcp, side, item),
+            Ev::Frame(i, from, f) => self.decapsulated(i, from, &f),
+            Ev::Say(g, at, by) => self.say(g, at, by),
+            Ev::Answer(g, at, f) => self.answer(g, at, f),
+            Ev::Late(at, mac) => self.late(at, mac),
+            Ev::Unplug(at) => {
+                if !self.vms.iter().any(|v| v.here == Some(at) || v.twin == Some(at)) {
+                    self.unplug(at);
+                }
+            }
+            Ev::Begin(g, at, by) => {
+                if self.vms[g].here.is_none() {
+                    self.arrive_at(g, at, by);
+                }
+            }
+            Ev::Single(g, first) => self.single(g, first),
+            Ev::Heal(fault) => {
+                if self.over(fault) {
+                    self.healed(fault);
+                    self.look();
+                }
+            }
+            Ev::Probe(ip) => self.probe(ip),
+        }
+    }
+
+    fn decapsulated(&mut self, i: usize, from: usize, f: &[u8]) {
+        let Some(v) = self.vteps.get_mut(i) else { return };
+        let out = v.kernel.inject_vxlan(v.vxlan, super::vtep::address(from), f);
+        // Never back into the overlay (split horizon); the fake keeps to that.
+        self.spread(i, out);
+    }
+
+    /// Those that moved while not all could know tell it again.
+    fn last_words(&mut self) {
+        for g in 0..self.vms.len() {
+            let vm = &self.vms[g];
+            let (Some(at), None) = (vm.here, vm.twin) else { continue };
+            let Some(m) = self.macs.get(&vm.mac) else { continue };
+            let unclear = |ip: IpAddr| {
+                let t = self.ips.get(&ip);
+                t.is_some_and(|t| t.muddled || t.said.is_some_and(|s| !self.calm_around(s)))
+            };
+            if m.muddled || m.spoken.is_none_or(|t| !self.calm_around(t)) || vm.ips().any(unclear) {
+                self.say(g, at, By::Garp);
+            }
+        }
+    }
+}
