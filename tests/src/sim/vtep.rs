@@ -447,6 +447,8 @@ impl World {
                 }
             }
             Output::Event { event, .. } => self.node_event(i, &event),
+            // Blocking is not configured here.
+            Output::Blocked(_) => {}
             Output::Listen(_) | Output::Vteps(_) | Output::Reply { .. } | Output::Stopped => {}
         }
     }
