@@ -683,3 +683,70 @@ fn a_row_that_was_never_overwritten_is_cleared_all_the_same() {
     w.run_for(Span::millis(10));
     assert_eq!((w.mac_row(1, mac(1)), w.mac_row(2, mac(1))), (remote(0, false), remote(0, false)));
 }
+
+/// Where it is clear which VNI is meant nobody has to name it.
+#[test]
+fn the_vni_follows_from_port_or_mac() {
+    let mut w = World::with(2, MS, |c| {
+        let mut other = c.vnis[0].clone();
+        other.vni = Vni::new(200).expect("valid");
+        (other.bridge, other.vxlan) = ("br200".into(), "vx200".into());
+        c.vnis.push(other);
+    });
+    w.run_for(Span::secs(10));
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    let mut n = 1 << 40;
+    let mut ask = |w: &mut World, i: usize, m: Mac, step: MoveStep| {
+        n += 1;
+        let request = MoveRequest { vni: None, mac: m, ips: vec![], step, by: Requester::Qmp };
+        w.input(i, Input::Command { id: n, command: Command::Move(request) });
+        w.run_for(Span::millis(10));
+        ok(w, i, n)
+    };
+    // Nobody knows it: nothing to abort, and no place where it could be released.
+    let r = ask(&mut w, 1, mac(9), MoveStep::Abort);
+    assert_eq!((r.state.as_str(), r.vni), ("nothing", None));
+    let r = ask(&mut w, 1, mac(9), RELEASE);
+    assert!(r.state == "nothing" && r.notes[0].contains("name the VNI"), "{r:?}");
+    for (i, step, state) in [
+        (0, RELEASE, "released"),
+        (1, prepare("p2"), "prepared"),
+        (1, activate(None), "active"),
+        (1, MoveStep::Abort, "aborted"),
+        (0, MoveStep::Abort, "aborted"),
+    ] {
+        let r = ask(&mut w, i, mac(1), step);
+        assert_eq!((r.state.as_str(), r.vni), (state, Some(vni())));
+    }
+    // The port is in VNI 100, whatever is said.
+    let step = prepare("p2");
+    let request = MoveRequest { vni: Vni::new(200), mac: mac(1), ips: vec![], step, by: Requester::Qmp };
+    w.input(1, Input::Command { id: 1 << 41, command: Command::Move(request) });
+    let (kind, text) = no(&w, 1, 1 << 41);
+    assert!(kind == Refusal::Conflict && text.contains("p2 is in VNI 100, not in VNI 200"), "{text}");
+}
+
+/// To and fro between two hosts, each time with the hypervisors' help: no duplicate, and nobody is asked anything where
+/// a guest has left.
+#[test]
+fn a_guest_that_goes_to_and_fro_in_prepared_moves_is_no_duplicate() {
+    let mut w = before();
+    for n in 0..8u32 {
+        let (from, to) = if n % 2 == 0 { (0, 1) } else { (1, 0) };
+        done(&mut w, to, prepare("p1"));
+        done(&mut w, from, RELEASE);
+        assert_eq!(done(&mut w, to, activate(None)).seq, Some(Seq(n + 1)), "one step per move");
+        w.hosts[from].emitted.clear();
+        w.frame(to, P1, mac(1), Some(garp(mac(1), ip(1))));
+        // What was still in the source's queues.
+        w.frame(from, P1, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::secs(2));
+        assert_eq!(w.mac_row(2, mac(1)), remote(to, false), "move {n}");
+        assert_eq!(w.hosts[from].emitted.len(), 0, "move {n}: nobody is asked");
+    }
+    for i in 0..3 {
+        let found = w.hosts[i].events.iter().filter(|(_, e)| matches!(e, Event::Duplicate { .. })).count();
+        assert_eq!(found, 0, "node {i}");
+    }
+}

@@ -342,8 +342,11 @@ fn a_daemon_that_is_killed_between_the_steps_goes_on() {
     s.reach(0, 1, "the source has the route");
 
     // The source's daemon dies with its released row in the kernel.
+    let mut kernel = Monitor::open(&s.vtep(0).ns);
     restart(&mut s, 0);
     s.reach(0, 1, "the row is still there");
+    let touched = kernel.find(Duration::from_millis(1500), |n| n.mac == s.g.mac && n.bridge);
+    assert_eq!(touched, None, "and was pinned all the time, an audit of all rows included");
     eventually(SOON, "still pinned", || {
         same(s.vtep(0).bridge_row(100, s.g.mac)["state"].clone(), "static".into())
     });

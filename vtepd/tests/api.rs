@@ -363,3 +363,36 @@ async fn a_body_that_is_too_large_or_nonsense_never_reaches_the_core() {
     }
     assert!(s.end.requests.try_recv().is_err());
 }
+
+/// The command line against a scripted daemon: what a person sees, and what a script gets.
+#[tokio::test]
+async fn the_command_line_tells_how_a_step_ended() {
+    let Served { mut end, socket, _dir, _file } = serve();
+    tokio::spawn(async move {
+        for answer in [
+            Reply::Move(moved("active", &["10.0.0.2"], &[])),
+            Reply::Move(moved("active", &[], &["10.0.0.3"])),
+            Reply::MoveRefused { refusal: Refusal::Conflict, text: "the guest is running here".into() },
+        ] {
+            let r = end.requests.recv().await.expect("a request");
+            r.reply.send(answer).expect("awaited");
+        }
+        end
+    });
+    let said = tokio::task::spawn_blocking(move || {
+        let run = || {
+            let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_vtepd"));
+            c.args(["move", "activate", "--mac", "02:00:00:00:00:01", "--port", "p1", "--socket"])
+                .arg(&socket);
+            let out = c.output().expect("vtepd starts");
+            let text = |b: Vec<u8>| String::from_utf8(b).expect("UTF-8");
+            (out.status.code(), text(out.stdout), text(out.stderr))
+        };
+        [run(), run(), run()]
+    });
+    let [told, nobody, refused] = said.await.expect("three runs");
+    let line = "active 02:00:00:00:00:01 in VNI 100, sequence 3, with 10.1.0.1\n";
+    assert_eq!(told, (Some(0), format!("{line}  told: 10.0.0.2\n  note: a note\n"), String::new()));
+    assert_eq!(nobody, (Some(1), format!("{line}  lagging: 10.0.0.3\n  note: a note\n"), String::new()));
+    assert_eq!(refused, (Some(1), String::new(), "error: the guest is running here\n".into()));
+}

@@ -361,6 +361,8 @@ impl Node {
             (RowKey::Mac { bridge, mac }, row)
         };
         if self.want.get(&key).is_none() {
+            // A released MAC's row stays pinned from the first moment on (PIT-04).
+            let row = self.shape_row(&key, row);
             self.want.adopt(key, row);
             self.stale.insert(key);
             self.journal.count("rows_adopted");

@@ -190,7 +190,8 @@ impl Node {
     }
 
     fn ask_soon(&mut self, vni: Vni, mac: Mac, port: IfIndex, ips: &[IpAddr], at: Time) {
-        if self.duplicated.asks.len() < ASKS {
+        // A host whose hypervisor has said that it leaves is not asked (PIT-04).
+        if self.duplicated.asks.len() < ASKS && !self.is_released(vni, mac, Some(port)) {
             self.duplicated.asks.extend(ips.iter().map(|ip| (at + SETTLE, vni, mac, port, *ip)));
         }
     }
