@@ -115,27 +115,42 @@ impl Node {
         let along = self.config.mobility.move_ips_with_mac;
         let known = self.segments.get(&vni).map(|s| s.hosts.ips_of(mac)).unwrap_or_default();
         let ips: Vec<IpAddr> = known.iter().copied().filter(|ip| self.is_allowed(vni, port, *ip)).collect();
+        let taken: Vec<IpAddr> =
+            ips.iter().copied().filter(|ip| along && !self.is_beaten(vni, mac, *ip)).collect();
         let Some(seg) = self.segments.get_mut(&vni) else { return Vec::new() };
-        for &ip in &ips {
-            if along {
-                seg.hosts.touch(ip, |b| {
-                    b.origin = BindingOrigin::Moved;
-                    b.probes = 0;
-                });
-            }
+        for &ip in &taken {
+            seg.hosts.touch(ip, |b| {
+                b.origin = BindingOrigin::Moved;
+                b.probes = 0;
+            });
         }
         let keys: Vec<RowKey> = known.iter().filter_map(|ip| seg.neigh_key(*ip)).collect();
         for k in &keys {
             self.stale.remove(k);
             self.want.remove(k, true);
         }
-        for &ip in &ips {
-            if along {
-                self.originate_ip(vni, mac, ip, true);
-            }
+        for &ip in &taken {
+            self.originate_ip(vni, mac, ip, true);
+        }
+        for ip in ips {
             self.probes.insert((at, vni, ip));
         }
-        if along { ips } else { Vec::new() }
+        for ip in known {
+            if !taken.contains(&ip) {
+                self.yield_address(vni, ip, at);
+            }
+        }
+        taken
+    }
+
+    /// A better route gives this address to another MAC (one that has moved here, too, and whose old route still
+    /// stands): it is not taken along, and if the host confirms it, it goes above that route (EVPN-XMOB-02).
+    fn is_beaten(&self, vni: Vni, mac: Mac, ip: IpAddr) -> bool {
+        let Some(seg) = self.segments.get(&vni) else { return false };
+        let Some(local) = seg.hosts.macs.get(&mac).and_then(|e| e.local()) else { return false };
+        let ours = seg.our_claim(mac, local.seq, self.config.vtep);
+        let rival = self.rivals(vni, mac, ip);
+        rival.first().is_some_and(|(_, c)| mobility::compare(c, &ours) == Ordering::Greater)
     }
 
     /// Routes that were to be withdrawn and have not been originated again.

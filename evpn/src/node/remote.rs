@@ -122,10 +122,6 @@ impl Node {
     fn remote_changed(&mut self, vni: Vni, mac: Mac, old: Claim, new: Claim, at: Time) {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let moved = old.vtep != new.vtep;
-        // The higher route is gone and the lower one counts (EVPN-XMOB-11); a claim of ours will still exceed both.
-        if old.seq.newer_than(new.seq) {
-            seg.memory.note(mac, old.seq, false, at);
-        }
         seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: new }), at);
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.moves += u32::from(moved);
@@ -168,6 +164,16 @@ impl Node {
             }
         }
         for ip in ips {
+            self.decide_ip(vni, ip, at);
+        }
+    }
+
+    /// An address of a MAC that is here now did not come along. If a route gives it to a MAC that is elsewhere, that
+    /// one is answered with; else the binding waits for its probe (EVPN-IRB-14).
+    pub(super) fn yield_address(&mut self, vni: Vni, ip: IpAddr, at: Time) {
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let elsewhere = |m: Mac| seg.hosts.macs.get(&m).is_some_and(|e| e.remote().is_some());
+        if self.rib.ip_candidates(vni, ip).iter().filter_map(|c| candidate_mac(&c.key)).any(elsewhere) {
             self.decide_ip(vni, ip, at);
         }
     }

@@ -8,8 +8,10 @@ mod run;
 mod speaker;
 mod words;
 
-pub use parse::parse;
-pub use run::run;
+#[allow(unused_imports, reason = "the test binary uses its part")]
+pub use speaker::{Held, Speaker, passive};
+#[allow(unused_imports, reason = "the test binary uses its part")]
+pub use {parse::parse, run::run};
 
 use evpn::types::{Mac, Seq, Span, Time};
 use std::net::IpAddr;

@@ -1,12 +1,12 @@
 //! Runs a scenario on whole nodes.
 
-use super::speaker::Speaker;
+use super::speaker::{Speaker, passive};
 use super::{Failure, Frame, FrameKind, HostAct, PeerAct, Port, Scenario, Setting, Step, check};
 use crate::world::{BRIDGE, P1, P2, World, own_mac, vtep};
 use bytes::Bytes;
 use evpn::fabric::{KernelEvent, Link, LinkKind};
-use evpn::node::{Input, NeighborConfig};
-use evpn::types::{Asn, IfIndex, Mac, Span, Time};
+use evpn::node::Input;
+use evpn::types::{IfIndex, Mac, Span, Time};
 use evpn::wire::frame;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -45,17 +45,7 @@ impl Stage {
         let addresses: Vec<IpAddr> = s.speakers.iter().map(|(_, a)| *a).chain([OBSERVER]).collect();
         let mut w = World::with(n, s.delay.unwrap_or(Span::millis(1)), |c| {
             for a in &addresses {
-                c.neighbors.push(NeighborConfig {
-                    address: *a,
-                    port: 179,
-                    asn: Asn(65000),
-                    local_address: None,
-                    passive: true,
-                    hold_time: 90,
-                    connect_retry: Span::secs(5),
-                    multihop: None,
-                    description: None,
-                });
+                c.neighbors.push(passive(*a));
             }
             for setting in &s.settings {
                 let mine = |i: usize| c.vtep == vtep(i);
@@ -99,21 +89,28 @@ impl Stage {
                 self.emitted = self.w.hosts.iter().map(|h| h.emitted.len()).collect();
             }
             Step::Host { vtep, act } => self.host(*vtep, act),
-            Step::Peer { speaker, act } => self.peer(*speaker, act),
+            Step::Peer { speaker, act } => return self.peer(*speaker, act),
             Step::Cut(a, b) => self.w.cut(*a, *b),
             Step::Expect { vtep, fact } => return check::check(self, *vtep, fact),
         }
         Ok(())
     }
 
-    fn peer(&mut self, i: usize, act: &PeerAct) {
+    fn peer(&mut self, i: usize, act: &PeerAct) -> Result<(), String> {
         let p = &mut self.speakers[i];
+        let speaks = matches!(act, PeerAct::Announces(_) | PeerAct::Withdraws { .. });
+        if speaks && !p.is_up(&self.w) {
+            return Err(
+                "it has no session (a node accepts it again some seconds after the last one ended)".into()
+            );
+        }
         match act {
             PeerAct::Announces(r) => p.announce(&mut self.w, r),
             PeerAct::Withdraws { mac, ip } => p.withdraw(&mut self.w, *mac, *ip),
             PeerAct::Leaves => p.leave(&mut self.w),
             PeerAct::Returns => p.connect(&mut self.w),
         }
+        Ok(())
     }
 
     fn host(&mut self, i: usize, act: &HostAct) {

@@ -3,8 +3,8 @@
 
 use super::Route;
 use crate::world::{World, vni};
-use evpn::node::ConnEvent;
-use evpn::types::{Asn, ConnId, Esi, EthTag, Label, Mac, Rd, Seq, Time};
+use evpn::node::{ConnEvent, Input, NeighborConfig};
+use evpn::types::{Asn, ConnId, Esi, EthTag, Label, Mac, Rd, Seq, Span, Time};
 use evpn::wire::{
     self, AsPath, Attrs, Capability, Community, DecodeCtx, EncodeCtx, EvpnNlri, EvpnRoute, ExtCommunity,
     Family, MacIp, Message, MpUnreach, NextHop, Nlri, Open, Origin, RouteKey, Update, UpdateBuilder,
@@ -16,6 +16,21 @@ const AS: Asn = Asn(65000);
 
 /// What a peer holds of a node: address and community of each Type-2 route.
 pub type Held = BTreeMap<(Mac, Option<IpAddr>), Option<(Seq, bool)>>;
+
+/// A node's configuration of such a peer.
+pub fn passive(address: IpAddr) -> NeighborConfig {
+    NeighborConfig {
+        address,
+        port: 179,
+        asn: AS,
+        local_address: None,
+        passive: true,
+        hold_time: 90,
+        connect_retry: Span::secs(5),
+        multihop: None,
+        description: None,
+    }
+}
 
 /// One peer, with a session to every node.
 #[derive(Debug)]
@@ -66,6 +81,11 @@ impl Speaker {
         }
     }
 
+    /// No node has hung up.
+    pub fn is_up(&self, w: &World) -> bool {
+        !self.conns.is_empty() && self.conns.iter().enumerate().all(|(i, c)| w.outside.contains_key(&(i, *c)))
+    }
+
     fn send(&self, w: &mut World, octets: &bytes::Bytes) {
         for (i, conn) in self.conns.iter().enumerate() {
             w.outside_event(i, *conn, ConnEvent::Bytes(octets.clone()));
@@ -77,6 +97,17 @@ impl Speaker {
     }
 
     pub fn announce(&self, w: &mut World, r: &Route) {
+        self.send(w, &self.update(r));
+    }
+
+    /// A node gets it, but no turn to look at it yet.
+    pub fn announce_unheeded(&self, w: &mut World, i: usize, r: &Route) {
+        let event = ConnEvent::Bytes(self.update(r));
+        let now = w.now;
+        w.hosts[i].node.handle(Input::Conn { conn: self.conns[i], event }, now);
+    }
+
+    fn update(&self, r: &Route) -> bytes::Bytes {
         let mut attrs = Attrs {
             origin: Some(Origin::Igp),
             as_path: Some(AsPath::default()),
@@ -104,7 +135,7 @@ impl Speaker {
             label2: None,
         });
         assert!(b.push(&route), "one route fits");
-        self.send(w, &b.finish().expect("it has a route"));
+        b.finish().expect("it has a route")
     }
 
     pub fn withdraw(&self, w: &mut World, mac: Mac, ip: Option<IpAddr>) {
