@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::process::Command;
 use std::time::Duration;
 use tempfile::TempDir;
+use vtepd::hypervisor::nics::tap_of;
 use vtepd_tests::fabric::{Fabric, Place};
 use vtepd_tests::need::{Need, met, our};
 use vtepd_tests::poll::{SOON, eventually, throughout};
@@ -135,6 +136,10 @@ fn a_migration_is_prepared_activated_and_released_before_the_guest_says_a_word()
     }
     let mut w = World::new("");
     let mut target = w.target();
+    // What is asked of the kernel where a manager handed the tap over as a descriptor.
+    let pid = i32::try_from(target.process.pid()).expect("a process id");
+    let taps: Vec<String> = (0..256).filter_map(|fd| tap_of(pid, fd)).collect();
+    assert_eq!(taps, ["tap0"]);
     // Prepared, and nobody else knows.
     throughout(Duration::from_millis(300), "the guest stays at the source", || {
         w.fabric.vteps[2].sends_to(100, mac(), &Place::vtep(&w.fabric.vteps[0]))

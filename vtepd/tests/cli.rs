@@ -41,6 +41,7 @@ snapshots! {
     a_why_with_a_wrong_vni_is_a_usage_error => ["why", "mac", "0", "02:00:00:00:00:01"];
     why_without_a_daemon_says_what_to_do => ["why", "mac", "100", "02:00:00:00:00:01", "--socket", "/nonexistent/vtepd.sock"];
     help_of_watch => ["watch", "--help"];
+    help_of_hook_libvirt => ["hook", "libvirt", "--help"];
     help_of_move => ["move", "--help"];
     help_of_move_prepare => ["move", "prepare", "--help"];
     help_of_move_activate => ["move", "activate", "--help"];

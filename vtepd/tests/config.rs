@@ -116,6 +116,11 @@ activate-at = "stop"
 ports = { net0 = "tap0", "52:54:00:AA:00:01" = "tap1" }
 max-sockets = 10
 
+[libvirt]
+events = true
+uri = "qemu+unix:///system"
+virsh = "/opt/bin/virsh"
+
 [api]
 socket = "/tmp/a.sock"
 
@@ -131,6 +136,11 @@ format = "json"
     insta::assert_json_snapshot!(s.node);
     assert_eq!((s.log.level, s.log.format), (tracing::Level::DEBUG, LogFormat::Json));
     assert_eq!(s.state_dir, Path::new("/tmp/s"));
+    let libvirt = s.hypervisor.libvirt.as_ref().expect("given");
+    assert_eq!(
+        (libvirt.uri.as_str(), libvirt.virsh.as_path()),
+        ("qemu+unix:///system", Path::new("/opt/bin/virsh"))
+    );
     let qmp = &s.hypervisor.qmp[0];
     assert_eq!((qmp.socket.as_path(), qmp.max_sockets), (Path::new("/run/qemu/vm-*.sock"), 10));
     assert_eq!(qmp.options.activate_at, ActivateAt::Stop);
@@ -271,6 +281,7 @@ error_snapshots! {
     qmp_ports_not_a_table => with_head("[[qmp]]\nsocket = \"/run/a\"\nports = [\"tap0\"]\nmax-sockets = 0\n");
     metrics_without_a_port => with_head("[metrics]\nlisten = \"127.0.0.1\"\n");
     metrics_on_port_zero => with_head("[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    libvirt_without_a_program => with_head("[libvirt]\nevents = true\nvirsh = \"\"\nuri = \"-c\"\n");
     socket_path_too_long => with_head(&format!("[api]\nsocket = \"/{}\"\n", "x".repeat(120)));
 }
 

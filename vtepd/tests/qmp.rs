@@ -37,7 +37,7 @@ impl World {
             max_sockets: 64,
             options: Options { ports: BTreeMap::new(), ..Options::default() },
         };
-        hypervisor::start(&HypervisorSettings { qmp: vec![one] }, &core, &board);
+        hypervisor::start(&HypervisorSettings { qmp: vec![one], libvirt: None }, &core, &board);
         Self { dir, core, end, board, notes: Vec::new() }
     }
 
@@ -79,7 +79,7 @@ impl World {
                     };
                 }
                 Command::Events { .. } => {}
-                other @ (Command::Show(_) | Command::Why(_) | Command::ClearDuplicate { .. }) => {
+                other => {
                     panic!("unexpected: {other:?}")
                 }
             }
@@ -252,13 +252,14 @@ async fn sockets_that_hang_or_talk_rubbish_are_reported_and_hold_nobody_up() {
     });
     // A guest arrives meanwhile, in no more time than alone.
     let listener = UnixListener::bind(w.at("good.sock")).expect("bound");
-    let begun = Instant::now();
     let mut q = Qemu::accept(&listener, A, "inmigrate").await;
     q.answer_until("query-name", false).await;
     assert_eq!(w.step().await, format!("prepare {A} tap0"));
     q.event("RESUME").await;
     assert_eq!(w.step().await, format!("activate {A} tap0"));
-    assert!(begun.elapsed() < Duration::from_secs(4), "before the first of them has timed out");
+    // Before the first of them has timed out, however slow this machine is.
+    let silent_row = w.row(&w.at("silent.sock"), |_| true).await;
+    assert_eq!(silent_row.faults, 0, "the guest had to wait for others");
 
     for (name, what) in [
         ("rubbish", "not JSON: `SSH-2.0-OpenSSH_9.2`"),

@@ -6,6 +6,7 @@ mod check;
 mod clear;
 pub mod client;
 mod guests;
+mod hook;
 mod moves;
 pub mod out;
 mod rows;
@@ -57,6 +58,8 @@ enum Cmd {
     Move(step::MoveArgs),
     /// Let a duplicate go
     Clear(clear::ClearArgs),
+    /// For hook scripts of hypervisors
+    Hook(hook::HookArgs),
 }
 
 /// `vtepd run`
@@ -262,6 +265,7 @@ pub fn main() -> ExitCode {
         Cmd::Watch(args) => client_runtime(watch::watch(args)),
         Cmd::Move(args) => client_runtime(step::step(args)),
         Cmd::Clear(args) => client_runtime(clear::clear(args)),
+        Cmd::Hook(args) => return ExitCode::from(hook::hook(&args)),
     };
     match done {
         Ok(code) => ExitCode::from(code),

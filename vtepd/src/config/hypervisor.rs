@@ -1,9 +1,10 @@
-//! `[[qmp]]`.
+//! `[[qmp]]` and `[libvirt]`.
 
 use super::names;
 use super::vtep::choice;
 use super::walk::{At, Collector, Place, Section};
 use crate::hypervisor::HypervisorSettings;
+use crate::hypervisor::libvirt::LibvirtSettings;
 use crate::hypervisor::qmp::QmpSettings;
 use crate::hypervisor::qmp::machine::{ActivateAt, Options};
 use evpn::types::Mac;
@@ -20,7 +21,24 @@ pub(super) fn hypervisor(root: &Section<'_>, c: &mut Collector) -> HypervisorSet
     for s in root.sections("qmp", &QMP_KEYS, c) {
         out.qmp.extend(qmp(&s, &mut seen, c));
     }
+    out.libvirt = libvirt(root, c);
     out
+}
+
+fn libvirt(root: &Section<'_>, c: &mut Collector) -> Option<LibvirtSettings> {
+    let s = root.section("libvirt", &["events", "uri", "virsh"], c);
+    let events = s.boolean("events", c).unwrap_or(false);
+    let mut text = |key: &str, default: &str, what: &str| match s.text(key, c) {
+        Some(At { value, place }) if value.is_empty() || value.starts_with('-') || value.contains('\0') => {
+            c.push(s.problem(key, place, what));
+            default.to_owned()
+        }
+        Some(At { value, .. }) => value.to_owned(),
+        None => default.to_owned(),
+    };
+    let uri = text("uri", "qemu:///system", "not a connection URI, such as \"qemu:///system\"");
+    let virsh = text("virsh", "virsh", "not the name or the path of a program").into();
+    events.then_some(LibvirtSettings { uri, virsh })
 }
 
 fn qmp(s: &Section<'_>, seen: &mut BTreeMap<String, Place>, c: &mut Collector) -> Option<QmpSettings> {

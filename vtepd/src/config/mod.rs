@@ -152,7 +152,7 @@ pub fn parse(file: &Path, text: String) -> Result<Settings, Box<Report>> {
 fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let (document, syntax) = DeTable::parse_recoverable(text);
     let mut c = Collector::default();
-    let known = ["vtep", "bgp", "mobility", "neighbor", "vni", "qmp", "api", "metrics", "log"];
+    let known = ["vtep", "bgp", "mobility", "neighbor", "vni", "qmp", "libvirt", "api", "metrics", "log"];
     let root = Section::new("", document.get_ref(), 0..0, &known, &mut c);
 
     let vtep = vtep::vtep(&root, &mut c);

@@ -11,12 +11,14 @@
 
 pub mod board;
 mod keeper;
+pub mod libvirt;
 pub mod nics;
 pub mod qmp;
 pub mod step;
 
 use crate::api::core::Core;
 use board::Board;
+use libvirt::LibvirtSettings;
 use qmp::QmpSettings;
 
 /// What is configured.
@@ -24,11 +26,16 @@ use qmp::QmpSettings;
 pub struct HypervisorSettings {
     /// `[[qmp]]`.
     pub qmp: Vec<QmpSettings>,
+    /// `[libvirt]`, when its events are asked for.
+    pub libvirt: Option<LibvirtSettings>,
 }
 
 /// Starts everything that is configured, on the current runtime.
 pub fn start(settings: &HypervisorSettings, core: &Core, board: &Board) {
     for one in &settings.qmp {
         tokio::spawn(qmp::run(one.clone(), core.clone(), board.clone()));
+    }
+    if let Some(one) = &settings.libvirt {
+        tokio::spawn(libvirt::run(one.clone(), core.clone(), board.clone()));
     }
 }

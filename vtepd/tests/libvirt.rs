@@ -1,0 +1,322 @@
+//! libvirt's two ways in: the hook script and the lifecycle events (PIT-25). No libvirt is needed: calls, arguments and
+//! lines are those of libvirt 9.0 and of its documentation.
+
+use evpn::node::view::{MacView, Page, Place, Rows};
+use evpn::node::{Command, MoveReply, MoveStep, Reply, Requester};
+use evpn::types::{Seq, Span, Vni};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::Duration;
+use vtepd::api::core::{self, CoreEnd, Request};
+use vtepd::api::{self, socket};
+use vtepd::hypervisor::board::Board;
+use vtepd::hypervisor::libvirt::LibvirtSettings;
+use vtepd::hypervisor::libvirt::domain::Domain;
+use vtepd::hypervisor::libvirt::guests::{Guests, Out, Phase};
+use vtepd::hypervisor::libvirt::lifecycle::parse;
+use vtepd::hypervisor::step::Step;
+use vtepd::hypervisor::{self, HypervisorSettings, libvirt};
+
+const MAC: &str = "52:54:00:aa:00:01";
+const SOON: Duration = Duration::from_secs(20);
+
+/// `lo` is a device that every host has.
+fn xml(device: &str) -> String {
+    format!(
+        "<domain type='kvm'><name>vm1</name><devices><interface type='bridge'><mac address='{MAC}'/>\
+         <source bridge='br100'/><target dev='{device}'/></interface></devices></domain>"
+    )
+}
+
+/// A core that says yes, and where the MAC is.
+async fn answer(end: &mut CoreEnd, at: &Place) -> Option<String> {
+    let Request { command, reply } = end.requests.recv().await?;
+    match command {
+        Command::Show(_) => {
+            let row = MacView {
+                vni: Vni::new(100).expect("valid"),
+                mac: MAC.parse().expect("a MAC"),
+                place: at.clone(),
+                seq: Seq(0),
+                sticky: false,
+                stale: false,
+                duplicate: false,
+                ips: vec![],
+                moves: 0,
+                since: Span::ZERO,
+            };
+            let page = Page { version: 1, revision: 1, rows: Rows::Macs(vec![row]), next: None };
+            let _ = reply.send(Reply::Page(page));
+            None
+        }
+        Command::Tell { .. } => {
+            let _ = reply.send(Reply::Told);
+            None
+        }
+        Command::Move(m) => {
+            assert_eq!(m.by, Requester::Libvirt);
+            let answer = MoveReply {
+                vni: m.vni,
+                mac: m.mac,
+                state: "done".into(),
+                seq: None,
+                ips: vec![],
+                sent_to: vec![],
+                lagging: vec![],
+                notes: vec![],
+            };
+            let _ = reply.send(Reply::Move(answer));
+            Some(match m.step {
+                MoveStep::Prepare { port, .. } => format!("prepare {} {port}", m.mac),
+                MoveStep::Activate { port, .. } => format!("activate {} {}", m.mac, port.unwrap_or_default()),
+                MoveStep::Abort => format!("abort {}", m.mac),
+                MoveStep::Release { .. } => format!("release {}", m.mac),
+            })
+        }
+        other => panic!("unexpected: {other:?}"),
+    }
+}
+
+/// Runs `vtepd hook libvirt` as libvirt does.
+async fn hook(socket: &Path, arguments: &[&str], input: &str, strict: bool) -> Output {
+    let mut c = tokio::process::Command::new(env!("CARGO_BIN_EXE_vtepd"));
+    c.args(["hook", "libvirt", "--socket"]).arg(socket);
+    if strict {
+        c.arg("--strict");
+    }
+    let mut child = c
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it runs");
+    let mut to = child.stdin.take().expect("piped");
+    // Calls that need no description do not read it.
+    let _ = tokio::io::AsyncWriteExt::write_all(&mut to, input.as_bytes()).await;
+    drop(to);
+    tokio::time::timeout(SOON, child.wait_with_output()).await.expect("it ends").expect("its output")
+}
+
+/// What the core was asked in the course of one call.
+async fn steps_of(arguments: &[&str], input: &str, at: Place) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("directory");
+    let path = dir.path().join("api.sock");
+    let claim = socket::claim_socket(&path).expect("free");
+    let (core, mut end) = core::pair();
+    let listener = tokio::net::UnixListener::from_std(claim.listener).expect("listener");
+    let api = tokio::spawn(api::serve(listener, core, Board::default(), std::future::pending()));
+    let called = hook(&path, arguments, input, true);
+    tokio::pin!(called);
+    let mut steps = Vec::new();
+    let out = loop {
+        tokio::select! {
+            out = &mut called => break out,
+            step = answer(&mut end, &at) => steps.extend(step),
+        }
+    };
+    api.abort();
+    assert!(out.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&out.stderr));
+    assert!(out.stdout.is_empty(), "libvirt would take this for the new XML");
+    steps
+}
+
+fn elsewhere() -> Place {
+    Place::Vtep("10.0.0.2".parse().expect("an address"))
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_hook_does_what_the_calls_of_a_migration_ask_for_in_their_order() {
+    let prepare = vec![format!("prepare {MAC} lo")];
+    for (arguments, device, at, want) in [
+        // At the target. The tap has no name yet, then it has one.
+        (["vm1", "migrate", "begin", "-"], "vnet-not-there", elsewhere(), vec![]),
+        (["vm1", "prepare", "begin", "-"], "vnet-not-there", elsewhere(), vec![]),
+        (["vm1", "start", "begin", "-"], "lo", elsewhere(), prepare.clone()),
+        (["vm1", "started", "begin", "-"], "lo", elsewhere(), prepare),
+        // It fails.
+        (["vm1", "stopped", "end", "-"], "lo", elsewhere(), vec![]),
+        (["vm1", "release", "end", "failed"], "lo", elsewhere(), vec![format!("abort {MAC}")]),
+        // At the source.
+        (["vm1", "stopped", "end", "-"], "lo", elsewhere(), vec![]),
+        (["vm1", "release", "end", "migrated"], "lo", elsewhere(), vec![format!("release {MAC}")]),
+        // A guest that just boots, and one that is here already.
+        (["-vm", "start", "begin", "-"], "lo", Place::None, vec![]),
+        (["vm1", "start", "begin", "-"], "lo", Place::Port("lo".into()), vec![]),
+    ] {
+        assert_eq!(steps_of(&arguments, &xml(device), at).await, want, "{arguments:?}");
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn the_hook_never_holds_a_migration_up_unless_it_is_told_to() {
+    let dir = tempfile::tempdir().expect("directory");
+    let nobody = dir.path().join("nobody.sock");
+    let call = ["vm1", "start", "begin", "-"];
+    for (input, strict, success, word) in [
+        (xml("lo"), false, true, "no vtepd is running"),
+        (xml("lo"), true, false, "no vtepd is running"),
+        ("<network/>".into(), false, true, "no libvirt domain"),
+        ("\u{0}rubbish".into(), true, false, "cannot be read"),
+        ("x".repeat(2 << 20), false, true, "more than 1 MiB"),
+    ] {
+        let out = hook(&nobody, &call, &input, strict).await;
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert_eq!(out.status.success(), success, "{said}");
+        assert!(said.contains(word) && out.stdout.is_empty(), "{said}");
+    }
+    // A vtepd that takes the connection and never answers.
+    let deaf = std::os::unix::net::UnixListener::bind(dir.path().join("deaf.sock")).expect("bound");
+    let out = hook(&dir.path().join("deaf.sock"), &call, &xml("lo"), false).await;
+    assert!(out.status.success());
+    assert!(String::from_utf8_lossy(&out.stderr).contains("within 2 seconds"), "{out:?}");
+    drop(deaf);
+    // A libvirt that never closes the input.
+    let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_vtepd"))
+        .args(["hook", "libvirt", "vm1", "start", "begin", "-"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("it runs");
+    let held = child.stdin.take();
+    let status = tokio::time::timeout(SOON, child.wait()).await.expect("it ends").expect("its status");
+    assert!(status.success());
+    drop(held);
+}
+
+/// A script that behaves like virsh: prints those lines, then waits; describes `vm1` with the device `lo`.
+fn virsh(dir: &Path, lines: &str) -> LibvirtSettings {
+    std::fs::write(dir.join("lines"), lines).expect("written");
+    std::fs::write(dir.join("xml"), xml("lo")).expect("written");
+    let d = dir.display();
+    let script = format!(
+        "#!/bin/sh\n\
+         echo \"$@\" >> {d}/calls\n\
+         case \"$*\" in\n\
+         *'event --loop'*) cat {d}/lines; exec sleep 60;;\n\
+         *'dumpxml --domain vm1') exec cat {d}/xml;;\n\
+         esac\nexit 1\n"
+    );
+    let path = dir.join("virsh");
+    std::fs::write(&path, script).expect("written");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
+    LibvirtSettings { uri: "test:///x".into(), virsh: path }
+}
+
+async fn watched(lines: &str, n: usize) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("directory");
+    let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)) };
+    let (core, mut end) = core::pair();
+    hypervisor::start(&settings, &core, &Board::default());
+    let mut steps = Vec::new();
+    while steps.len() < n {
+        let next = tokio::time::timeout(SOON, answer(&mut end, &elsewhere())).await;
+        steps.extend(next.unwrap_or_else(|_| panic!("only {steps:?}")));
+    }
+    let calls = std::fs::read_to_string(dir.path().join("calls")).expect("it was called");
+    assert!(calls.lines().all(|l| l.starts_with("-q -r -c test:///x ")), "read only: {calls}");
+    steps
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn lifecycle_events_prepare_and_activate_at_the_target() {
+    let lines = include_str!("fixtures/virsh-migration-target.txt");
+    assert_eq!(watched(lines, 2).await, [format!("prepare {MAC} lo"), format!("activate {MAC} lo")]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn lifecycle_events_release_at_the_source() {
+    let lines = include_str!("fixtures/virsh-migration-source.txt");
+    assert_eq!(watched(lines, 1).await, [format!("release {MAC}")]);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_virsh_that_is_not_there_is_reported_and_tried_again() {
+    let settings = LibvirtSettings { uri: "x".into(), virsh: "/nonexistent/virsh".into() };
+    let (core, mut end) = core::pair();
+    let board = Board::default();
+    hypervisor::start(&HypervisorSettings { qmp: vec![], libvirt: Some(settings) }, &core, &board);
+    let told = tokio::time::timeout(SOON, end.requests.recv()).await.expect("told").expect("lives");
+    let Command::Tell { text, warn: true, .. } = told.command else { panic!("{told:?}") };
+    assert!(text.contains("cannot run /nonexistent/virsh") && text.contains("libvirt-clients"), "{text}");
+    let row = &board.rows()[0];
+    assert!(row.source == "libvirt" && !row.connected && row.error.is_some(), "{row:?}");
+}
+
+/// Events by line, a description as soon as it is asked for; the steps that come of it.
+fn told(lines: &[&str], describe: bool) -> Vec<String> {
+    let mut g = Guests::default();
+    let domain = Domain::parse(&xml("vnet3")).expect("a domain");
+    let mut out = Vec::new();
+    for line in lines {
+        g.event(&parse(&format!("event 'lifecycle' for domain 'vm1': {line}")).expect("an event"));
+        while let Some(o) = g.poll_output() {
+            match o {
+                Out::Describe(name) => {
+                    assert_eq!(name, "vm1");
+                    g.described(&name, describe.then_some(&domain));
+                }
+                Out::Wish(w) => out.push(match w.step {
+                    Step::Prepare { port } => format!("prepare {port}"),
+                    Step::Activate { port } => format!("activate {port}"),
+                    Step::TakeBack { port, .. } => format!("take back {port}"),
+                    Step::Abort => "abort".to_owned(),
+                    Step::Release => "release".to_owned(),
+                }),
+                Out::Note(..) => {}
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn every_order_of_lifecycle_events_has_its_steps() {
+    for (lines, want) in [
+        (&["Started Migrated", "Resumed Migrated"][..], &["prepare vnet3", "activate vnet3"][..]),
+        (&["Started Migrated", "Stopped Failed"], &["prepare vnet3", "abort"]),
+        (
+            &["Started Migrated", "Resumed Migrated", "Stopped Crashed"],
+            &["prepare vnet3", "activate vnet3", "abort"],
+        ),
+        (&["Suspended Migrated", "Stopped Migrated"], &["release"]),
+        (&["Suspended Migrated", "Resumed Migrated"], &["take back vnet3"]),
+        (&["Suspended Post-copy", "Stopped Migrated"], &["release"]),
+        // No moves.
+        (&["Resumed Unpaused", "Started Booted"], &[]),
+        (&["Suspended Paused", "Resumed Unpaused", "Shutdown Finished", "Stopped Shutdown"], &[]),
+        (&["Stopped Migrated"], &[]),
+    ] {
+        assert_eq!(told(lines, true), want, "{lines:?}");
+    }
+    // libvirt forgets a domain before it was described.
+    assert_eq!(told(&["Started Migrated", "Resumed Migrated"], false), [""; 0]);
+}
+
+#[test]
+fn a_guest_that_runs_before_it_is_described_is_activated_then() {
+    let mut g = Guests::default();
+    for what in ["Started Migrated", "Resumed Migrated"] {
+        g.event(&parse(&format!("event 'lifecycle' for domain vm1: {what}")).expect("an event"));
+    }
+    while g.poll_output().is_some() {}
+    assert_eq!(g.phase("vm1"), Some(Phase::Arriving));
+    g.described("vm1", Some(&Domain::parse(&xml("vnet3")).expect("a domain")));
+    let steps = std::iter::from_fn(|| g.poll_output()).filter(|o| matches!(o, Out::Wish(_))).count();
+    assert_eq!((steps, g.phase("vm1")), (2, Some(Phase::Arrived)));
+}
+
+#[test]
+fn a_flood_of_domains_is_bounded() {
+    let mut g = Guests::default();
+    for n in 0..5000 {
+        g.event(
+            &parse(&format!("event 'lifecycle' for domain 'vm{n}': Started Migrated")).expect("an event"),
+        );
+    }
+    let asked = std::iter::from_fn(|| g.poll_output()).filter(|o| matches!(o, Out::Describe(_))).count();
+    assert_eq!(asked, libvirt::MAX_GUESTS);
+}
