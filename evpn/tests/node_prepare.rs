@@ -522,6 +522,8 @@ fn a_released_guest_is_served_until_the_route_comes_and_never_wins_its_mac_back(
     assert_eq!((told(&w, 0), w.hosts[0].emitted.len()), (before, 0), "no route, and nobody is probed");
     assert_eq!(w.mac_row(2, mac(1)), remote(1, false));
     assert_eq!(names(&w, 0), ["released", "late frame"]);
+    let alarms = w.hosts[0].events.iter().filter(|(_, e)| matches!(e, Event::BindingRefused { .. })).count();
+    assert_eq!(alarms, 0, "and nobody is alarmed");
     // From another port it is a guest that has come by other means.
     w.run_for(Span::secs(45));
     assert_eq!(w.mac_row(0, mac(1)), remote(1, false), "after the release time an ordinary row");

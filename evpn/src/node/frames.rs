@@ -158,6 +158,10 @@ impl Node {
         router: bool,
         at: Time,
     ) {
+        // A leaving guest's last words are expected to lead nowhere.
+        if self.has_left(vni, mac, port) {
+            return;
+        }
         if !self.is_allowed(vni, port, ip) {
             self.journal.count("addresses_not_allowed");
             if self.alarm(vni, mac, at) {

@@ -69,6 +69,11 @@ impl Node {
         release.is_some_and(|r| r.port.is_none() || port.is_none() || r.port == port)
     }
 
+    /// A released guest that is behind another VTEP by now.
+    pub(super) fn has_left(&self, vni: Vni, mac: Mac, port: IfIndex) -> bool {
+        self.is_released(vni, mac, Some(port)) && matches!(self.owner_now((vni, mac)), Some(Owner::Remote(_)))
+    }
+
     /// A late frame of a released MAC took its row: it goes back, and that is all (PIT-04).
     pub(super) fn released_frame(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
         let name = self.dev_name(port);
