@@ -55,6 +55,26 @@ fn no_scenario_holds_without_what_happens_in_it() {
     }
 }
 
+/// Requirements and pitfalls that a scenario names are there.
+#[test]
+fn what_a_scenario_cites_exists() {
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let read = |name: &str| fs::read_to_string(docs.join(name)).expect("readable");
+    let known = read("requirements.md") + &read("pitfalls.md");
+    for (name, text) in files() {
+        let mut cited = 0;
+        for id in text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')) {
+            if ["EVPN-", "MIG-", "PIT-", "HOST-", "BGP-"].iter().any(|p| id.starts_with(p)) {
+                assert!(known.contains(&format!("**{id}")), "{name} cites {id}, which nobody knows");
+                cited += 1;
+            }
+        }
+        let bug = name.starts_with("frr-") && text.starts_with("# FRR #");
+        let rfc = text.starts_with("# RFC ");
+        assert!(cited > 0 || bug || rfc, "{name} does not say what it is about");
+    }
+}
+
 const SMALL: &str = "\
 vteps A B
 speakers F
