@@ -223,6 +223,24 @@ fn a_wall_clock_that_was_set_does_not_make_sequences_look_old() {
     assert_eq!(w.hosts[1].records, written, "a small difference is none");
 }
 
+/// The state directory was found damaged and is empty now.
+#[test]
+fn everything_is_kept_again_when_the_state_directory_has_lost_it() {
+    let mut w = World::converged(2, MS);
+    move_to_and_fro(&mut w, mac(1), 3);
+    move_to_and_fro(&mut w, mac(2), 2);
+    w.forget(1, mac(1));
+    w.run_for(Span::secs(1));
+    let before = std::mem::take(&mut w.hosts[1].kept);
+    w.input(1, Input::KeepAgain);
+    w.run_for(MS);
+    let seqs = |kept: &std::collections::BTreeMap<_, Record>| -> Vec<_> {
+        kept.values().map(|r| (r.mac, r.seq, r.ours)).collect()
+    };
+    assert_eq!(seqs(&w.hosts[1].kept), seqs(&before));
+    assert_eq!(before.len(), 2);
+}
+
 #[test]
 fn the_memory_time_is_what_is_configured() {
     let short = MobilityConfig { memory_time: Span::secs(600), ..MobilityConfig::default() };

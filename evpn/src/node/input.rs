@@ -55,6 +55,8 @@ pub enum Input {
     /// What an earlier run of this daemon had kept with `Output::Persist`. Before the first `Synced`, that is
     /// before anything is advertised (EVPN-MOB-12), and after `Wall`, so that its age is known.
     Restored(Vec<Record>),
+    /// The state directory has lost what it had: everything worth keeping is handed over again.
+    KeepAgain,
     /// Withdraw everything and close all sessions with Cease/2; `Output::Stopped` follows.
     Shutdown,
 }

@@ -47,9 +47,14 @@ impl Node {
         let jumped = self.unix(at).is_some_and(|was| was.abs_diff(unix) > slack.max(1));
         self.wall = Some((at, unix));
         if jumped {
-            for seg in self.segments.values_mut() {
-                seg.memory.keep_all_again(at);
-            }
+            self.keep_again(at);
+        }
+    }
+
+    /// Everything is handed over again, in slices.
+    pub(super) fn keep_again(&mut self, at: Time) {
+        for seg in self.segments.values_mut() {
+            seg.memory.keep_all_again(at);
         }
     }
 

@@ -218,6 +218,7 @@ impl Node {
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
             Input::Wall { unix } => self.wall_told(unix, at),
             Input::Restored(records) => self.restored(&records, at),
+            Input::KeepAgain => self.keep_again(at),
             Input::Shutdown => self.shutdown(at),
         }
     }

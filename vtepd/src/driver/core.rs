@@ -418,7 +418,9 @@ impl Core {
             self.requests.set_wall();
             self.node.handle(Input::Wall { unix: clock::unix_seconds() }, now);
         }
-        self.keeper.tick();
+        if self.keeper.tick() {
+            self.node.handle(Input::KeepAgain, now);
+        }
         self.plane.audit(self.node.want(), AUDIT_ROWS);
         if self.filter_at.is_some_and(|at| self.unsettled.is_empty() || now >= at) {
             self.filter_at = None;

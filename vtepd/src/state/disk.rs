@@ -29,6 +29,8 @@ pub(super) struct Shared {
     pub(super) len: AtomicU64,
     /// Something was appended since the last fsync began.
     pub(super) dirty: AtomicBool,
+    /// The core's file cannot be read back.
+    pub(super) rotten: AtomicBool,
     pub(super) fsyncs: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) compactions: AtomicU64,
@@ -39,6 +41,7 @@ impl Shared {
         Self {
             len: AtomicU64::new(len),
             dirty: AtomicBool::new(false),
+            rotten: AtomicBool::new(false),
             fsyncs: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             compactions: AtomicU64::new(0),
@@ -55,6 +58,8 @@ pub(super) enum Ask {
     Adopted,
     /// It is not, and its name is gone.
     Declined,
+    /// The file that could not be read back was set aside; this one, almost empty, is in use.
+    Replaced(File),
     /// Everything to disk, and end.
     Stop,
 }
@@ -93,6 +98,8 @@ pub(super) struct Disk {
     stage: Stage,
     /// An fsync failed: what the kernel still has may never reach this file, so it is written anew.
     suspect: bool,
+    /// The core knows that its file is rotten.
+    told: bool,
     complained: bool,
 }
 
@@ -106,8 +113,8 @@ impl Disk {
         shared: Arc<Shared>,
         offer: SyncSender<Fresh>,
     ) -> Self {
-        let (stage, suspect, complained) = (Stage::None, false, false);
-        Self { dir, file, base, care, boot, shared, offer, stage, suspect, complained }
+        let (stage, suspect, told, complained) = (Stage::None, false, false, false);
+        Self { dir, file, base, care, boot, shared, offer, stage, suspect, told, complained }
     }
 
     pub(super) fn run(mut self, asks: &Receiver<Ask>) {
@@ -128,6 +135,11 @@ impl Disk {
                     due = self.work();
                 }
                 Ok(Ask::Declined) => self.stage = Stage::None,
+                Ok(Ask::Replaced(file)) => {
+                    (self.file, self.base, self.stage) = (file, 0, Stage::None);
+                    (self.suspect, self.told) = (false, false);
+                    due = self.work();
+                }
                 Err(RecvTimeoutError::Timeout) => due = self.work(),
                 Ok(Ask::Stop) => {
                     if !matches!(self.stage, Stage::Adopted) {
@@ -193,7 +205,12 @@ impl Disk {
 
     fn compact(&mut self, until: u64, path: PathBuf) -> io::Result<()> {
         let mut table = Table::default();
-        read_range(&self.file, SLOT as u64, until, |frame| table.take(frame))?;
+        if let Err(e) = read_range(&self.file, SLOT as u64, until, |frame| table.take(frame)) {
+            if !std::mem::replace(&mut self.told, true) {
+                self.shared.rotten.store(true, Ordering::Release);
+            }
+            return Err(e);
+        }
         table.prune(self.care.hold, clock::unix_seconds());
         let (file, mut len) = write_table(&path, &table, &[Frame::Boot(self.boot)])?;
         self.base = len;

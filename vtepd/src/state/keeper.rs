@@ -24,6 +24,7 @@ const HELD_BACK: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Keeper {
     path: PathBuf,
+    boot: format::BootId,
     file: File,
     /// Octets of it that are good.
     len: u64,
@@ -72,6 +73,7 @@ impl Keeper {
         let (buf, held_back) = (Vec::new(), Some(BTreeMap::new()));
         let mut k = Self {
             path,
+            boot,
             file,
             len,
             first,
@@ -122,12 +124,41 @@ impl Keeper {
         self.buf = buf;
     }
 
-    /// Once a second: tries again what failed, takes over a compacted file.
-    pub fn tick(&mut self) {
+    /// Once a second: tries again what failed, takes over a compacted file. Returns whether everything that is worth
+    /// keeping has to be appended again, because the file turned out to be damaged.
+    #[must_use]
+    pub fn tick(&mut self) -> bool {
+        if self.shared.rotten.load(Ordering::Acquire) {
+            return self.start_anew();
+        }
         if self.held_back.is_some() {
             self.retry();
         } else {
             self.adopt();
+        }
+        false
+    }
+
+    /// The thread could not read back what was written: set aside, rebuilt from the node's memory.
+    fn start_anew(&mut self) -> bool {
+        let path = self.path.display();
+        let replaced = open::replace(&self.path, &self.boot)
+            .and_then(|(file, len, aside)| Ok((file.try_clone()?, file, len, aside)));
+        match replaced {
+            Ok((theirs, file, len, aside)) => {
+                let aside = aside.display();
+                tracing::warn!(%path, %aside, "state file damaged while in use: set aside and written anew");
+                self.shared.rotten.store(false, Ordering::Release);
+                (self.file, self.len, self.first) = (file, len, Vec::new());
+                self.shared.len.store(len, Ordering::Release);
+                let _ = self.asks.try_send(Ask::Replaced(theirs));
+                true
+            }
+            Err(error) => {
+                self.failures += 1;
+                tracing::warn!(%path, %error, "state file damaged while in use, and it could not be set aside");
+                false
+            }
         }
     }
 

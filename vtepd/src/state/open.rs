@@ -206,6 +206,22 @@ fn reopen(
     Ok((Opened { file: f.file, len, first, live }, restored))
 }
 
+/// Sets a journal aside that cannot be read back and puts one without records in its place. Nothing here waits for the
+/// disk.
+pub(super) fn replace(path: &Path, boot: &BootId) -> io::Result<(File, u64, PathBuf)> {
+    let mut new = path.as_os_str().to_owned();
+    new.push(".anew");
+    let file = empty_file(Path::new(&new))?;
+    let mut octets = format::header().to_vec();
+    octets.extend(format::encode(&Frame::Boot(*boot)));
+    file.write_all_at(&octets, 0)?;
+    let aside = free_name(path);
+    let _ = std::fs::remove_file(&aside);
+    std::fs::hard_link(path, &aside)?;
+    std::fs::rename(&new, path)?;
+    Ok((file, octets.len() as u64, aside))
+}
+
 /// Writes what is believed into a new file, which then takes the name; the old one is set aside if that is wished.
 /// At every moment the one or the other is complete.
 fn rewrite(f: &Found, dir: &Path, boot: &BootId, aside: Option<&Path>) -> io::Result<(File, u64)> {
