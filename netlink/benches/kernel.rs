@@ -61,6 +61,7 @@ fn run() {
         local: vtep(1),
         udp_port: 4789,
         mtu: None,
+        fdb_limit: 0,
         arp_suppression: true,
         ports: Vec::new(),
     }];

@@ -19,6 +19,8 @@ pub enum LinkOp {
         name: String,
         /// MAC, which then does not follow the ports (PIT-01).
         mac: Mac,
+        /// Most MACs learned from frames, where the kernel has such a limit; 0: no limit.
+        fdb_limit: u32,
     },
     /// A VXLAN device: no learning, source ports 49152–65535, `df set`, `udp6zerocsumrx`, `localbind`
     /// (the last three where the kernel has them, PIT-12).
@@ -156,7 +158,7 @@ impl<'a> Planner<'a> {
         let bridge = match self.find(&w.bridge) {
             None => {
                 let (name, mac) = (w.bridge.clone(), w.bridge_mac);
-                self.ops.push(LinkOp::CreateBridge { name: name.clone(), mac });
+                self.ops.push(LinkOp::CreateBridge { name: name.clone(), mac, fdb_limit: w.fdb_limit });
                 self.ops.push(LinkOp::Quiet { name });
                 None
             }

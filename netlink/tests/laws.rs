@@ -49,6 +49,7 @@ impl Lab {
             local: vtep(1),
             udp_port: 4789,
             mtu: None,
+            fdb_limit: 0,
             arp_suppression: true,
             ports: Vec::new(),
         }]);

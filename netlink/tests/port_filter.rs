@@ -1,4 +1,5 @@
-//! EVPN-MOB-16 on the real kernel: frames of one MAC are dropped at one port, and nothing else is.
+//! What local ports may do, on the real kernel: frames of one MAC are dropped at one port and nothing else is
+//! (EVPN-MOB-16), and a host that makes MACs up does not fill the bridge's table.
 #![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
 mod common;
@@ -97,5 +98,41 @@ fn frames_of_a_blocked_mac_are_dropped_at_that_port_only_and_still_heard_by_its_
         f.block(&many).unwrap();
         drop(f);
         assert_eq!(arrived(&mut far), [true, true, true], "the filter goes with its owner");
+    });
+}
+
+/// The bridges that we create have a limit of their own (Linux 6.7): beyond it nothing is learned, and nobody is told.
+/// A MAC that the table has already moves all the same.
+#[test]
+fn a_bridge_of_ours_stops_learning_at_its_limit_and_known_macs_still_move() {
+    in_netns(|| {
+        underlay();
+        port("p1");
+        port("p2");
+        let mut want = device(&["p1", "p2"]);
+        want.fdb_limit = 100;
+        let mut p = Plane::synced(vec![want]);
+        let (flooder, other) = (Tap::open_all(index("p1g")).unwrap(), Tap::open_all(index("p2g")).unwrap());
+        let rows = |p: &Plane| p.plane.mirror().len().0;
+        let known = mac(5);
+        let br = index("br100");
+        p.until("a MAC is known", |p| {
+            flooder.send(&arp(known, 1)).unwrap();
+            p.plane.mirror().bridge_row(br, known).map(|_| ())
+        });
+        for n in 0..5_000 {
+            flooder.send(&arp(mac(10_000 + n), 2)).unwrap();
+        }
+        let learned = |dev: &str| bridge(&format!("fdb show br br100 brport {dev}")).lines().count();
+        if learned("p1") > 1_000 {
+            return unmet("the kernel has no limit for bridges (Linux 6.7)");
+        }
+        other.send(&arp(known, 3)).unwrap();
+        p.until("the known one has moved", |p| {
+            let port = p.plane.mirror().bridge_row(br, known).map(|r| r.port);
+            (port == Some(index("p2"))).then_some(())
+        });
+        assert!(rows(&p) < 150, "{} rows in the mirror", rows(&p));
+        assert!(learned("p1") < 150);
     });
 }

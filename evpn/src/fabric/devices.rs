@@ -22,6 +22,8 @@ pub struct DeviceWant {
     pub udp_port: u16,
     /// MTU of bridge and VXLAN device, when configured (PIT-11).
     pub mtu: Option<u32>,
+    /// Most MACs that a bridge of ours learns from frames, where the kernel has such a limit (Linux 6.7); 0: no limit.
+    pub fdb_limit: u32,
     /// `neigh_suppress` on the VXLAN port.
     pub arp_suppression: bool,
     /// Access ports to enslave.

@@ -25,6 +25,11 @@ impl Full {
     }
 }
 
+/// What the kernel may learn: somewhat more than we take, so that the limit is noticed and told.
+pub(super) fn of_kernel(mac_limit: u32) -> u32 {
+    if mac_limit == 0 { 0 } else { mac_limit.saturating_add(mac_limit / 16).saturating_add(16) }
+}
+
 /// Room again: not at every single one that goes.
 fn roomy(count: usize, limit: u32) -> bool {
     count < limit as usize - limit as usize / 10

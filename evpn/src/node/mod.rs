@@ -318,6 +318,7 @@ impl Node {
                 local: self.config.vtep,
                 udp_port: self.config.udp_port,
                 mtu: v.mtu,
+                fdb_limit: limits::of_kernel(v.mobility.mac_limit),
                 arp_suppression: v.arp_suppression,
                 ports: v.ports.iter().map(|p| PortWant { name: p.clone() }).collect(),
             })

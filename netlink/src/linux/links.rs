@@ -5,12 +5,14 @@ use crate::setup::{BridgeSysctl, DeviceProblem, LinkOp, plan_devices};
 use evpn::fabric::DeviceWant;
 use evpn::types::IfIndex;
 use netlink_packet_core::DefaultNla;
-use netlink_packet_route::link::{BridgeStpState, InfoVxlan, LinkAttribute, VxlanDf};
+use netlink_packet_route::link::{BridgeStpState, InfoBridge, InfoVxlan, LinkAttribute, VxlanDf};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
+/// `IFLA_BR_FDB_MAX_LEARNED` (Linux 6.7), likewise.
+const IFLA_BR_FDB_MAX_LEARNED: u16 = 49;
 /// `IFLA_VXLAN_LOCALBIND` (Linux 6.7), which the crate does not know.
 const IFLA_VXLAN_LOCALBIND: u16 = 31;
 /// Removal, creation, enslaving and bringing up, creation once more where a socket cannot be shared; the last
@@ -202,12 +204,16 @@ fn plain(e: rtnetlink::Error) -> io::Error {
 /// `shares`: a VXLAN device gets the receive settings that everybody has.
 async fn apply(handle: &Handle, op: &LinkOp, shares: bool) -> io::Result<()> {
     match op {
-        LinkOp::CreateBridge { name, mac } => {
+        LinkOp::CreateBridge { name, mac, fdb_limit } => {
+            // A kernel without it takes no notice.
+            let limit =
+                InfoBridge::Other(DefaultNla::new(IFLA_BR_FDB_MAX_LEARNED, fdb_limit.to_ne_bytes().to_vec()));
             let msg = LinkBridge::new(name)
                 .address(mac.0.to_vec())
                 .stp_state(BridgeStpState::Disabled)
                 .forward_delay(0)
                 .mcast_snooping(false)
+                .append_info_data(limit)
                 .build();
             handle.link().add(msg).execute().await.map_err(plain)?;
             mark(handle, name).await

@@ -87,6 +87,7 @@ pub(crate) fn device(ports: &[&str]) -> DeviceWant {
         local: vtep(1),
         udp_port: 4789,
         mtu: None,
+        fdb_limit: 0,
         arp_suppression: true,
         ports: ports.iter().map(|p| PortWant { name: (*p).to_owned() }).collect(),
     }
