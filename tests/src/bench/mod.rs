@@ -120,6 +120,14 @@ impl Daemon {
         }
     }
 
+    /// What vtepd has counted; FRR counts nothing of the kind.
+    fn counters(&self) -> serde_json::Value {
+        match self {
+            Self::Vtepd(v) => v.status()["counters"].clone(),
+            Self::Frr(_) => serde_json::Value::Null,
+        }
+    }
+
     /// Peak resident memory so far, in MB: all processes of the daemon.
     fn peak_mb(&self) -> f64 {
         let kb = match self {

@@ -96,6 +96,8 @@ pub(super) fn differences(w: &World, vms: &[Vm]) -> Result<Vec<Difference>, Stri
             compare("show macs", place_truth(w, i, &truth), vtepd_places(&rows("macs")?, "mac"));
             compare("show hosts", host_truth(w, i, &truth), vtepd_hosts(&rows("hosts")?));
             compare("show routes", route_truth(w, &truth), vtepd_routes(w, i, &rows("routes")?));
+            // VMs that move much are no duplicates (EVPN-MOB-15).
+            compare("show duplicates", Facts::new(), duplicates(&rows("duplicates")?));
         }
     }
     Ok(out)
@@ -222,6 +224,10 @@ fn vtepd_routes(w: &World, i: usize, rows: &[Value]) -> Facts {
         f.insert(route_key(&from, mac, ip), state);
     }
     f
+}
+
+fn duplicates(rows: &[Value]) -> Facts {
+    rows.iter().map(|r| (r["address"].to_string(), text(&r["state"]))).collect()
 }
 
 // FRR.

@@ -246,6 +246,10 @@ impl Run<'_> {
         self.settle(None);
         self.world.say(to, vm, &frame::garp(vm.mac, vm.ip));
         self.settle(None);
+        if !self.is_frr(home) {
+            // It may come back at any time, and without a hypervisor that says so.
+            self.step(home, vm, "abort");
+        }
     }
 
     fn step(&mut self, at: usize, vm: &Vm, step: &str) {
