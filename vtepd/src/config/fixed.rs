@@ -68,7 +68,7 @@ pub(super) fn allowed(s: &Section<'_>, c: &mut Collector) -> BTreeMap<String, Ve
             match item.get_ref().as_str().and_then(|t| t.parse().ok()) {
                 Some(p) => prefixes.push(p),
                 None => {
-                    c.push(s.problem("allowed", item.span(), "not an address or prefix of IPs").help(help))
+                    c.push(s.problem("allowed", item.span(), "not an address or prefix of IPs").help(help));
                 }
             }
         }
