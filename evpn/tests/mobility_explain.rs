@@ -45,7 +45,7 @@ proptest! {
             Rule::HigherSequence => c.seq = a.seq,
             Rule::LowerVtep => c.vtep = a.vtep,
             Rule::SameClaim => return Ok(()),
-            Rule::OnlyClaim | Rule::RouteOrder => prop_assert!(false, "not for two claims"),
+            Rule::OnlyClaim | Rule::NotAdmitted | Rule::RouteOrder => prop_assert!(false, "not for two claims"),
         }
         prop_assert!(explain(&a, &c).1 > rule);
     }

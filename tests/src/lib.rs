@@ -15,6 +15,7 @@
 //! | [`tables`] | kernel tables, read by netlink code of their own |
 //! | [`api`] | HTTP requests on a daemon's socket |
 //! | [`mod@soak`] | what `cargo xtask soak` runs |
+//! | [`mod@timelines`] | what `cargo xtask timelines` runs and draws |
 //! | [`mod@bench`] | what `cargo xtask bench` runs |
 //! | [`sim`] | whole fabrics on a virtual clock |
 //! | [`tree`] | the source tree, for the tidy checks |
@@ -39,5 +40,6 @@ pub mod sim;
 pub mod soak;
 pub mod speaker;
 pub mod tables;
+pub mod timelines;
 pub mod tree;
 pub mod vtepd;

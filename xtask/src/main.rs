@@ -1,4 +1,4 @@
-//! What a person types: `cargo xtask demo | test | bench | sim | soak | fuzz`.
+//! What a person types: `cargo xtask demo | test | bench | sim | soak | timelines | fuzz`.
 //!
 //! Builds as the caller, installs what is missing only with consent, and raises nothing to root but the
 //! program that was built.
@@ -54,6 +54,8 @@ enum Cmd {
     /// Nodes with the real reconciler on fake kernels; moves, cuts, kills and kernel faults drawn from a seed.
     /// Failing seeds are shrunk and saved in `tests/sim-seeds`, and replayed by every test run from then on.
     Sim(Sim),
+    /// Draw the pictures of docs/mobility.md from one real move of each kind
+    Timelines(Timelines),
     /// Fuzz the decoders (needs the nightly toolchain and cargo-fuzz)
     Fuzz(Fuzz),
 }
@@ -128,6 +130,15 @@ struct Sim {
 }
 
 #[derive(Args)]
+struct Timelines {
+    #[command(flatten)]
+    consent: Consent,
+    /// Further arguments for the runner, for instance `--out DIR`
+    #[arg(last = true)]
+    rest: Vec<OsString>,
+}
+
+#[derive(Args)]
 struct Fuzz {
     /// Minutes for each target
     #[arg(long, default_value_t = 1)]
@@ -143,6 +154,7 @@ fn main() -> ExitCode {
         Cmd::Bench(o) => bench(&o),
         Cmd::Soak(o) => soak(&o),
         Cmd::Sim(o) => sim(&o),
+        Cmd::Timelines(o) => timelines(&o),
         Cmd::Fuzz(o) => fuzz(&o),
     };
     match done {
@@ -267,6 +279,20 @@ fn sim(o: &Sim) -> Result<ExitCode, Error> {
         }
     }
     Err(Error::failed(format!("cannot start vtep-sim: {}", cmd.args(&o.rest).exec())))
+}
+
+fn timelines(o: &Timelines) -> Result<ExitCode, Error> {
+    let root = host::Root::find().ok_or_else(|| {
+        Error::not_started(
+            "the moves happen in network namespaces, which needs root: run it as root, or install sudo",
+        )
+    })?;
+    host::provide(&[Need::Ip], &o.consent, &root)?;
+    eprintln!("building vtepd and the runner (release) …");
+    let bins = build::binaries("release", &["vtepd", "vtepd-tests"])?;
+    let mut cmd = root.command(&bins.join("vtep-timelines"), &[("VTEPD_BIN_DIR", bins.as_os_str())]);
+    cmd.current_dir(build::root());
+    Err(Error::failed(format!("cannot start vtep-timelines: {}", cmd.args(&o.rest).exec())))
 }
 
 fn fuzz(o: &Fuzz) -> Result<ExitCode, Error> {

@@ -21,13 +21,15 @@ pub enum Rule {
     LowerVtep,
     /// The same claim, told twice.
     SameClaim,
+    /// The better claim does not count here: the address is frozen as a duplicate, or its VTEP may not have it.
+    NotAdmitted,
     /// Claims are equal where mobility looks, or there are more than two and their order as routes decided.
     RouteOrder,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::OnlyClaim,
         Self::NotStale,
         Self::Gateway,
@@ -35,6 +37,7 @@ impl Rule {
         Self::HigherSequence,
         Self::LowerVtep,
         Self::SameClaim,
+        Self::NotAdmitted,
         Self::RouteOrder,
     ];
 
@@ -48,6 +51,7 @@ impl Rule {
             Self::HigherSequence => "higher-sequence",
             Self::LowerVtep => "lower-vtep",
             Self::SameClaim => "same-claim",
+            Self::NotAdmitted => "not-admitted",
             Self::RouteOrder => "route-order",
         }
     }
@@ -62,6 +66,9 @@ impl Rule {
             Self::HigherSequence => "higher sequence number (RFC 7432 §15, EVPN-MOB-06)",
             Self::LowerVtep => "equal sequence numbers, lower VTEP address (RFC 7432 §15, EVPN-MOB-08)",
             Self::SameClaim => "the same claim by another way",
+            Self::NotAdmitted => {
+                "the other does not count here: frozen as a duplicate, outside the mobility domain, or beyond its limits"
+            }
             Self::RouteOrder => "order of routes (RFC 4271 §9.1.2.2, EVPN-BEST-03)",
         }
     }
@@ -96,6 +103,7 @@ pub fn difference(rule: Rule, winner: &Claim, loser: &Claim) -> Option<String> {
         | Rule::Gateway
         | Rule::Sticky
         | Rule::SameClaim
+        | Rule::NotAdmitted
         | Rule::RouteOrder => None,
     }
 }

@@ -15,6 +15,7 @@ use crate::rib::Candidate;
 use crate::types::{Mac, Span, Time, Vni};
 use core::cmp::Ordering;
 use core::fmt::Write as _;
+use core::ops::Range;
 use std::net::IpAddr;
 
 /// Last moves told.
@@ -120,6 +121,7 @@ impl Node {
             }
         }
         v.because.extend(late(&v));
+        v.because.extend(self.duplicate_note(vni, mac, None));
         v.because.extend(self.prepared(vni, mac, at));
         v.because.extend(remembered(&v));
         if v.kernel.first().is_some_and(|k| k.stale) {
@@ -186,8 +188,15 @@ impl Node {
             "kernel" => "This VTEP's kernel answers ARP and ND for it.".into(),
             _ => "The host itself answers ARP and ND for it.".into(),
         });
+        v.because.extend(self.duplicate_note(vni, b.mac, Some(ip)));
         v.because.extend(late(&v));
         Some(v)
+    }
+
+    /// It is known as a duplicate.
+    fn duplicate_note(&self, vni: Vni, mac: Mac, ip: Option<IpAddr>) -> Option<String> {
+        let known = self.duplicated.marks(vni, mac, ip);
+        known.then(|| "It is a known duplicate, see `vtepd show duplicates` (EVPN-MOB-15).".into())
     }
 
     /// Everybody who claims a MAC, the winner first.
@@ -204,11 +213,21 @@ impl Node {
             (seg.our_claim(mac, l.seq, self.config.vtep), candidate(None, place, mac, None))
         });
         let usable = !seg.own.contains(&mac);
-        let theirs = routes.iter().map(|c| {
-            let from = self.peer_address(c.peer);
-            (claim_of(c), candidate(from, Place::Vtep(c.vtep), mac, c.ip))
-        });
-        rank(ours.into_iter().chain(theirs), usable && entry.is_some(), v);
+        let owner = entry.and_then(|e| e.remote()).map(|r| r.claim);
+        let mut theirs: Vec<_> = routes
+            .iter()
+            .map(|c| {
+                let from = self.peer_address(c.peer);
+                (claim_of(c), candidate(from, Place::Vtep(c.vtep), mac, c.ip))
+            })
+            .collect();
+        // The owner's first; what stands before it among the routes does not count here.
+        let refused = theirs.iter().take_while(|(c, _)| owner.is_some_and(|o| *c != o)).count();
+        let absent = owner.is_some() && refused == theirs.len();
+        theirs.rotate_left(refused);
+        let refused = theirs.len() - refused..theirs.len();
+        let refused = if ours.is_some() || owner.is_none() { 0..0 } else { refused };
+        rank(ours.into_iter().chain(theirs), usable && entry.is_some() && !absent, refused, v);
     }
 
     /// Everybody who claims an IP.
@@ -236,7 +255,7 @@ impl Node {
         if let Some(b) = binding.filter(|b| !b.is_local()) {
             theirs.sort_by_key(|(_, c)| c.mac != b.mac);
         }
-        rank(ours.into_iter().chain(theirs), binding.is_some(), v);
+        rank(ours.into_iter().chain(theirs), binding.is_some(), 0..0, v);
     }
 
     fn owner_view(&self, e: &MacEntry, at: Time, v: &mut WhyView) {
@@ -320,10 +339,16 @@ fn candidate(from: Option<IpAddr>, place: Place, mac: Mac, ip: Option<IpAddr>) -
     CandidateView { place, from, mac, ip, seq, sticky, gateway, stale, wins, lost_by: None }
 }
 
-/// Compares each claim with the first, which is the one that counts if `decided`.
-fn rank(claims: impl Iterator<Item = (Claim, CandidateView)>, decided: bool, v: &mut WhyView) {
+/// Compares each claim with the first, which is the one that counts if `decided`. `refused`: those that are better and
+/// do not count here.
+fn rank(
+    claims: impl Iterator<Item = (Claim, CandidateView)>,
+    decided: bool,
+    refused: Range<usize>,
+    v: &mut WhyView,
+) {
     let mut first: Option<Claim> = None;
-    for (claim, mut c) in claims.take(CANDIDATES) {
+    for (i, (claim, mut c)) in claims.enumerate().take(CANDIDATES) {
         (c.seq, c.sticky, c.gateway, c.stale) = (claim.seq, claim.sticky, claim.gateway, claim.stale);
         match &first {
             None => {
@@ -334,7 +359,17 @@ fn rank(claims: impl Iterator<Item = (Claim, CandidateView)>, decided: bool, v: 
                 let (order, rule) = explain(best, &claim);
                 // The order of routes knows more than two claims: of gateways it compares no sequences, and numbers
                 // spread over half the circle have no newest.
-                let rule = if order == Ordering::Less { Rule::RouteOrder } else { rule };
+                let rule = match order {
+                    _ if refused.contains(&i) => Rule::NotAdmitted,
+                    // Ours is above them all, or it would have been lost: it is held.
+                    Ordering::Less
+                        if c.from.is_some() && v.candidates.first().is_some_and(|f| f.from.is_none()) =>
+                    {
+                        Rule::NotAdmitted
+                    }
+                    Ordering::Less => Rule::RouteOrder,
+                    Ordering::Equal | Ordering::Greater => rule,
+                };
                 // The rule that decided is the one against the first that is another claim.
                 if v.rule.is_none() && rule != Rule::SameClaim {
                     v.rule = Some(rule_view(rule, difference(rule, best, &claim)));
