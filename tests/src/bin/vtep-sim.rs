@@ -5,7 +5,37 @@ use clap::Parser;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
-use vtepd_tests::sim::{Finding, Mutant, Plan, Wish, generate, kept_dir, run, shrink};
+use vtepd_tests::sim::{Finding, Mutant, Plan, Wish, generate, held_by_daemons, kept_dir, long, run, shrink};
+
+/// Counts what is allocated.
+mod counted {
+    #![allow(unsafe_code)]
+
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    /// Octets allocated now.
+    pub(crate) static LIVE: AtomicI64 = AtomicI64::new(0);
+
+    pub(crate) struct Counted;
+
+    // SAFETY: every call is passed on as it is; only a number is kept beside.
+    unsafe impl GlobalAlloc for Counted {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            LIVE.fetch_add(layout.size() as i64, Ordering::Relaxed);
+            // SAFETY: the caller's promises are passed on.
+            unsafe { System.alloc(layout) }
+        }
+        unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+            LIVE.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+            // SAFETY: the caller's promises are passed on.
+            unsafe { System.dealloc(at, layout) }
+        }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: counted::Counted = counted::Counted;
 
 /// Runs fabrics of whole nodes on a virtual clock and compares every kernel with the truth.
 #[derive(Parser)]
@@ -29,6 +59,9 @@ struct Cli {
     /// Plant faults, one after the other, and look whether each is found
     #[arg(long)]
     mutants: bool,
+    /// What the daemons hold after 1,000, 10,000 and 100,000 moves
+    #[arg(long)]
+    growth: bool,
     /// Run this plan instead of seeds
     #[arg(long)]
     plan: Option<PathBuf>,
@@ -43,6 +76,9 @@ struct Cli {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let wish = Wish { nodes: cli.nodes };
+    if cli.growth {
+        return growth();
+    }
     if cli.mutants {
         return mutants(&cli, wish);
     }
@@ -104,6 +140,19 @@ fn keep(name: &str, plan: &Plan, first: &Finding) {
     if let Err(e) = std::fs::write(&path, text) {
         eprintln!("  cannot save it: {e}");
     }
+}
+
+fn growth() -> ExitCode {
+    for moves in [1_000, 10_000, 100_000] {
+        let live = || counted::LIVE.load(std::sync::atomic::Ordering::Relaxed);
+        let (got, held) = held_by_daemons(&long(moves), live);
+        println!("{} moves: {held} octets held by three daemons", got.moves);
+        if let Some(f) = got.findings.first() {
+            println!("  {}", line(f));
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
 }
 
 fn mutants(cli: &Cli, wish: Wish) -> ExitCode {

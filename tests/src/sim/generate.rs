@@ -16,6 +16,8 @@ pub struct Wish {
 struct Maker {
     rng: Rng,
     nodes: usize,
+    /// Nodes and reflectors.
+    hosts: usize,
     guests: usize,
     at: u64,
     steps: Vec<Step>,
@@ -32,9 +34,11 @@ pub fn generate(seed: u64, wish: Wish) -> Plan {
     };
     let low = rng.pick(&[100, 500, 2_000, 10_000]);
     let high = low * rng.range(1, 6);
+    let reflectors = if rng.percent(15) { rng.range(1, 2) as usize } else { 0 };
     let fabric = Fabric {
         seed,
         nodes,
+        reflectors,
         delay: (low, high),
         hold: rng.pick(&[3, 9, 9, 30]),
         room: if rng.percent(15) { 6_000 } else { 0 },
@@ -49,10 +53,35 @@ pub fn generate(seed: u64, wish: Wish) -> Plan {
             _ => Guest { v4: true, v6: false },
         })
         .collect();
-    let mut m = Maker { rng, nodes, guests: guests.len(), at: BEGIN, steps: Vec::new() };
+    let mut m =
+        Maker { rng, nodes, hosts: nodes + reflectors, guests: guests.len(), at: BEGIN, steps: Vec::new() };
     m.fill();
     m.steps.sort_by_key(|s| s.at);
     Plan { fabric, guests, steps: m.steps }
+}
+
+/// So many hot moves of four guests among three nodes, one every 20 ms.
+pub fn long(moves: usize) -> Plan {
+    let fabric = Fabric {
+        seed: 1,
+        nodes: 3,
+        reflectors: 0,
+        delay: (200, 1_000),
+        hold: 90,
+        room: 0,
+        both: false,
+        lag: 0,
+        memory: true,
+    };
+    let guests = vec![Guest { v4: true, v6: true }; 4];
+    let mut steps: Vec<Step> =
+        (0..4).map(|g| Step { at: BEGIN, what: What::Start { guest: g, node: 0, by: By::Garp } }).collect();
+    for n in 0..moves {
+        let (guest, node) = (n % 4, (n / 4 + 1) % 3);
+        let what = What::Hot { guest, node, by: By::Rarp, late: 0, over: 0, unplug: false };
+        steps.push(Step { at: BEGIN + 100_000 + n as u64 * 20_000, what });
+    }
+    Plan { fabric, guests, steps }
 }
 
 impl Maker {
@@ -62,6 +91,10 @@ impl Maker {
 
     fn node(&mut self) -> usize {
         self.rng.below(self.nodes as u64) as usize
+    }
+
+    fn host(&mut self) -> usize {
+        self.rng.below(self.hosts as u64) as usize
     }
 
     fn guest(&mut self) -> usize {
@@ -103,7 +136,14 @@ impl Maker {
         let (guest, node, by) = (self.guest(), self.node(), self.by());
         let unplug = self.rng.percent(60);
         let gap = self.rng.pick(&[1_000, 50_000, 400_000, 1_500_000]);
-        let what = match self.rng.below(20) {
+        let what = match self.rng.below(24) {
+            20..=22 => {
+                let (lead, quiet) =
+                    (self.rng.pick(&[0, 5_000, 300_000]), self.rng.pick(&[0, 20_000, 400_000]));
+                let (late, release) = (self.rng.pick(&[0, 0, 2]), self.rng.percent(60));
+                What::Prepared { guest, node, by, lead, quiet, late, release, unplug }
+            }
+            23 => What::CalledOff { guest, node, lead: 50_000, active: self.rng.percent(40) },
             0..=8 => {
                 let late = self.rng.pick(&[0, 0, 1, 3, 8]);
                 let over = self.rng.pick(&[2_000, 30_000, 300_000]);
@@ -129,10 +169,10 @@ impl Maker {
         let node = self.node();
         let time = self.rng.pick(&[5_000, 100_000, 1_000_000, 4_000_000, 11_000_000]);
         let what = match self.rng.below(16) {
-            0 | 1 => What::Reset { a: node, b: self.node() },
-            2..=4 => What::Cut { a: node, b: self.node(), time },
+            0 | 1 => What::Reset { a: node, b: self.host() },
+            2..=4 => What::Cut { a: node, b: self.host(), time },
             5 => What::Wan { node: self.rng.range(1, self.nodes as u64 - 1) as usize, time },
-            6..=8 => What::Kill { node, time: time.min(4_000_000) },
+            6..=8 => What::Kill { node: self.host(), time: time.min(4_000_000) },
             9 => {
                 let queue = self.rng.below(3);
                 What::Overrun { node, time: time.min(1_000_000), queue }

@@ -8,7 +8,9 @@
 //! | `steps` | what each step of a plan does |
 //! | `vtep` | one node, its reconciler and its kernel, driven as the daemon drives them |
 //! | `net` | connections and encapsulated frames: delays, cuts, resets, full buffers |
+//! | `reflector` | route reflectors as FRR is one |
 //! | `guest` | VMs: ARP and ND state machines |
+//! | `hypervisor` | prepared, activated, aborted and released moves |
 //! | `truth` | what must be so, without any code of `evpn::mobility`, and the comparison |
 //! | `sniff` | what UPDATEs say, without any code of `evpn::wire` |
 //! | [`mutants`] | planted faults that the comparison must find |
@@ -20,9 +22,11 @@
 
 mod generate;
 mod guest;
+mod hypervisor;
 pub mod mutants;
 mod net;
 pub mod plan;
+mod reflector;
 mod rng;
 pub mod shrink;
 mod sniff;
@@ -31,12 +35,12 @@ mod truth;
 mod vtep;
 mod world;
 
-pub use generate::{Wish, generate};
+pub use generate::{Wish, generate, long};
 pub use mutants::Mutant;
 pub use plan::Plan;
 pub use shrink::shrink;
 pub use truth::Finding;
-pub use world::{Outcome, run};
+pub use world::{Outcome, held_by_daemons, run};
 
 use std::path::{Path, PathBuf};
 

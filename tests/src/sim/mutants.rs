@@ -19,8 +19,6 @@ pub enum Mutant {
     SequenceRunsAway,
     /// The late-frame rule is off.
     NoGuardTime,
-    /// Known addresses do not move with their MAC.
-    IpsStayBehind,
     /// What is kept is not restored at start.
     NothingRestored,
     /// What is kept has sequence 0.
@@ -29,8 +27,6 @@ pub enum Mutant {
     ResyncSkipped,
     /// Results of writes are not told.
     WrittenSwallowed,
-    /// Failed writes are told as done.
-    FailuresHidden,
     /// Neighbour rows are not deleted.
     StaleNeighbour,
     /// Neighbour rows are written once and not changed.
@@ -43,8 +39,6 @@ pub enum Mutant {
     StaleRemoteRow,
     /// Remote rows point to another VTEP.
     WrongVtep,
-    /// A VTEP that left stays in the flood list.
-    StaleFlood,
     /// No VTEP comes into the flood list.
     FloodMissing,
     /// The next hop of what is sent is another VTEP.
@@ -69,7 +63,10 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
+        Self::NothingRestored,
+        Self::KeptTooLow,
+        Self::Chatter,
         Self::WithdrawalForgotten,
         Self::SequenceLost,
         Self::SequenceRepeated,
@@ -117,7 +114,6 @@ impl Mutant {
             | (Self::StaleSelfRow, Op::DelSelf { .. })
             | (Self::LocalRowMissing, Op::SetLocal { .. })
             | (Self::StaleRemoteRow, Op::DelRemote { .. })
-            | (Self::StaleFlood, Op::DelFlood { .. })
             | (Self::FloodMissing, Op::AddFlood { .. }) => Some(Vec::new()),
             // A row to be removed where the MAC has come: only half of it goes.
             (Self::StaleSelfRow, Op::DelRemote { vxlan, mac, .. }) => {

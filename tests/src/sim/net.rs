@@ -49,7 +49,7 @@ impl World {
 
     /// Whoever speaks BGP.
     pub(super) fn hosts(&self) -> usize {
-        self.plan.fabric.nodes
+        self.plan.fabric.nodes + self.plan.fabric.reflectors
     }
 
     fn host_of(&self, address_of: IpAddr) -> Option<usize> {
@@ -62,7 +62,10 @@ impl World {
 
     /// Something listens there.
     fn alive(&self, i: usize) -> bool {
-        self.vteps.get(i).is_none_or(|v| v.daemon.is_some())
+        match self.vteps.get(i) {
+            Some(v) => v.daemon.is_some(),
+            None => self.reflectors.get(i - self.vteps.len()).is_some_and(|r| r.alive),
+        }
     }
 
     pub(super) fn dial(&mut self, i: usize, conn: ConnId, to: IpAddr) {
@@ -151,11 +154,14 @@ impl World {
             return;
         }
         let (host, conn) = (end.host, end.conn);
-        self.host_event(host, conn, ConnEvent::Closed { why: why.to_owned() });
+        self.host_event(host, conn, (tcp, side), ConnEvent::Closed { why: why.to_owned() });
     }
 
-    fn host_event(&mut self, host: usize, conn: ConnId, event: ConnEvent) {
+    fn host_event(&mut self, host: usize, conn: ConnId, (tcp, side): (usize, usize), event: ConnEvent) {
         let gone = matches!(event, ConnEvent::Closed { .. } | ConnEvent::Failed { .. });
+        if host >= self.vteps.len() {
+            return self.rr_event(host, tcp, side, event);
+        }
         if gone {
             self.vteps[host].conns.remove(&conn);
             if self.mutant == Some(Mutant::CloseUnnoticed) && matches!(event, ConnEvent::Closed { .. }) {
@@ -187,12 +193,12 @@ impl World {
             Item::Syn => self.accept(tcp, side),
             Item::SynAck if open => {
                 let local = SocketAddr::new(address(host), 40_000);
-                self.host_event(host, conn, ConnEvent::Connected { local });
+                self.host_event(host, conn, (tcp, side), ConnEvent::Connected { local });
                 self.tell_room(tcp, side);
             }
             Item::Bytes(b) if open => {
                 let n = b.len() as u64;
-                self.host_event(host, conn, ConnEvent::Bytes(b));
+                self.host_event(host, conn, (tcp, side), ConnEvent::Bytes(b));
                 if self.plan.fabric.room > 0 {
                     self.carry(tcp, 1 - side, Item::Ack(n));
                 }
@@ -222,21 +228,23 @@ impl World {
             return;
         }
         self.tcps[tcp].ends[side].open = true;
-        let v = &mut self.vteps[host];
-        v.accepted += 1;
-        let conn = ConnId(v.accepted);
-        v.conns.insert(conn, (tcp, side));
-        self.tcps[tcp].ends[side].conn = conn;
+        let mut conn = ConnId(0);
+        if let Some(v) = self.vteps.get_mut(host) {
+            v.accepted += 1;
+            conn = ConnId(v.accepted);
+            v.conns.insert(conn, (tcp, side));
+            self.tcps[tcp].ends[side].conn = conn;
+        }
         self.carry(tcp, 1 - side, Item::SynAck);
         let (remote, local) = (SocketAddr::new(address(from), 40_000), SocketAddr::new(address(host), 179));
-        self.host_event(host, conn, ConnEvent::Accepted { remote, local });
+        self.host_event(host, conn, (tcp, side), ConnEvent::Accepted { remote, local });
         self.tell_room(tcp, side);
     }
 
     fn tell_room(&mut self, tcp: usize, side: usize) {
         let e = &self.tcps[tcp].ends[side];
         let (host, conn, flight, open) = (e.host, e.conn, e.flight, e.open);
-        if !open {
+        if !open || host >= self.vteps.len() {
             return;
         }
         let room = match self.plan.fabric.room {

@@ -36,6 +36,8 @@ pub struct Fabric {
     pub seed: u64,
     /// VTEPs that run `evpn::node::Node`.
     pub nodes: usize,
+    /// Route reflectors, numbered after the nodes, that all nodes peer with; 0: they peer with each other.
+    pub reflectors: usize,
     /// Shortest and longest one-way delay between two VTEPs.
     pub delay: (u64, u64),
     /// BGP hold time in seconds.
@@ -99,6 +101,20 @@ pub enum What {
     Cold { guest: usize, node: usize, by: By, gap: u64, unplug: bool },
     /// As cold, with another MAC.
     Remac { guest: usize, node: usize, by: By, gap: u64, unplug: bool },
+    /// Prepared, and after `lead` activated at the target, where the guest says nothing for `quiet`; released at the
+    /// source if `release`, which sends `late` more frames.
+    Prepared {
+        guest: usize,
+        node: usize,
+        by: By,
+        lead: u64,
+        quiet: u64,
+        late: u64,
+        release: bool,
+        unplug: bool,
+    },
+    /// Prepared, and after `lead` aborted; if `active`, it was activated just before.
+    CalledOff { guest: usize, node: usize, lead: u64, active: bool },
     /// Another IPv4 address.
     NewIp { guest: usize },
     /// Takes the IPv4 address of `from`, who gets a new one a little before.
@@ -119,7 +135,7 @@ pub enum What {
     Cut { a: usize, b: usize, time: u64 },
     /// Nothing passes between nodes below `node` and the rest for `time`: the WAN is cut.
     Wan { node: usize, time: u64 },
-    /// The daemon is killed and started after `time`.
+    /// The daemon, or the reflector, is killed and started after `time`.
     Kill { node: usize, time: u64 },
     /// For `time` only `queue` notifications fit.
     Overrun { node: usize, time: u64, queue: u64 },
@@ -203,6 +219,15 @@ impl What {
             Self::Remac { guest, node, by, gap, unplug } => {
                 format!("remac guest={guest} node={node} by={} gap={gap} unplug={}", by.word(), n(unplug))
             }
+            Self::Prepared { guest, node, by, lead, quiet, late, release, unplug } => format!(
+                "prepared guest={guest} node={node} by={} lead={lead} quiet={quiet} late={late} release={} unplug={}",
+                by.word(),
+                n(release),
+                n(unplug)
+            ),
+            Self::CalledOff { guest, node, lead, active } => {
+                format!("calledoff guest={guest} node={node} lead={lead} active={}", n(active))
+            }
             Self::NewIp { guest } => format!("newip guest={guest}"),
             Self::TakeIp { guest, from } => format!("takeip guest={guest} from={from}"),
             Self::Port { guest, by } => format!("port guest={guest} by={}", by.word()),
@@ -252,6 +277,22 @@ impl What {
                     Self::Remac { guest, node, by, gap, unplug }
                 }
             }
+            "prepared" => Self::Prepared {
+                guest: guest()?,
+                node: node()?,
+                by: w.by()?,
+                lead: w.num("lead")?,
+                quiet: w.num("quiet")?,
+                late: w.num("late")?,
+                release: w.flag("release")?,
+                unplug: w.flag("unplug")?,
+            },
+            "calledoff" => Self::CalledOff {
+                guest: guest()?,
+                node: node()?,
+                lead: w.num("lead")?,
+                active: w.flag("active")?,
+            },
             "newip" => Self::NewIp { guest: guest()? },
             "takeip" => Self::TakeIp { guest: guest()?, from: w.num("from")? },
             "port" => Self::Port { guest: guest()?, by: w.by()? },
@@ -278,10 +319,10 @@ impl What {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fabric { seed, nodes, delay, hold, room, both, lag, memory } = self.fabric;
+        let Fabric { seed, nodes, reflectors, delay, hold, room, both, lag, memory } = self.fabric;
         writeln!(
             f,
-            "fabric seed={seed} nodes={nodes} delay={}..{} hold={hold} \
+            "fabric seed={seed} nodes={nodes} reflectors={reflectors} delay={}..{} hold={hold} \
              room={room} both={} lag={lag} memory={}",
             delay.0,
             delay.1,
@@ -350,6 +391,7 @@ fn parse_fabric(w: &Words<'_>) -> Result<Fabric, String> {
     Ok(Fabric {
         seed: w.num("seed")?,
         nodes: w.num("nodes")?,
+        reflectors: w.opt("reflectors")? as usize,
         delay,
         hold: w.num("hold")?,
         room: w.opt("room")?,

@@ -38,6 +38,9 @@ impl World {
                 self.act_until(Span::micros(gap));
                 self.push(Span::micros(gap), Ev::Begin(guest, Place { node, slot: guest }, by));
             }
+            What::Prepared { guest, node, lead, .. } | What::CalledOff { guest, node, lead, .. } => {
+                self.prepare(n, guest, node, Span::micros(lead));
+            }
             What::NewIp { guest } => self.new_ip(guest),
             What::TakeIp { guest, from } => self.take_ip(guest, from),
             What::Port { guest, by } => self.other_port(guest, by),
@@ -57,11 +60,15 @@ impl World {
             What::Wan { node, time } => {
                 for a in 0..self.hosts() {
                     for b in a + 1..self.hosts() {
-                        if (a < node) != (b < node) {
+                        if self.site(a, node) != self.site(b, node) {
                             self.cut(a, b, Span::micros(time));
                         }
                     }
                 }
+            }
+            What::Kill { node, time } if node >= self.vteps.len() => {
+                self.upsets += 1;
+                self.rr_kill(node, Span::micros(time));
             }
             What::Kill { node, time } => {
                 self.upsets += 1;
@@ -127,7 +134,9 @@ impl World {
     /// A daemon that starts learns MACs from its kernel, and the addresses of local guests when they speak.
     fn addresses_forgotten(&mut self, node: usize) {
         for t in self.ips.values_mut() {
-            if t.mac.and_then(|m| self.macs.get(&m)?.place).is_some_and(|p| p.node == node) {
+            let owner = t.mac.and_then(|m| self.macs.get(&m));
+            // Also those whose guest has stopped there without anybody's knowing.
+            if owner.is_some_and(|m| m.place.is_none_or(|p| p.node == node)) {
                 t.must = false;
             }
         }
@@ -136,6 +145,12 @@ impl World {
     fn disturbed(&mut self, node: usize) {
         self.slowed.insert(node);
         self.upsets += 1;
+    }
+
+    /// On which side of the WAN a host is: reflectors take turns.
+    fn site(&self, host: usize, border: usize) -> bool {
+        let nodes = self.plan.fabric.nodes;
+        if host < nodes { host < border } else { (host - nodes).is_multiple_of(2) }
     }
 
     fn cut(&mut self, a: usize, b: usize, time: Span) {
@@ -153,6 +168,7 @@ impl World {
         }
         match fault {
             Fault::Cut(a, b) => self.heal(a, b),
+            Fault::Down(node) if node >= self.vteps.len() => self.rr_boot(node),
             Fault::Down(node) => self.boot(node),
             Fault::Queue(node) => {
                 self.vteps[node].kernel.set_queue(200_000);
@@ -173,21 +189,31 @@ impl World {
 
     // ---- guests ------------------------------------------------------------------------------------------
 
-    /// A guest begins to run at a place.
+    /// A guest begins to run at a place, and says so.
     pub(super) fn arrive_at(&mut self, g: usize, at: Place, by: By) {
+        self.settle_in(g, at, matches!(by, By::Rarp | By::Qemu | By::Garp));
+        self.welcome(g, at);
+        if by == By::Qemu {
+            self.act_until(Span::millis(600));
+        }
+        self.announce(g, at, by);
+    }
+
+    /// A guest runs here from now on; `strong`: it will be told in a way that nobody mistakes.
+    pub(super) fn settle_in(&mut self, g: usize, at: Place, strong: bool) {
         self.plug(at);
         self.vms[g].here = Some(at);
         self.vms[g].twin = None;
         let ips: Vec<IpAddr> = self.vms[g].ips().collect();
         let (now, settle, calm) = (self.now, self.settle(), self.calm_since.is_some());
-        let strong = matches!(by, By::Rarp | By::Qemu | By::Garp);
         if let Some(m) = self.macs.get_mut(&self.vms[g].mac) {
             let muddled = m.muddled;
             m.place = Some(at);
             m.twin = None;
             m.spoken = None;
-            // Whatever there was before, nobody can mistake this.
-            m.muddled &= !strong || !calm || m.speaker.is_some_and(|(_, t)| now.since(t) < settle);
+            m.muddled |= m.twinned;
+            m.muddled &=
+                m.twinned || !strong || !calm || m.speaker.is_some_and(|(_, t)| now.since(t) < settle);
             m.unplugged = false;
             m.residue.remove(&at);
             m.events += 1;
@@ -197,10 +223,6 @@ impl World {
                 }
             }
         }
-        if by == By::Qemu {
-            self.act_until(Span::millis(600));
-        }
-        self.announce(g, at, by);
     }
 
     /// A guest stops where it runs.
@@ -237,11 +259,7 @@ impl World {
     fn hot(&mut self, g: usize, node: usize, by: By, late: u64, over: Span, unplug: bool) {
         let Some(from) = self.vms[g].here.filter(|p| p.node != node) else { return };
         let mac = self.vms[g].mac;
-        if let Some(m) = self.macs.get_mut(&mac) {
-            m.left.insert(from.node, self.now);
-            m.residue.insert(from);
-            m.contested += u32::from(late > 0);
-        }
+        self.move_out(g, from, late);
         let unclear = late > 0 && self.macs.get(&mac).is_some_and(|m| m.muddled);
         self.arrive_at(g, Place { node, slot: g }, by);
         if let Some(m) = self.macs.get_mut(&mac) {
@@ -265,6 +283,16 @@ impl World {
             self.push(over + Span(1), Ev::Unplug(from));
         }
         self.act_until(over + Span(2));
+    }
+
+    /// A guest runs elsewhere from now on; its port here is as it was.
+    pub(super) fn move_out(&mut self, g: usize, from: Place, late: u64) {
+        let now = self.now;
+        if let Some(m) = self.macs.get_mut(&self.vms[g].mac) {
+            m.left.insert(from.node, now);
+            m.residue.insert(from);
+            m.contested += u32::from(late > 0);
+        }
     }
 
     fn new_ip(&mut self, g: usize) {
@@ -318,10 +346,14 @@ impl World {
     fn split(&mut self, g: usize, node: usize, time: Span, first: bool) {
         let Some(here) = self.vms[g].here.filter(|p| p.node != node) else { return };
         let twin = Place { node, slot: g };
+        if self.is_released(node, self.vms[g].mac) {
+            return;
+        }
         self.plug(twin);
         self.vms[g].twin = Some(twin);
         if let Some(m) = self.macs.get_mut(&self.vms[g].mac) {
             m.twin = Some(twin);
+            m.twinned = true;
             m.events += 1;
         }
         let every = Span::millis(300);

@@ -24,6 +24,8 @@ pub(super) struct MacTruth {
     pub(super) spoken: Option<Time>,
     /// That was too soon after something else for all to know at once.
     pub(super) muddled: bool,
+    /// There were two copies of it at some time: who was believed last, nobody can know.
+    pub(super) twinned: bool,
     /// It has stopped, and its port has no carrier.
     pub(super) unplugged: bool,
     /// Ports that it has left and that have carrier: their VTEPs may still see it there.
@@ -64,6 +66,10 @@ pub(super) struct Tally {
     pub(super) sent: BTreeMap<(usize, usize, Mac), [u32; 2]>,
     /// Highest sequence.
     pub(super) highest: BTreeMap<Mac, u32>,
+    /// Highest sequence that each node has advertised.
+    own: BTreeMap<(usize, Mac), u32>,
+    /// Node, MAC, sequence that was advertised after a higher one.
+    pub(super) fallen: Vec<(usize, Mac, u32, u32)>,
 }
 
 impl Tally {
@@ -72,6 +78,11 @@ impl Tally {
         if let Some(seq) = seen.seq {
             let h = self.highest.entry(seen.mac).or_default();
             *h = seq.max(*h);
+            let own = self.own.entry((from, seen.mac)).or_default();
+            if seq < *own {
+                self.fallen.push((from, seen.mac, *own, seq));
+            }
+            *own = seq.max(*own);
         }
     }
 }
@@ -125,7 +136,7 @@ impl World {
         if m.speaker.is_none_or(|(n, _)| n != at.node) {
             let soon = m.speaker.is_some_and(|(_, t)| now.since(t) < settle);
             m.moves += 1;
-            m.events += 1;
+            m.events += u32::from(m.twin.is_some());
             m.contested += u32::from(soon || m.twin.is_some());
             m.muddled |= soon;
             if let Some((n, _)) = m.speaker {
@@ -393,6 +404,12 @@ impl World {
                     bad.push(("chatter", text));
                 }
             }
+        }
+        // EVPN-MOB-12; a daemon that has lost its memory may fall back.
+        let forgets = !self.plan.fabric.memory && self.vteps.iter().any(|v| v.epoch > 1);
+        for (from, mac, before, seq) in self.tally.fallen.iter().filter(|_| !forgets).take(1) {
+            let text = format!("node {from} advertised {mac} with sequence {seq} after {before}");
+            bad.push(("fallen", text));
         }
         for (i, v) in self.vteps.iter().enumerate() {
             if v.forced > 0 && !self.slowed.contains(&i) {

@@ -4,6 +4,7 @@ use super::guest::{Place, Vm};
 use super::mutants::Mutant;
 use super::net::{Item, Tcp};
 use super::plan::{By, Plan};
+use super::reflector::Reflector;
 use super::rng::Rng;
 use super::truth::{Finding, IpTruth, MacTruth, Tally, us};
 use super::vtep::{Vtep, ports};
@@ -18,6 +19,8 @@ use std::net::IpAddr;
 
 /// Sessions must be up again after this long without a fault; the longest idle hold is a minute.
 const PATIENCE: Span = Span::secs(150);
+/// A duplicate is over when one of its owners has been silent for so long, with some reserve.
+const DUPLICATE: Span = Span::secs(8);
 /// Watched after the last check.
 const REST: Span = Span::secs(6);
 /// Most events of a run, in case it never comes to rest.
@@ -53,6 +56,12 @@ pub(super) enum Ev {
     Unplug(Place),
     /// A guest begins to run.
     Begin(usize, Place, By),
+    /// What follows a preparation.
+    Hand(usize),
+    /// A reflector's pause is over.
+    Reflect(usize, u32),
+    /// A reflector's look at its sessions.
+    Tick(usize, u32),
     /// One of two copies stops.
     Single(usize, bool),
     /// A fault ends.
@@ -124,6 +133,7 @@ pub(super) struct World {
     queue: BinaryHeap<Entry>,
     n: u64,
     pub(super) vteps: Vec<Vtep>,
+    pub(super) reflectors: Vec<Reflector>,
     pub(super) vms: Vec<Vm>,
     pub(super) tcps: Vec<Tcp>,
     /// One-way delays in microseconds, from × to.
@@ -140,6 +150,8 @@ pub(super) struct World {
     pub(super) ips: BTreeMap<IpAddr, IpTruth>,
     pub(super) foreign: BTreeSet<(usize, Mac)>,
     pub(super) tally: Tally,
+    /// When a hypervisor said that a guest leaves a node.
+    pub(super) released: BTreeMap<(usize, Mac), Time>,
     /// Faults that make nodes say again what they have said.
     pub(super) upsets: u32,
     /// What restarts may add to a sequence.
@@ -158,6 +170,17 @@ pub(super) struct World {
     pub(super) mutated: Vec<Bytes>,
 }
 
+/// Runs a plan and gives what `measure` says while the daemons live less what it says without them: what they hold.
+pub fn held_by_daemons(plan: &Plan, measure: impl Fn() -> i64) -> (Outcome, i64) {
+    let mut w = World::new(plan, None, false);
+    let events = w.run();
+    let before = measure();
+    w.vteps.iter_mut().for_each(|v| v.daemon = None);
+    let held = before - measure();
+    let moves = w.macs.values().map(|m| u64::from(m.moves)).sum();
+    (Outcome { findings: w.findings, events, updates: w.updates, moves, trace: String::new() }, held)
+}
+
 /// Runs a plan to its end.
 pub fn run(plan: &Plan, mutant: Option<Mutant>, trace: bool) -> Outcome {
     let mut w = World::new(plan, mutant, trace);
@@ -170,7 +193,7 @@ impl World {
     pub(super) fn new(plan: &Plan, mutant: Option<Mutant>, trace: bool) -> Self {
         let f = plan.fabric;
         let mut rng = Rng::new(f.seed);
-        let hosts = f.nodes;
+        let hosts = f.nodes + f.reflectors;
         let delays = (0..hosts * hosts).map(|_| rng.range(f.delay.0, f.delay.1)).collect();
         let slots = ports(&plan.guests);
         let mut w = Self {
@@ -181,6 +204,7 @@ impl World {
             queue: BinaryHeap::new(),
             n: 0,
             vteps: (0..f.nodes).map(|i| Vtep::new(i, slots)).collect(),
+            reflectors: (0..f.reflectors).map(|_| Reflector::default()).collect(),
             vms: plan.guests.iter().enumerate().map(|(i, g)| Vm::new(i, *g)).collect(),
             tcps: Vec::new(),
             delays,
@@ -194,6 +218,7 @@ impl World {
             ips: BTreeMap::new(),
             foreign: BTreeSet::new(),
             tally: Tally::default(),
+            released: BTreeMap::new(),
             upsets: 0,
             leaps: 0,
             shared: false,
@@ -228,9 +253,11 @@ impl World {
         }
     }
 
-    /// Longest one-way delay that a packet may take.
+    /// Longest time that news may take from one node to another; a reflector on the way pauses for 50 ms, and may
+    /// have begun to just before.
     pub(super) fn longest(&self) -> Span {
-        Span::micros(self.plan.fabric.delay.1 * 5 / 4 + 1)
+        let one = self.plan.fabric.delay.1 * 5 / 4 + 1;
+        Span::micros(if self.plan.fabric.reflectors > 0 { 2 * one + 50_000 } else { one })
     }
 
     /// Until tap or monitor tells.
@@ -278,7 +305,7 @@ impl World {
     /// Sessions that there have to be, counted at the nodes' ends.
     fn needed(&self) -> usize {
         let f = &self.plan.fabric;
-        f.nodes * (f.nodes - 1)
+        if f.reflectors > 0 { f.nodes * f.reflectors } else { f.nodes * (f.nodes - 1) }
     }
 
     /// Notes when quiet begins and ends.
@@ -297,6 +324,9 @@ impl World {
     // ---- the run -----------------------------------------------------------------------------------------
 
     fn run(&mut self) -> u64 {
+        for i in self.plan.fabric.nodes..self.hosts() {
+            self.rr_boot(i);
+        }
         for i in 0..self.plan.fabric.nodes {
             self.boot(i);
         }
@@ -320,6 +350,10 @@ impl World {
         let quiet = self.calm_since.unwrap_or_default().max(self.last_act) + self.settle();
         events += self.until(quiet.max(self.now));
         self.check_kernels(false);
+        if self.macs.values().any(|m| m.twinned) {
+            // Where a duplicate was seen, claims are slow for a while.
+            events += self.until(self.now + DUPLICATE);
+        }
         self.last_words();
         events += self.until(self.now + self.settle());
         self.check_kernels(true);
@@ -380,6 +414,9 @@ impl World {
                     self.arrive_at(g, at, by);
                 }
             }
+            Ev::Hand(n) => self.hand(n),
+            Ev::Reflect(host, epoch) => self.reflect(host, epoch),
+            Ev::Tick(host, epoch) => self.rr_tick(host, epoch),
             Ev::Single(g, first) => self.single(g, first),
             Ev::Heal(fault) => {
                 if self.over(fault) {
