@@ -192,3 +192,26 @@ fn an_address_that_the_port_may_not_have_is_no_hosts() {
     assert!(w.neigh_row(0, IpAddr::from([10, 1, 9, 4])).is_some(), "came along");
     assert_eq!(w.neigh_row(1, IpAddr::from([10, 1, 0, 3])), None);
 }
+
+/// A rack that moves is announced faster than the kernel's notifications are read: while there are more of them,
+/// no binding is refused for want of its row (PIT-07).
+#[test]
+fn bindings_wait_as_long_as_the_kernel_has_more_to_say() {
+    let mut w = World::converged(2, Span::millis(1));
+    let (m, own) = (mac(1), ip(1));
+    w.hosts[0].node.set_behind(true);
+    w.input(0, evpn::node::Input::Frame { port: P1, bytes: announce(m, own) });
+    w.run_for(Span::secs(1));
+    assert_eq!(w.neigh_row(1, IpAddr::V4(own)), None, "the row has not been seen yet");
+    w.hosts[0].node.set_behind(false);
+    w.frame(0, P1, m, None);
+    w.run_for(Span::millis(10));
+    assert!(w.neigh_row(1, IpAddr::V4(own)).is_some());
+    let refused =
+        |w: &World| w.hosts[0].events.iter().any(|(_, e)| matches!(e, Event::BindingRefused { .. }));
+    assert!(!refused(&w));
+    // Once everything is read, patience has its end.
+    w.input(0, evpn::node::Input::Frame { port: P1, bytes: announce(mac(2), ip(2)) });
+    w.run_for(Span::secs(1));
+    assert!(refused(&w));
+}

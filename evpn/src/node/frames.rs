@@ -3,6 +3,7 @@
 //! A frame alone never moves a MAC: what it says waits until the forwarding table shows the MAC on that
 //! port, because a locked, blocked or filtered port may refuse what the tap saw (PIT-07).
 
+use super::parked::Parked;
 use super::{Event, Node, Output};
 use crate::hosts::{Binding, BindingOrigin, Owner};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
@@ -11,28 +12,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How long the forwarding table may take to agree with a frame (design section 5).
 const PATIENCE: Span = Span::millis(20);
-/// Bindings that wait at a time; the oldest give way.
-const PARKED: usize = 4096;
 /// Signs of life kept at a time.
 const SIGNS: usize = 8192;
 /// Between two probes of a binding that came with its MAC.
 const PROBE_EVERY: Span = Span::secs(1);
 /// Unanswered probes after which such a binding is given up.
 const PROBES: u8 = 3;
-
-/// A binding that waits for the forwarding table.
-#[derive(Debug)]
-pub(super) struct Parked {
-    vni: Vni,
-    port: IfIndex,
-    mac: Mac,
-    ip: IpAddr,
-    origin: BindingOrigin,
-    router: bool,
-    /// It was bound already when the table let its MAC go: no refusal if that does not come back.
-    known: bool,
-    pub(super) deadline: Time,
-}
 
 /// The last frame of a MAC on a port where the table does not show it yet.
 #[derive(Clone, Copy, Debug)]
@@ -175,17 +160,10 @@ impl Node {
             self.learn_binding(vni, mac, ip, origin, router, at);
             return;
         }
-        if let Some(p) = self.parked.iter_mut().find(|p| (p.vni, p.port, p.mac, p.ip) == (vni, port, mac, ip))
-        {
-            (p.origin, p.router) = (origin, router);
-            return;
-        }
-        if self.parked.len() == PARKED {
-            self.parked.pop_front();
+        let deadline = at + PATIENCE;
+        if self.parked.put((vni, port, mac), Parked { ip, origin, router, known: false, deadline }) {
             self.journal.count("parked_overflow");
         }
-        let deadline = at + PATIENCE;
-        self.parked.push_back(Parked { vni, port, mac, ip, origin, router, known: false, deadline });
     }
 
     /// A MAC leaves a port, but what it said a moment ago may be newer than that news: a port that lost its carrier
@@ -196,9 +174,9 @@ impl Node {
         let fresh = seg.hosts.ips_of(mac).into_iter().filter_map(|ip| Some((ip, *seg.hosts.binding(ip)?)));
         let fresh: Vec<_> = fresh.filter(|(_, b)| heard(b) && at.since(b.confirmed) < PATIENCE).collect();
         for (ip, b) in fresh {
-            if self.parked.len() < PARKED {
+            if self.parked.has_room() {
                 let (origin, router, deadline) = (b.origin, b.router, at + PATIENCE);
-                self.parked.push_back(Parked { vni, port, mac, ip, origin, router, known: true, deadline });
+                self.parked.put((vni, port, mac), Parked { ip, origin, router, known: true, deadline });
             }
         }
     }
@@ -217,28 +195,31 @@ impl Node {
     /// The table agrees: bindings that waited for it are learned.
     pub(super) fn unpark(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
         self.signs.remove(&(port, mac));
-        while let Some(i) = self.parked.iter().position(|p| (p.vni, p.port, p.mac) == (vni, port, mac)) {
-            let Some(p) = self.parked.remove(i) else { break };
+        for p in self.parked.take((vni, port, mac)) {
             self.learn_binding(vni, mac, p.ip, p.origin, p.router, at);
         }
     }
 
+    /// The forwarding table did not agree in time. While the kernel has more to say than was read, nobody knows
+    /// that yet: a rack that moves at once is announced faster than its rows are told.
     pub(super) fn due_parked(&mut self, at: Time) {
-        while let Some(p) = self.parked.front() {
-            if p.deadline > at {
-                break;
-            }
-            let Some(p) = self.parked.pop_front() else { break };
+        while !self.behind
+            && let Some(((vni, port, mac), p)) = self.parked.due(at)
+        {
             if p.known {
                 continue;
             }
             self.journal.count("bindings_refused");
-            if self.alarm(p.vni, p.mac, at) {
-                let port = self.dev_name(p.port);
-                let e = Event::BindingRefused { vni: p.vni, mac: p.mac, ip: Some(p.ip), port };
-                self.journal.event(e, at);
+            if self.alarm(vni, mac, at) {
+                let port = self.dev_name(port);
+                self.journal.event(Event::BindingRefused { vni, mac, ip: Some(p.ip), port }, at);
             }
         }
+    }
+
+    /// Whether the kernel has more notifications than were read.
+    pub fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
     }
 
     pub(super) fn strong_sign(&self, port: IfIndex, mac: Mac, at: Time) -> bool {

@@ -23,6 +23,7 @@ mod moved;
 mod moves;
 mod originate;
 mod output;
+mod parked;
 mod past;
 mod peers;
 mod prepare;
@@ -52,10 +53,11 @@ use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
 use domain::Moderation;
 use duplicates::Duplicated;
-use frames::{Parked, Sign};
+use frames::Sign;
 use journal::Journal;
 use keep::Keep;
 use moves::Moves;
+use parked::Parking;
 use peers::{Conn, Peer};
 use prepare::Prepare;
 use segment::Segment;
@@ -109,7 +111,9 @@ pub struct Node {
     synced: bool,
     leaving: BTreeMap<RowKey, Leaving>,
     leaving_queue: VecDeque<(Time, RowKey)>,
-    parked: VecDeque<Parked>,
+    parked: Parking,
+    /// The kernel has more to say than was read.
+    behind: bool,
     signs: BTreeMap<(IfIndex, Mac), Sign>,
     probes: BTreeSet<(Time, Vni, IpAddr)>,
     retries: BTreeSet<(Time, RowKey)>,
@@ -176,7 +180,8 @@ impl Node {
             synced: false,
             leaving: BTreeMap::new(),
             leaving_queue: VecDeque::new(),
-            parked: VecDeque::new(),
+            parked: Parking::default(),
+            behind: false,
             signs: BTreeMap::new(),
             probes: BTreeSet::new(),
             retries: BTreeSet::new(),
@@ -282,7 +287,7 @@ impl Node {
         }
         offer((!self.asking.is_empty()).then_some((now, "questions to hosts")));
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
-        offer(self.parked.front().map(|p| (p.deadline, "parked binding")));
+        offer(self.parked.timeout().filter(|_| !self.behind).map(|t| (t, "parked binding")));
         offer(self.probes.first().map(|(t, _, _)| (*t, "probe")));
         offer(self.duplicated.poll_timeout());
         offer(self.moderation.poll_timeout());

@@ -245,6 +245,7 @@ impl Core {
         let more =
             self.plane.drain(KERNEL_BUDGET, &mut s.kernel, &mut s.written).map_err(CoreFault::Kernel)?;
         let at = clock::now();
+        self.node.set_behind(more);
         if more {
             self.again = true;
         } else {
