@@ -220,6 +220,26 @@ fn an_aborted_activation_gives_the_mac_back_and_its_sequence_is_not_forgotten() 
     assert!(at0.seq.newer_than(Seq(1)), "{at0:?}");
 }
 
+/// The monitor tells of the row that we wrote ourselves when the move has been called off already (PIT-04).
+#[test]
+fn news_of_our_own_row_after_an_abort_is_no_guest() {
+    let mut w = before();
+    for (id, step) in [(1, activate(Some("p1"))), (2, MoveStep::Abort)] {
+        let (mac, by) = (mac(1), Requester::Api);
+        let r = MoveRequest { vni: Some(vni()), mac, ips: vec![], step, by };
+        w.input(1, Input::Command { id, command: Command::Move(r) });
+    }
+    w.kernel(1, KernelEvent::Fdb(FdbRow::Bridge(bridge_row(mac(1), P1, false))));
+    w.run_for(Span::millis(100));
+    let local = |w: &mut World| {
+        w.macs(1)
+            .into_iter()
+            .any(|m| m.mac == mac(1) && m.place == evpn::node::view::Place::Port("p1".into()))
+    };
+    assert!(!local(&mut w), "nobody runs here");
+    assert_ne!(w.mac_row(2, mac(1)), remote(1, false), "nobody sends to the target");
+}
+
 #[test]
 fn where_the_guest_has_been_heard_it_is_not_aborted() {
     let mut w = before();

@@ -9,6 +9,7 @@ use super::prepare::{Key, LIMIT, No, Pending, Stage, busy, conflict};
 use super::{Event, MoveRequest, Node, RETRIES, Refusal};
 use crate::fabric::{Row, RowKey, WriteResult};
 use crate::hosts::{Binding, BindingOrigin, Hosts, Owner};
+use crate::mobility::Lost;
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use std::net::IpAddr;
 
@@ -340,7 +341,7 @@ impl Node {
     fn activation_failed(&mut self, key: Key, refusal: Refusal, why: String, at: Time) {
         let Some(p) = self.prepare.take(key) else { return };
         self.journal.count("activations_failed");
-        self.take_back_row(key, p.port);
+        self.take_back_row(key, p.port, at);
         self.journal.event(Event::MoveAborted { vni: key.0, mac: key.1, port: p.name, why: why.clone() }, at);
         if let Stage::Writing { waiting, .. } = p.stage {
             for id in waiting {
@@ -350,8 +351,14 @@ impl Node {
     }
 
     /// The row of a MAC that is not activated after all, as its owner wants it.
-    fn take_back_row(&mut self, key: Key, port: IfIndex) {
+    fn take_back_row(&mut self, key: Key, port: IfIndex, at: Time) {
         let owner = self.owner_now(key);
+        // The monitor may still have to tell of the row that we wrote: that is no guest (PIT-04).
+        if let Some(e) = self.segments.get_mut(&key.0).and_then(|s| s.hosts.macs.get_mut(&key.1))
+            && matches!(e.owner, Owner::Remote(_))
+        {
+            e.lost = Some(Box::new(Lost { port, at, late: None, frames: 0 }));
+        }
         let Some(seg) = self.segments.get(&key.0) else { return };
         let (Some(row), Some(vxlan)) = (seg.mac_key(key.1), seg.vxlan) else { return };
         let want = match owner {
@@ -403,7 +410,7 @@ impl Node {
         } else {
             self.local_gone(vni, mac, p.port, why, at);
         }
-        self.take_back_row(key, p.port);
+        self.take_back_row(key, p.port, at);
     }
 
     /// The time of a preparation or activation is up.
