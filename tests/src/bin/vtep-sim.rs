@@ -22,12 +22,12 @@ mod counted {
     // SAFETY: every call is passed on as it is; only a number is kept beside.
     unsafe impl GlobalAlloc for Counted {
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-            LIVE.fetch_add(layout.size() as i64, Ordering::Relaxed);
+            LIVE.fetch_add(layout.size().cast_signed() as i64, Ordering::Relaxed);
             // SAFETY: the caller's promises are passed on.
             unsafe { System.alloc(layout) }
         }
         unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-            LIVE.fetch_sub(layout.size() as i64, Ordering::Relaxed);
+            LIVE.fetch_sub(layout.size().cast_signed() as i64, Ordering::Relaxed);
             // SAFETY: the caller's promises are passed on.
             unsafe { System.dealloc(at, layout) }
         }

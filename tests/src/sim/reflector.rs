@@ -30,7 +30,7 @@ struct Client {
 
 struct Route {
     from: usize,
-    route: EvpnRoute,
+    nlri: EvpnRoute,
     attrs: Attrs,
     next_hop: NextHop,
 }
@@ -186,8 +186,8 @@ impl World {
                         for n in l {
                             let (attrs, next_hop) = (u.attrs.clone(), m.next_hop);
                             keys.push(n.route.key());
-                            let new = Route { from: client, route: n.route, attrs, next_hop };
-                            rr.routes.insert(new.route.key(), new);
+                            let new = Route { from: client, nlri: n.route, attrs, next_hop };
+                            rr.routes.insert(new.nlri.key(), new);
                         }
                     }
                     for (_, other) in rr.clients.iter_mut().filter(|(n, _)| **n != client) {
@@ -219,7 +219,7 @@ impl World {
                         attrs.cluster_list = vec![id(host)];
                         attrs.local_pref = Some(100);
                         let mut b = UpdateBuilder::reach(&attrs, r.next_hop, 4096, true);
-                        b.push(&r.route);
+                        b.push(&r.nlri);
                         b.finish()
                     }
                     None => {
