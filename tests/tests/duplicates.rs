@@ -21,7 +21,8 @@ fn mac() -> Mac {
 
 /// A host with the shared MAC and IP, and a way to let it speak.
 struct Twin {
-    host: Host,
+    /// Lives as long as the twin.
+    _host: Host,
     wire: Wire,
 }
 
@@ -29,7 +30,7 @@ impl Twin {
     fn new(f: &Fabric, vtep: usize) -> Self {
         let host = f.host(vtep, "h1", mac(), &["192.168.100.9/24"]);
         let wire = Wire::open(&host.ns, "eth0");
-        Self { host, wire }
+        Self { _host: host, wire }
     }
 
     fn speak(&self) {
@@ -211,7 +212,9 @@ fn a_storm_of_announcements_with_late_frames_freezes_nobody() {
     m.converge();
     let vms: Vec<Guest> = (100..150).map(Guest::new).collect();
     let (source, target) = (m.guest(0), m.guest(1));
-    vms.iter().for_each(|g| drop(source.send(&g.garp())));
+    for g in &vms {
+        source.send(&g.garp());
+    }
     eventually(SOON, "all are known", || match m.vtepd(1).status()["remote_macs"].as_u64() {
         Some(50) => Ok(()),
         n => Err(n),

@@ -14,7 +14,7 @@
 //! | `truth` | what must be so, without any code of `evpn::mobility`, and the comparison |
 //! | `sniff` | what UPDATEs say, without any code of `evpn::wire` |
 //! | [`mutants`] | planted faults that the comparison must find |
-//! | [`shrink`] | failing plans made small |
+//! | [`mod@shrink`] | failing plans made small |
 //!
 //! After the last step everything that was broken is healed. Then all kernels must agree with the truth after four
 //! times the longest one-way delay and 50 ms, but for guests that had moved faster than news travels: those speak

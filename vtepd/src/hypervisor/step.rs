@@ -29,8 +29,7 @@ pub enum Step {
     Abort,
     /// The guest is leaving, or has left.
     Release,
-    /// The guest goes on here although it was leaving. What that means depends on who has the MAC now: see
-    /// [`super::keeper`].
+    /// The guest goes on here although it was leaving. What that means depends on who has the MAC now.
     TakeBack {
         /// The NIC's port.
         port: String,
