@@ -215,3 +215,24 @@ fn bindings_wait_as_long_as_the_kernel_has_more_to_say() {
     w.run_for(Span::secs(1));
     assert!(refused(&w));
 }
+
+/// PIT-07: a hypervisor's word about a guest's addresses does not reach beyond what the port is allowed.
+#[test]
+fn an_activation_brings_no_address_that_the_port_may_not_have() {
+    use evpn::node::{Command, Input, MoveRequest, MoveStep, Requester};
+    let mut w = World::with(2, Span::millis(1), |c| {
+        c.vnis[0].mobility.allowed.insert("p1".into(), vec!["10.1.0.1".parse().expect("valid")]);
+    });
+    w.run_for(Span::secs(10));
+    let request = MoveRequest {
+        vni: None,
+        mac: mac(1),
+        ips: vec![IpAddr::V4(ip(1)), IpAddr::V4(ip(2))],
+        step: MoveStep::Activate { port: Some("p1".into()), timeout: None },
+        by: Requester::Api,
+    };
+    w.input(0, Input::Command { id: 7, command: Command::Move(request) });
+    w.run_for(Span::millis(50));
+    assert!(w.neigh_row(1, IpAddr::V4(ip(1))).is_some());
+    assert_eq!(w.neigh_row(1, IpAddr::V4(ip(2))), None);
+}

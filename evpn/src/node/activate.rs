@@ -257,8 +257,8 @@ impl Node {
     /// Addresses that the hypervisor knows: advertised like those that came with the MAC, and probed like them.
     fn add_ips(&mut self, key: Key, at: Time) {
         let (vni, mac) = key;
-        let ips = self.prepare.get(key).map(|p| p.ips.clone()).unwrap_or_default();
-        for ip in ips {
+        let Some((port, ips)) = self.prepare.get(key).map(|p| (p.port, p.ips.clone())) else { return };
+        for ip in ips.into_iter().filter(|ip| self.is_allowed(vni, port, *ip)).collect::<Vec<_>>() {
             let known = self
                 .segments
                 .get(&vni)

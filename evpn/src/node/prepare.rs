@@ -355,6 +355,11 @@ impl Node {
         for p in self.peers.iter().filter(|p| p.up.is_none()) {
             notes.push(format!("neighbour {} is down and will not be told", p.config.address));
         }
+        for ip in r.ips.iter().filter(|ip| !self.is_allowed(vni, link.index, **ip)) {
+            notes.push(format!(
+                "{ip} is not among the addresses that `allowed` gives port {port}, and stays out"
+            ));
+        }
         Ok(Target { vni, port: link.index, notes })
     }
 

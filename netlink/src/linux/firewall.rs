@@ -22,12 +22,11 @@ fn dump(kind: u16, each: impl FnMut(&Msg<'_>)) -> Result<(), OpError> {
     ask(&socket, &out.v, 1, &mut Many::new(4, 32 << 10), each).map(drop)
 }
 
-/// The family in the header of a message, by its name; `None` for those that see no bridged frames.
+/// The family in the header of a message, by its name; `None` for those that neither forward nor bridge.
 fn family(m: &Msg<'_>) -> Option<&'static str> {
     Some(match m.body.first()? {
         1 => "inet",
         2 => "ip",
-        3 => "arp",
         5 => "netdev",
         7 => "bridge",
         10 => "ip6",
@@ -74,9 +73,9 @@ pub(super) fn arp_filters() -> Result<Vec<String>, OpError> {
     const RULE_EXPRESSIONS: u16 = 4;
     let mut found = Vec::new();
     dump(GETRULE, |m| {
-        let Some(family @ ("arp" | "netdev" | "bridge")) = family(m) else { return };
+        let Some(family @ ("netdev" | "bridge")) = family(m) else { return };
         let expressions = find(m, RULE_EXPRESSIONS).unwrap_or(&[]);
-        if family == "arp" || attrs(expressions).any(|(_, e)| compares_with_arp(e)) {
+        if attrs(expressions).any(|(_, e)| compares_with_arp(e)) {
             let name = format!("{family} {} {}", text(m, RULE_TABLE), text(m, RULE_CHAIN));
             if !found.contains(&name) {
                 found.push(name);
