@@ -6,7 +6,8 @@
 
 use super::handing::Handing;
 use super::prepare::{Key, LIMIT, No, Pending, Stage, busy, conflict};
-use super::{Event, MoveRequest, Node, RETRIES, Refusal};
+use super::rows::RETRIES;
+use super::{Event, MoveRequest, Node, Refusal};
 use crate::fabric::{Row, RowKey, WriteResult};
 use crate::hosts::{Binding, BindingOrigin, Hosts, Owner};
 use crate::mobility::Lost;

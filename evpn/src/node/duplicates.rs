@@ -3,16 +3,16 @@
 //! The VTEP that has lost a contested address asks its own host on the port where that was. A host that has moved
 //! away is silent; one that answers is alive, and so is whoever had the address claimed. Which VTEP finds out is
 //! decided by who loses, so that two of them never freeze an address each for the other.
+//!
+//! Here: what is contested and what is found, asking our side, letting go. What leads there is in
+//! [`super::duplicate_macs`] and [`super::duplicate_ips`].
 
-use super::config::{DuplicateAction, DuplicateMode};
+use super::config::DuplicateAction;
 use super::input::About;
 use super::output::{Output, Reply};
 use super::view::{DuplicateView, Place};
 use super::{Event, Node};
-use crate::fabric::Row;
-use crate::hosts::{Binding, Owner};
-use crate::mobility::{Claim, Contest, Holder, LocalSign, MacPattern};
-use crate::rib::Candidate;
+use crate::mobility::{Contest, Holder};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ const FOUND: usize = 4096;
 /// Hosts that are to be asked a little later.
 const ASKS: usize = 4096;
 /// Addresses of a host that it is asked for.
-const IPS: usize = 2;
+pub(super) const IPS: usize = 2;
 /// Between two questions to our side of a duplicate.
 const ASK_EVERY: Span = Span::secs(1);
 /// Unanswered questions after which our side is taken for gone.
@@ -38,22 +38,22 @@ type Key = (Vni, About);
 
 /// A duplicate, as this VTEP has found it out.
 #[derive(Debug)]
-struct Found {
-    since: Time,
-    changed: Time,
-    action: DuplicateAction,
+pub(super) struct Found {
+    pub(super) since: Time,
+    pub(super) changed: Time,
+    pub(super) action: DuplicateAction,
     /// Our side of it: port, host, and what it is asked for.
-    port: IfIndex,
-    mac: Mac,
-    ips: Vec<IpAddr>,
-    unanswered: u8,
-    owners: Vec<String>,
+    pub(super) port: IfIndex,
+    pub(super) mac: Mac,
+    pub(super) ips: Vec<IpAddr>,
+    pub(super) unanswered: u8,
+    pub(super) owners: Vec<String>,
     /// Who keeps an IP that is frozen.
-    keeper: Option<Mac>,
+    pub(super) keeper: Option<Mac>,
 }
 
 impl Found {
-    fn frozen(&self) -> bool {
+    pub(super) fn frozen(&self) -> bool {
         self.action != DuplicateAction::Report
     }
 
@@ -69,27 +69,27 @@ impl Found {
 /// Contested and duplicate addresses of a node.
 #[derive(Debug, Default)]
 pub(super) struct Duplicated {
-    macs: BTreeMap<(Vni, Mac), Contest<Holder>>,
-    ips: BTreeMap<(Vni, IpAddr), Contest<Mac>>,
+    pub(super) macs: BTreeMap<(Vni, Mac), Contest<Holder>>,
+    pub(super) ips: BTreeMap<(Vni, IpAddr), Contest<Mac>>,
     /// When to look whether a contest may be forgotten; one entry each.
     expiry: VecDeque<(Time, Key)>,
-    found: BTreeMap<Key, Found>,
+    pub(super) found: BTreeMap<Key, Found>,
     due: BTreeSet<(Time, Key)>,
     asks: BTreeSet<(Time, Vni, Mac, IfIndex, IpAddr)>,
-    blocked: BTreeSet<(IfIndex, Mac)>,
+    pub(super) blocked: BTreeSet<(IfIndex, Mac)>,
     untracked: u64,
 }
 
 impl Duplicated {
     /// The contest of a MAC, unless there are too many.
-    fn mac(&mut self, vni: Vni, mac: Mac, until: Time) -> Option<&mut Contest<Holder>> {
+    pub(super) fn mac(&mut self, vni: Vni, mac: Mac, until: Time) -> Option<&mut Contest<Holder>> {
         if !self.macs.contains_key(&(vni, mac)) {
             self.room((vni, About::Mac(mac)), until)?;
         }
         Some(self.macs.entry((vni, mac)).or_default())
     }
 
-    fn ip(&mut self, vni: Vni, ip: IpAddr, until: Time) -> Option<&mut Contest<Mac>> {
+    pub(super) fn ip(&mut self, vni: Vni, ip: IpAddr, until: Time) -> Option<&mut Contest<Mac>> {
         if !self.ips.contains_key(&(vni, ip)) {
             self.room((vni, About::Ip(ip)), until)?;
         }
@@ -132,160 +132,18 @@ impl Duplicated {
 }
 
 impl Node {
-    fn window(&self) -> Span {
+    pub(super) fn window(&self) -> Span {
         self.config.mobility.duplicates.window
     }
 
-    fn mac_floats(&self, vni: Vni, mac: Mac) -> bool {
-        let own = self.segments.get(&vni).map_or(&[][..], |s| &s.config.mobility.floating_macs);
-        MacPattern::VIRTUAL_ROUTERS.iter().chain(own).any(|p| p.contains(mac))
-    }
-
-    fn ip_floats(&self, vni: Vni, ip: IpAddr) -> bool {
-        self.segments.get(&vni).is_some_and(|s| s.config.mobility.floating_ips.iter().any(|p| p.contains(ip)))
-    }
-
-    /// A MAC came here from another VTEP, or went there.
-    pub(super) fn mac_moved(&mut self, vni: Vni, mac: Mac, from: Holder, to: Holder, at: Time) {
-        if self.config.mobility.duplicates.mode == DuplicateMode::Off || self.mac_floats(vni, mac) {
-            return;
-        }
-        let until = at + self.window();
-        if let Some(c) = self.duplicated.mac(vni, mac, until) {
-            c.moved(from, to, at);
-        }
-        let key = (vni, About::Mac(mac));
-        if let Some(f) = self.duplicated.found.get_mut(&key) {
-            f.changed = at;
-            if f.frozen() && to == Holder::Here {
-                // Not by a frame, those are held: somebody who knows has put it here.
-                self.let_go(key, "it was claimed here on purpose", false, at);
-            }
-        }
-    }
-
-    /// Another VTEP has won a MAC that was ours. If it had been there before, its host here is asked at once.
-    pub(super) fn mac_lost(
-        &mut self,
-        vni: Vni,
-        mac: Mac,
-        port: IfIndex,
-        to: IpAddr,
-        ips: &[IpAddr],
-        at: Time,
-    ) {
-        self.place_free(vni, port, at);
-        self.mac_moved(vni, mac, Holder::Here, Holder::There(to), at);
-        let window = self.window();
-        let Some(c) = self.duplicated.macs.get(&(vni, mac)) else { return };
-        let oscillates = self.config.mobility.duplicates.mode == DuplicateMode::Oscillation;
-        if oscillates && c.returns(window, at) > 0 {
-            // Not before the kernel has the other's row: what the host says until then shows nothing. And not twice:
-            // whoever loses a MAC is asked once in a while anyway.
-            for ip in ips.iter().take(IPS) {
-                self.may_ask(vni, *ip, at);
-            }
-            self.ask_soon(vni, mac, port, &ips[..ips.len().min(IPS)], at);
-        }
-    }
-
-    fn ask_soon(&mut self, vni: Vni, mac: Mac, port: IfIndex, ips: &[IpAddr], at: Time) {
+    pub(super) fn ask_soon(&mut self, vni: Vni, mac: Mac, port: IfIndex, ips: &[IpAddr], at: Time) {
         // A host whose hypervisor has said that it leaves is not asked (PIT-04).
         if self.duplicated.asks.len() < ASKS && !self.is_released(vni, mac, Some(port)) {
             self.duplicated.asks.extend(ips.iter().map(|ip| (at + SETTLE, vni, mac, port, *ip)));
         }
     }
 
-    /// What a sign of a remote MAC on a local port is worth, seen what has happened to that MAC before.
-    pub(super) fn weigh(
-        &mut self,
-        vni: Vni,
-        mac: Mac,
-        port: IfIndex,
-        sign: LocalSign,
-        at: Time,
-    ) -> LocalSign {
-        if sign != LocalSign::Claim {
-            return sign;
-        }
-        let guard = self.config.mobility.guard_time;
-        if let Some(f) = self.duplicated.found.get(&(vni, About::Mac(mac))) {
-            // One that is only reported goes on changing sides, but not faster than its owners' late frames would.
-            return if f.frozen() || at.since(f.changed) < guard { LocalSign::Held } else { sign };
-        }
-        match self.config.mobility.duplicates.mode {
-            DuplicateMode::Off => sign,
-            DuplicateMode::Rfc7432 => self.count_move(vni, mac, port, at),
-            DuplicateMode::Oscillation => self.weigh_contested(vni, mac, port, at),
-        }
-    }
-
-    /// RFC 7432 §15.1 (EVPN-MOB-15).
-    fn count_move(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) -> LocalSign {
-        if self.mac_floats(vni, mac) {
-            return LocalSign::Claim;
-        }
-        let (window, limit) = (self.window(), self.config.mobility.duplicates.moves);
-        let until = at + window;
-        let n = self.duplicated.mac(vni, mac, until).map_or(0, |c| c.count(window, at));
-        if n >= limit { self.mac_found(vni, mac, port, at) } else { LocalSign::Claim }
-    }
-
-    fn weigh_contested(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) -> LocalSign {
-        let (window, guard) = (self.window(), self.config.mobility.guard_time);
-        if !self.duplicated.macs.get(&(vni, mac)).is_some_and(|c| c.contested(window, at)) {
-            return LocalSign::Claim;
-        }
-        let Some(seg) = self.segments.get(&vni) else { return LocalSign::Claim };
-        let lost = seg.hosts.macs.get(&mac).and_then(|e| e.lost.as_deref());
-        let Some(lost) = lost.filter(|l| l.port == port) else { return LocalSign::Claim };
-        let fresh = at.since(lost.at) < guard;
-        let announced = self.strong_sign(port, mac, at);
-        if self.answered(port, mac, at) || (!fresh && !announced) {
-            // It answers where it was; or, when it has no address that it could be asked for, goes on speaking there.
-            let proven = self.duplicated.macs.get_mut(&(vni, mac)).is_some_and(|c| c.alive(at));
-            return if proven { self.mac_found(vni, mac, port, at) } else { LocalSign::Claim };
-        }
-        let ips: Vec<IpAddr> = seg.hosts.ips_of(mac).into_iter().take(IPS).collect();
-        if fresh && !ips.is_empty() {
-            // An announcement may have waited in a queue of the source; the answer to a question has not.
-            for ip in ips {
-                self.probe_on(vni, mac, ip, port);
-            }
-            return LocalSign::Late;
-        }
-        LocalSign::Claim
-    }
-
-    /// Two hosts have this MAC; one of them is on this port, and the other one keeps it.
-    fn mac_found(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) -> LocalSign {
-        let action = self.config.mobility.duplicates.action;
-        let owners =
-            self.duplicated.macs.get(&(vni, mac)).map_or(Vec::new(), |c| c.owners(self.window(), at));
-        let name = self.dev_name(port);
-        let owners = owners
-            .into_iter()
-            .map(|o| match o {
-                Holder::Here => name.clone(),
-                Holder::There(v) => v.to_string(),
-            })
-            .collect();
-        let ips = self.segments.get(&vni).map_or(Vec::new(), |s| s.hosts.ips_of(mac));
-        let ips = ips.into_iter().take(IPS).collect();
-        let found =
-            Found { since: at, changed: at, action, port, mac, ips, unanswered: 0, owners, keeper: None };
-        if !self.found((vni, About::Mac(mac)), found, at) || action == DuplicateAction::Report {
-            return LocalSign::Claim;
-        }
-        self.hold_row(vni, mac);
-        if action == DuplicateAction::Block {
-            self.duplicated.blocked.insert((port, mac));
-            self.journal.push(Output::Blocked(self.duplicated.blocked.clone()));
-        }
-        LocalSign::Held
-    }
-
-    fn found(&mut self, key: Key, f: Found, at: Time) -> bool {
+    pub(super) fn found(&mut self, key: Key, f: Found, at: Time) -> bool {
         self.journal.count("duplicates_found");
         if self.duplicated.found.len() >= FOUND {
             self.journal.count("duplicates_over_limit");
@@ -307,173 +165,6 @@ impl Node {
             About::Ip(ip) => self.duplicated.ips.remove(&(key.0, ip)).is_some(),
         };
         true
-    }
-
-    /// The owner's row where no frame can take it (PIT-04).
-    pub(super) fn hold_row(&mut self, vni: Vni, mac: Mac) {
-        let Some(seg) = self.segments.get(&vni) else { return };
-        let vtep = seg.hosts.macs.get(&mac).and_then(|e| e.remote()).map(|r| r.claim.vtep);
-        let row = vtep.and_then(|v| seg.remote_row(v, true));
-        if let (Some(key), Some(row)) = (seg.mac_key(mac), row) {
-            self.want_set(key, row, true);
-            self.want.mark(key, true);
-        }
-    }
-
-    /// Rows of a VNI were wanted anew; those of frozen MACs are to be held again.
-    pub(super) fn hold_rows(&mut self, vni: Vni) {
-        let frozen = self.duplicated.found.iter().filter(|((v, _), f)| *v == vni && f.frozen());
-        let macs: Vec<Mac> =
-            frozen.filter(|((_, a), _)| matches!(a, About::Mac(_))).map(|(_, f)| f.mac).collect();
-        for mac in macs {
-            self.hold_row(vni, mac);
-        }
-    }
-
-    /// The claim that a frozen MAC stays with, as long as it is there. `None`: not frozen (any more).
-    pub(super) fn frozen_claim(
-        &mut self,
-        vni: Vni,
-        mac: Mac,
-        candidates: &[Candidate],
-        at: Time,
-    ) -> Option<Claim> {
-        let key = (vni, About::Mac(mac));
-        self.duplicated.found.get(&key).filter(|f| f.frozen())?;
-        let owner = self.segments.get(&vni)?.hosts.macs.get(&mac).and_then(|e| e.remote()).map(|r| r.claim);
-        let kept = owner.filter(|o| candidates.iter().any(|c| c.vtep == o.vtep && !c.stale));
-        if kept.is_none() {
-            self.let_go(key, "its owner has withdrawn it", true, at);
-        }
-        kept
-    }
-
-    /// Candidates for a frozen IP: those of the MAC that keeps it. Others as they are.
-    pub(super) fn frozen_binding(
-        &mut self,
-        vni: Vni,
-        ip: IpAddr,
-        mut candidates: Vec<Candidate>,
-        at: Time,
-    ) -> Vec<Candidate> {
-        let key = (vni, About::Ip(ip));
-        let Some(keeper) = self.duplicated.found.get(&key).filter(|f| f.frozen()).and_then(|f| f.keeper)
-        else {
-            return candidates;
-        };
-        let bound = self.segments.get(&vni).and_then(|s| s.hosts.binding(ip)).copied();
-        if bound.is_some_and(|b| b.mac == keeper && b.is_local()) {
-            return Vec::new();
-        }
-        let of_keeper = |c: &Candidate| super::local::candidate_mac(&c.key) == Some(keeper);
-        if candidates.iter().any(of_keeper) {
-            candidates.retain(of_keeper);
-        } else {
-            self.let_go(key, "its owner has withdrawn it", true, at);
-        }
-        candidates
-    }
-
-    /// An IP of one MAC is heard from another one. Whether it stays where it is.
-    pub(super) fn ip_taken(&mut self, vni: Vni, ip: IpAddr, old: &Binding, new: Mac, at: Time) -> bool {
-        let key = (vni, About::Ip(ip));
-        let guard = self.config.mobility.guard_time;
-        if let Some(f) = self.duplicated.found.get(&key)
-            && (f.frozen() || at.since(f.changed) < guard)
-        {
-            return true;
-        }
-        self.ip_moved(vni, ip, old.mac, new, at);
-        let window = self.window();
-        let d = &self.config.mobility.duplicates;
-        let (mode, limit) = (d.mode, d.moves);
-        let Some(c) = self.duplicated.ips.get_mut(&(vni, ip)) else { return false };
-        match mode {
-            DuplicateMode::Off => false,
-            DuplicateMode::Rfc7432 => {
-                c.count(window, at) >= limit && self.ip_found(vni, ip, new, old.mac, at)
-            }
-            DuplicateMode::Oscillation => {
-                let asks = old.is_local() && c.returns(window, at) > 0;
-                let port =
-                    self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&old.mac)?.local().map(|l| l.port));
-                if let Some(port) = port.filter(|_| asks) {
-                    self.probe_on(vni, old.mac, ip, port);
-                }
-                false
-            }
-        }
-    }
-
-    fn ip_moved(&mut self, vni: Vni, ip: IpAddr, from: Mac, to: Mac, at: Time) {
-        if self.config.mobility.duplicates.mode == DuplicateMode::Off
-            || self.ip_floats(vni, ip)
-            || self.mac_floats(vni, from)
-            || self.mac_floats(vni, to)
-        {
-            return;
-        }
-        let until = at + self.window();
-        if let Some(f) = self.duplicated.found.get_mut(&(vni, About::Ip(ip))) {
-            f.changed = at;
-        }
-        if let Some(c) = self.duplicated.ip(vni, ip, until) {
-            c.moved(from, to, at);
-        }
-    }
-
-    /// A peer's MAC has won an IP of a local one. If it had had it before, the local host is asked at once.
-    pub(super) fn ip_lost(&mut self, vni: Vni, ip: IpAddr, loser: Mac, winner: Mac, at: Time) {
-        self.ip_moved(vni, ip, loser, winner, at);
-        let window = self.window();
-        let Some(c) = self.duplicated.ips.get(&(vni, ip)) else { return };
-        let asks =
-            self.config.mobility.duplicates.mode == DuplicateMode::Oscillation && c.returns(window, at) > 0;
-        let port = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&loser)?.local().map(|l| l.port));
-        if let Some(port) = port.filter(|_| asks) {
-            self.may_ask(vni, ip, at);
-            self.probe_on(vni, loser, ip, port);
-        }
-    }
-
-    /// A local host has answered our question for an IP. Whether the answer is all there is to it: the IP is
-    /// another MAC's, and both are alive (EVPN-XMOB-16, PROXY-DUP-01).
-    pub(super) fn ip_answer(&mut self, vni: Vni, port: IfIndex, mac: Mac, ip: IpAddr, at: Time) -> bool {
-        let window = self.window();
-        let Some(c) = self.duplicated.ips.get_mut(&(vni, ip)) else { return false };
-        let Some(seg) = self.segments.get(&vni) else { return false };
-        let here = seg.hosts.macs.get(&mac).and_then(|e| e.local()).is_some_and(|l| l.port == port);
-        let Some(holder) = seg.hosts.binding(ip).map(|b| b.mac).filter(|m| *m != mac && here) else {
-            return false;
-        };
-        if !c.contested(window, at) || !c.alive(at) {
-            return false;
-        }
-        self.ip_found(vni, ip, mac, holder, at)
-    }
-
-    /// Two MACs have this IP: `mac` is ours and does not get it.
-    fn ip_found(&mut self, vni: Vni, ip: IpAddr, mac: Mac, keeper: Mac, at: Time) -> bool {
-        let action = self.config.mobility.duplicates.action;
-        let Some(port) =
-            self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&mac)?.local().map(|l| l.port))
-        else {
-            return false;
-        };
-        let owners = self.duplicated.ips.get(&(vni, ip)).map_or(Vec::new(), |c| c.owners(self.window(), at));
-        let owners = owners.iter().map(ToString::to_string).collect();
-        let found = Found {
-            since: at,
-            changed: at,
-            action,
-            port,
-            mac,
-            ips: vec![ip],
-            unanswered: 0,
-            owners,
-            keeper: Some(keeper),
-        };
-        self.found((vni, About::Ip(ip)), found, at) && action != DuplicateAction::Report
     }
 
     /// Any frame of our side of a duplicate is a sign of life; the bridge may not show it any more.
@@ -557,7 +248,7 @@ impl Node {
 
     /// Not a duplicate any more. With `ask`, our host is asked as soon as the kernel lets its answer in: if it is
     /// there, it claims the address with a sequence above the other's (EVPN-XMOB-17).
-    fn let_go(&mut self, key: Key, why: &str, ask: bool, at: Time) {
+    pub(super) fn let_go(&mut self, key: Key, why: &str, ask: bool, at: Time) {
         let Some(f) = self.duplicated.found.remove(&key) else { return };
         self.duplicated.due.retain(|(_, k)| *k != key);
         self.revision += 1;
@@ -572,18 +263,6 @@ impl Node {
             self.ask_soon(vni, f.mac, f.port, &f.ips, at);
         }
         self.journal.event(Event::DuplicateEnded { vni, address, why: why.to_owned() }, at);
-    }
-
-    fn release_row(&mut self, vni: Vni, mac: Mac) {
-        let Some(seg) = self.segments.get_mut(&vni) else { return };
-        let Some(e) = seg.hosts.macs.get_mut(&mac) else { return };
-        e.lost = None;
-        let Owner::Remote(r) = e.owner else { return };
-        if let (Some(key), Some(row)) = (seg.mac_key(mac), seg.remote_row(r.claim.vtep, r.claim.sticky))
-            && matches!(self.want.get(&key), Some(Row::Remote { .. }))
-        {
-            self.want_set(key, row, true);
-        }
     }
 
     fn decide_again(&mut self, (vni, address): Key, at: Time) {

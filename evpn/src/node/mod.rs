@@ -9,6 +9,8 @@ mod ask;
 mod config;
 mod devices;
 mod domain;
+mod duplicate_ips;
+mod duplicate_macs;
 mod duplicates;
 mod event;
 mod fixed;
@@ -29,6 +31,7 @@ mod peers;
 mod prepare;
 mod release;
 mod remote;
+mod rows;
 mod segment;
 mod sends;
 mod show;
@@ -47,7 +50,7 @@ pub use input::{
 };
 pub use output::{MoveReply, Output, Refusal, Reply};
 
-use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want, WriteResult};
+use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want};
 use crate::rib::{self, Rib};
 use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
@@ -69,14 +72,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 const CHANGES_PER_FLUSH: usize = 1024;
 /// How long a withdrawal waits for the kernel's acknowledgement (design section 4).
 const WITHDRAW_DEADLINE: Span = Span::millis(20);
-/// Until a refused row is tried again.
-const RETRY: Span = Span::secs(1);
 /// One alarm per MAC in this time.
 const ALARM_EVERY: Span = Span::secs(10);
 /// MACs with an alarm in that time; further ones are only counted.
 const ALARMS: usize = 4096;
-/// Rows waiting for a retry; above it they are left to the audit.
-const RETRIES: usize = 16_384;
 
 /// Routes of a lost MAC that are withdrawn once the kernel has the remote row (EVPN-MOB-07).
 #[derive(Debug)]
@@ -386,109 +385,6 @@ impl Node {
         }
     }
 
-    fn handle_written(&mut self, results: Vec<(RowKey, WriteResult)>, at: Time) {
-        for (key, result) in results {
-            self.activation_written(&key, &result, at);
-            if let WriteResult::Failed { errno, text } = &result {
-                self.journal.count("write_failures");
-                let row = self.row_name(&key);
-                self.journal.event(Event::WriteFailed { row, errno: *errno, text: text.clone() }, at);
-                if self.retries.len() < RETRIES {
-                    self.retries.insert((at + RETRY, key));
-                }
-                continue;
-            }
-            self.release_leaving(&key, at);
-            if let RowKey::Mac { bridge, mac } = key
-                && let Some(&vni) = self.bridges.get(&bridge)
-            {
-                if let Some(e) = self.segments.get_mut(&vni).and_then(|s| s.hosts.macs.get_mut(&mac)) {
-                    e.shadow = None;
-                }
-                self.moves.acked(vni, mac, at, &mut self.journal);
-            }
-            if let RowKey::Neigh { dev, ip } = key
-                && let Some(&vni) = self.bridges.get(&dev)
-            {
-                self.moves.acked_ip(vni, ip, at, &mut self.journal);
-            }
-        }
-    }
-
-    /// The kernel has the remote row (or never will): nobody sees neither route when ours go now (EVPN-MOB-07).
-    fn release_leaving(&mut self, key: &RowKey, at: Time) {
-        let Some(l) = self.leaving.remove(key) else { return };
-        for k in &l.keys {
-            self.rib.withdraw(k, true);
-        }
-        self.ask_loser(l.vni, l.mac, &l.keys, at);
-        self.moves.withdrawing(l.vni, l.mac, l.keys);
-    }
-
-    fn due_leaving(&mut self, at: Time) {
-        while let Some((t, key)) = self.leaving_queue.front().copied() {
-            let current = self.leaving.get(&key).is_some_and(|l| l.deadline == t);
-            if current && t > at {
-                break;
-            }
-            self.leaving_queue.pop_front();
-            if current {
-                let (vni, mac) = self.leaving.get(&key).map(|l| (l.vni, l.mac)).expect("just looked up");
-                self.journal.count("withdrawals_forced");
-                self.journal.event(Event::WithdrawForced { vni, mac }, at);
-                self.release_leaving(&key, at);
-            }
-        }
-    }
-
-    fn due_retries(&mut self, at: Time) {
-        while let Some(&(t, key)) = self.retries.first() {
-            if t > at {
-                break;
-            }
-            self.retries.pop_first();
-            self.want.mark(key, false);
-        }
-    }
-
-    fn sweep_at(&self) -> Time {
-        self.started + self.config.restart_time
-    }
-
-    /// Adopted rows go after End-of-RIB from every configured neighbour, or after the restart time; never
-    /// because a table is still empty (design section 5).
-    fn due_sweep(&mut self, at: Time) {
-        if self.swept || !self.synced {
-            return;
-        }
-        let complete = self.peers.iter().all(|p| p.end_of_rib) && !self.more_changes;
-        if !complete && at < self.sweep_at() {
-            return;
-        }
-        self.swept = true;
-        let stale = std::mem::take(&mut self.stale);
-        if !stale.is_empty() {
-            self.journal.event(Event::StaleSwept { rows: stale.len() }, at);
-        }
-        for key in stale {
-            self.want.remove(&key, false);
-        }
-    }
-
-    /// Wants a row, and takes it for confirmed.
-    fn want_set(&mut self, key: RowKey, row: crate::fabric::Row, urgent: bool) {
-        self.stale.remove(&key);
-        let row = self.shape_row(&key, row);
-        self.want.set(key, row, urgent);
-    }
-
-    /// Wants no row, unless an adopted one still waits to be confirmed.
-    fn want_remove(&mut self, key: &RowKey, urgent: bool) {
-        if !self.stale.contains(key) && !self.activating(key) && !self.clear_instead(key, urgent) {
-            self.want.remove(key, urgent);
-        }
-    }
-
     fn shutdown(&mut self, at: Time) {
         if self.stopping {
             return;
@@ -511,14 +407,6 @@ impl Node {
     /// Name of a device, for people.
     fn dev_name(&self, i: IfIndex) -> String {
         self.links.get(&i).map_or_else(|| format!("if{}", i.0), |l| l.name.clone())
-    }
-
-    fn row_name(&self, key: &RowKey) -> String {
-        match key {
-            RowKey::Mac { bridge, mac } => format!("mac {mac} on {}", self.dev_name(*bridge)),
-            RowKey::Flood { vxlan, vtep } => format!("flood {vtep} on {}", self.dev_name(*vxlan)),
-            RowKey::Neigh { dev, ip } => format!("neighbour {ip} on {}", self.dev_name(*dev)),
-        }
     }
 }
 
