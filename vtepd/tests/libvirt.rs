@@ -15,6 +15,7 @@ use vtepd::hypervisor::libvirt::LibvirtSettings;
 use vtepd::hypervisor::libvirt::domain::Domain;
 use vtepd::hypervisor::libvirt::guests::{Guests, Out, Phase};
 use vtepd::hypervisor::libvirt::lifecycle::parse;
+use vtepd::hypervisor::libvirt::truth::Lists;
 use vtepd::hypervisor::step::Step;
 use vtepd::hypervisor::{self, HypervisorSettings, libvirt};
 
@@ -196,7 +197,10 @@ fn virsh(dir: &Path, lines: &str) -> LibvirtSettings {
         "#!/bin/sh\n\
          echo \"$@\" >> {d}/calls\n\
          case \"$*\" in\n\
-         *'event --loop'*) cat {d}/lines; exec sleep 60;;\n\
+         *'event --loop'*) echo $$ > {d}/pid; cat {d}/lines; exec sleep 60;;\n\
+         *'list --name --state-running') cat {d}/running 2>/dev/null; exit 0;;\n\
+         *'list --name') cat {d}/running {d}/paused 2>/dev/null; exit 0;;\n\
+         *'domstate --reason --domain vm1') exec cat {d}/reason;;\n\
          *'dumpxml --domain vm1') exec cat {d}/xml;;\n\
          esac\nexit 1\n"
     );
@@ -233,6 +237,135 @@ async fn lifecycle_events_release_at_the_source() {
     assert_eq!(watched(lines, 1).await, [format!("release {MAC}")]);
 }
 
+/// A time when nobody listened.
+struct Gap {
+    /// What `virsh event` prints before it, and the steps that this gives.
+    lines: &'static str,
+    first: usize,
+    /// Domains that run before it, or are on their way.
+    before: &'static str,
+    /// What virsh's other calls tell after it: `running`, `paused`, `reason`.
+    after: &'static [(&'static str, &'static str)],
+    /// Where the MAC is.
+    at: Place,
+    /// All steps in the end.
+    want: Vec<String>,
+}
+
+/// Events until virsh ends, as it does with libvirt's daemon; then what the lists say; the steps of both.
+async fn through(gap: &Gap) -> Vec<String> {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
+    let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), gap.lines)) };
+    // libvirt's lists agree with its events: one that is on its way does not run.
+    file(if gap.lines.is_empty() { "running" } else { "paused" }, gap.before);
+    let (core, mut end) = core::pair();
+    hypervisor::start(&settings, &core, &Board::default());
+    let mut steps = Vec::new();
+    let calls = || std::fs::read_to_string(dir.path().join("calls")).unwrap_or_default();
+    let runs = |what: &str| calls().lines().filter(|l| l.contains(what)).count();
+    let deadline = tokio::time::Instant::now() + SOON;
+    let mut over = false;
+    // After the gap the lists have been asked for twice, too.
+    while runs("list --name --state-running") < 4 || steps.len() < gap.want.len() {
+        assert!(tokio::time::Instant::now() < deadline, "only {steps:?} of {}", calls());
+        let described = gap.lines.is_empty() || runs("dumpxml") > 0;
+        if !over && runs("list --name") >= 4 && steps.len() == gap.first && described {
+            over = true;
+            for (name, text) in [("lines", ""), ("running", ""), ("paused", "")].iter().chain(gap.after) {
+                file(name, text);
+            }
+            let pid = std::fs::read_to_string(dir.path().join("pid")).expect("it runs");
+            let pid =
+                rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("a process");
+            rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("ended");
+        }
+        if let Ok(step) = tokio::time::timeout(Duration::from_millis(20), answer(&mut end, &gap.at)).await {
+            steps.extend(step);
+        }
+    }
+    // And nothing else.
+    let until = tokio::time::Instant::now() + Duration::from_millis(500);
+    while let Ok(step) = tokio::time::timeout_at(until, answer(&mut end, &gap.at)).await {
+        steps.extend(step);
+    }
+    assert!(calls().lines().all(|l| l.starts_with("-q -r -c test:///x ")), "read only: {}", calls());
+    steps
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_was_missed_while_libvirts_daemon_was_away_is_made_up_for() {
+    let prepare = || format!("prepare {MAC} lo");
+    let activate = || format!("activate {MAC} lo");
+    let arriving = "event 'lifecycle' for domain 'vm1': Started Migrated\n";
+    let leaving = "event 'lifecycle' for domain 'vm1': Suspended Migrated\n";
+    const MIGRATING: (&str, &str) = ("reason", "paused (migrating)\n");
+    const BY_USER: (&str, &str) = ("reason", "paused (user)\n");
+    let here = || Place::Port("lo".into());
+    let gap = |lines, before, after, at, want: Vec<String>| Gap {
+        lines,
+        first: usize::from(lines == arriving),
+        before,
+        after,
+        at,
+        want,
+    };
+    let mut all = tokio::task::JoinSet::new();
+    for gap in [
+        // On its way here; then it runs, or is not there, or is still on its way.
+        gap(arriving, "vm1\n", &[("running", "vm1\n")], elsewhere(), vec![prepare(), activate()]),
+        gap(
+            arriving,
+            "vm1\n",
+            &[("running", "other\n")],
+            elsewhere(),
+            vec![prepare(), format!("abort {MAC}")],
+        ),
+        gap(arriving, "vm1\n", &[("paused", "vm1\n"), MIGRATING], elsewhere(), vec![prepare()]),
+        // On its way to elsewhere; then it is gone, or goes on here.
+        gap(leaving, "vm1\n", &[], elsewhere(), vec![format!("release {MAC}")]),
+        gap(leaving, "vm1\n", &[("running", "vm1\n")], elsewhere(), vec![activate()]),
+        // All of its arrival was missed; a guest that was started, or was here all the time.
+        gap("", "", &[("running", "vm1\n")], elsewhere(), vec![activate()]),
+        gap("", "", &[("running", "vm1\n")], here(), vec![]),
+        gap("", "vm1\n", &[("running", "vm1\n")], elsewhere(), vec![]),
+        // The beginning was missed, and it is not over yet; or it is no migration.
+        gap("", "", &[("paused", "vm1\n"), MIGRATING], elsewhere(), vec![prepare()]),
+        gap("", "", &[("paused", "vm1\n"), BY_USER], elsewhere(), vec![]),
+    ] {
+        all.spawn(async move {
+            let got = through(&gap).await;
+            assert_eq!(got, gap.want, "{:?} and {:?}, then {:?}", gap.lines, gap.before, gap.after);
+        });
+    }
+    while let Some(one) = all.join_next().await {
+        one.expect("as wanted");
+    }
+}
+
+#[test]
+fn lists_that_are_older_than_an_event_are_not_believed() {
+    let mut g = Guests::default();
+    let one = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+    let here = Lists { running: one(&["vm1"]), active: one(&["vm1"]) };
+    g.listing();
+    g.compare(&here);
+    g.listing();
+    for what in ["Suspended Migrated", "Stopped Migrated"] {
+        g.event(&parse(&format!("event 'lifecycle' for domain vm1: {what}")).expect("an event"));
+    }
+    while g.poll_output().is_some() {}
+    g.described("vm1", Some(&Domain::parse(&xml("vnet3")).expect("a domain")));
+    assert!(matches!(g.poll_output(), Some(Out::Wish(w)) if w.step == Step::Release));
+    // Made before it stopped, read after: taken for the truth they would fetch the MAC back.
+    g.compare(&here);
+    assert_eq!(g.poll_output(), None);
+    // One that is asked for now is.
+    g.listing();
+    g.compare(&here);
+    assert_eq!(g.poll_output(), Some(Out::Describe("vm1".into())));
+}
+
 #[tokio::test(flavor = "current_thread")]
 async fn a_virsh_that_is_not_there_is_reported_and_tried_again() {
     let settings = LibvirtSettings { uri: "x".into(), virsh: "/nonexistent/virsh".into() };
@@ -267,6 +400,7 @@ fn told(lines: &[&str], describe: bool) -> Vec<String> {
                     Step::Release => "release".to_owned(),
                 }),
                 Out::Note(..) => {}
+                Out::AskWhyPaused(..) => panic!("nothing was compared"),
             }
         }
     }

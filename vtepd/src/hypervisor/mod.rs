@@ -3,7 +3,7 @@
 //! ```text
 //!   QMP sockets ── qmp::session ── qmp::machine ─┐
 //!                                                ├─ step::Wish ── keeper ── Command::Move ──► core
-//!   virsh event ── libvirt::events ──────────────┘
+//!   virsh event ── libvirt::watch ───────────────┘
 //!   /etc/libvirt/hooks/qemu ── libvirt::hook ── POST /v1/move ──────────────────────────────► API
 //! ```
 //!

@@ -12,13 +12,18 @@ use super::domain::Domain;
 use super::lifecycle::Lifecycle;
 use crate::hypervisor::step::{Step, Wish};
 use evpn::types::Mac;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// Domains with an event while the lists are being made; with more of them nothing is compared.
+pub(super) const MAX_SINCE: usize = 4096;
 
 /// What is wanted.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Out {
     /// The description of that domain; answer with [`Guests::described`].
     Describe(String),
+    /// Whether that domain is paused because it is being migrated; answer with [`Guests::paused`] and the flag.
+    AskWhyPaused(String, bool),
     /// Ask the core.
     Wish(Wish),
     /// Tell people: the domain, and what.
@@ -45,13 +50,19 @@ struct Guest {
     resumed: bool,
     /// Came before the description: it has left.
     left: bool,
+    /// It was found running, and no event told that it had come.
+    missed: bool,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Guests {
     all: BTreeMap<String, Guest>,
-    out: VecDeque<Out>,
+    pub(super) out: VecDeque<Out>,
+    /// Domains that ran when they were last listed or heard of; `None` before the first list.
+    pub(super) ran: Option<BTreeSet<String>>,
+    /// Domains that have had an event since the lists were asked for: what the lists say of them may be older.
+    pub(super) since_asked: BTreeSet<String>,
 }
 
 impl Guests {
@@ -65,44 +76,38 @@ impl Guests {
         self.all.get(domain).map(|g| g.phase)
     }
 
-    /// Events were lost: what was under way is not known any more. Preparations run out by themselves.
-    pub fn forget(&mut self) {
-        self.all.clear();
+    /// All that are moving or have just arrived.
+    pub(super) fn phases(&self) -> BTreeMap<String, Phase> {
+        self.all.iter().map(|(n, g)| (n.clone(), g.phase)).collect()
     }
 
     /// An event.
     pub fn event(&mut self, e: &Lifecycle) {
         let name = &e.domain;
+        if self.since_asked.len() < MAX_SINCE {
+            self.since_asked.insert(name.clone());
+        }
+        if let Some(ran) = &mut self.ran {
+            match e.kind.as_str() {
+                // One that arrives does not run yet.
+                "Resumed" | "Started" if e.detail != "Migrated" || e.kind == "Resumed" => {
+                    ran.insert(name.clone());
+                }
+                "Stopped" | "Crashed" => {
+                    ran.remove(name);
+                }
+                _ => {}
+            }
+        }
         match (e.kind.as_str(), e.detail.as_str(), self.phase(name)) {
             ("Started", "Migrated" | "Restored", _) => self.expect(name, Phase::Arriving),
-            ("Resumed", _, Some(Phase::Arriving)) => {
-                if let Some(g) = self.all.get_mut(name) {
-                    g.resumed = true;
-                }
-                self.arrive(name);
-            }
-            ("Resumed", _, Some(Phase::Leaving)) => {
-                self.out.push_back(Out::Note(name.clone(), "goes on here: its migration failed"));
-                self.all_nics(name, |port| {
-                    port.map(|port| Step::TakeBack { port, left: false, released: false })
-                });
-                self.all.remove(name);
-            }
+            ("Resumed", _, Some(Phase::Arriving)) => self.resumed(name),
+            ("Resumed", _, Some(Phase::Leaving)) => self.stays(name),
             ("Suspended", "Migrated" | "Post-copy", phase) if phase != Some(Phase::Arriving) => {
                 self.expect(name, Phase::Leaving);
             }
-            ("Stopped", "Migrated", Some(Phase::Leaving)) => {
-                if let Some(g) = self.all.get_mut(name) {
-                    g.left = true;
-                }
-                self.out.push_back(Out::Note(name.clone(), "has left"));
-                self.release(name);
-            }
-            ("Stopped" | "Crashed", _, Some(Phase::Arriving | Phase::Arrived)) => {
-                self.out.push_back(Out::Note(name.clone(), "is not here any more"));
-                self.all_nics(name, |port| port.map(|_| Step::Abort));
-                self.all.remove(name);
-            }
+            ("Stopped", "Migrated", Some(Phase::Leaving)) => self.has_left(name),
+            ("Stopped" | "Crashed", _, Some(Phase::Arriving | Phase::Arrived)) => self.ended(name),
             ("Stopped" | "Crashed", _, Some(Phase::Leaving)) => {
                 self.all.remove(name);
             }
@@ -118,11 +123,44 @@ impl Guests {
             return;
         };
         g.nics = Some(domain.interfaces.iter().map(|i| (i.mac, i.port.clone())).collect());
-        if g.phase == Phase::Arriving {
+        if g.missed {
+            self.arrive(name);
+        } else if g.phase == Phase::Arriving {
             self.all_nics(name, |port| port.map(|port| Step::Prepare { port }));
             self.arrive(name);
         }
         self.release(name);
+    }
+
+    /// It runs here now.
+    pub(super) fn resumed(&mut self, name: &str) {
+        if let Some(g) = self.all.get_mut(name) {
+            g.resumed = true;
+        }
+        self.arrive(name);
+    }
+
+    /// It goes on here although it was leaving.
+    pub(super) fn stays(&mut self, name: &str) {
+        self.out.push_back(Out::Note(name.to_owned(), "goes on here: its migration failed"));
+        self.all_nics(name, |port| port.map(|port| Step::TakeBack { port, left: false, released: false }));
+        self.all.remove(name);
+    }
+
+    /// It runs elsewhere now.
+    pub(super) fn has_left(&mut self, name: &str) {
+        if let Some(g) = self.all.get_mut(name) {
+            g.left = true;
+        }
+        self.out.push_back(Out::Note(name.to_owned(), "has left"));
+        self.release(name);
+    }
+
+    /// It does not come, or has ended.
+    pub(super) fn ended(&mut self, name: &str) {
+        self.out.push_back(Out::Note(name.to_owned(), "is not here any more"));
+        self.all_nics(name, |port| port.map(|_| Step::Abort));
+        self.all.remove(name);
     }
 
     /// Releases if it has left and is described.
@@ -133,19 +171,24 @@ impl Guests {
         }
     }
 
-    fn expect(&mut self, name: &str, phase: Phase) {
+    pub(super) fn expect(&mut self, name: &str, phase: Phase) {
+        if self.follow(name, phase, false) && phase == Phase::Arriving {
+            self.out.push_back(Out::Note(name.to_owned(), "is expected here"));
+        }
+    }
+
+    /// Follows a domain from now on, if there is room; asks for its description.
+    pub(super) fn follow(&mut self, name: &str, phase: Phase, missed: bool) -> bool {
         if self.all.len() >= MAX_GUESTS && !self.all.contains_key(name) {
             // Those that have arrived are remembered only for the case that they end soon.
             self.all.retain(|_, g| g.phase != Phase::Arrived);
             if self.all.len() >= MAX_GUESTS {
-                return;
+                return false;
             }
         }
-        self.all.insert(name.to_owned(), Guest { phase, nics: None, resumed: false, left: false });
-        if phase == Phase::Arriving {
-            self.out.push_back(Out::Note(name.to_owned(), "is expected here"));
-        }
+        self.all.insert(name.to_owned(), Guest { phase, nics: None, resumed: false, left: false, missed });
         self.out.push_back(Out::Describe(name.to_owned()));
+        true
     }
 
     /// Activates if it runs and is described.
@@ -153,10 +196,13 @@ impl Guests {
         let Some(g) = self.all.get_mut(name).filter(|g| g.resumed && g.nics.is_some()) else { return };
         g.phase = Phase::Arrived;
         self.out.push_back(Out::Note(name.to_owned(), "runs here now"));
+        if g.missed {
+            return self.arrived_unheard(name);
+        }
         self.all_nics(name, |port| port.map(|port| Step::Activate { port }));
     }
 
-    fn all_nics(&mut self, name: &str, step: impl Fn(Option<String>) -> Option<Step>) {
+    pub(super) fn all_nics(&mut self, name: &str, step: impl Fn(Option<String>) -> Option<Step>) {
         let Some(nics) = self.all.get(name).and_then(|g| g.nics.clone()) else { return };
         for (mac, port) in nics {
             if let Some(step) = step(port) {

@@ -4,6 +4,7 @@ pub mod domain;
 pub mod guests;
 pub mod hook;
 pub mod lifecycle;
+pub mod truth;
 mod watch;
 
 use super::board::Board;

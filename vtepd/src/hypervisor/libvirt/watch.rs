@@ -4,6 +4,7 @@ use super::LibvirtSettings;
 use super::domain::{Domain, MAX_XML};
 use super::guests::{Guests, Out};
 use super::lifecycle;
+use super::truth::{Lists, is_migrating, names};
 use crate::api::core::Core;
 use crate::hypervisor::board::{Board, GuestRow};
 use crate::hypervisor::keeper::Keeper;
@@ -22,9 +23,14 @@ use tokio::task::JoinSet;
 /// Between two starts of virsh, the first and the longest.
 const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// virsh answers within a second, or libvirt hangs.
-const DESCRIBE_LIMIT: Duration = Duration::from_secs(5);
-/// Descriptions asked for at a time.
+const ANSWER_LIMIT: Duration = Duration::from_secs(5);
+/// Domains asked about at a time.
 const DESCRIBING: usize = 4;
+/// The lists are asked when virsh has been started, and once more after this time: only then does it surely listen,
+/// and what happened in between is in the second ones.
+const LISTENS_AFTER: Duration = Duration::from_secs(2);
+/// Lists that could not be had are asked again after this time.
+const LIST_AGAIN: Duration = Duration::from_secs(5);
 /// Where the whole is shown in `show hypervisors`.
 const SOURCE: &str = "libvirt";
 
@@ -36,9 +42,20 @@ struct Watch {
     row: GuestRow,
     guests: Guests,
     keeper: Keeper,
-    describing: JoinSet<(String, Option<Domain>)>,
+    asking: JoinSet<Told>,
+    /// Of this run of virsh the lists are to be asked then.
+    list_at: Option<tokio::time::Instant>,
     permits: Arc<Semaphore>,
     told: Option<String>,
+}
+
+/// What one run of virsh for an answer has told.
+enum Told {
+    Description(String, Option<Domain>),
+    /// A domain, whether it is paused for a migration, and whether it ran before.
+    WhyPaused(String, bool, bool),
+    /// `None`: libvirt did not say. With the run of `virsh event` that they were asked for.
+    Lists(u64, Option<Lists>),
 }
 
 /// Never returns.
@@ -50,7 +67,8 @@ pub(super) async fn run(settings: LibvirtSettings, core: Core, board: Board) {
         board,
         row: GuestRow { source: SOURCE.into(), state: "unknown".into(), ..GuestRow::default() },
         guests: Guests::default(),
-        describing: JoinSet::new(),
+        asking: JoinSet::new(),
+        list_at: None,
         permits: Arc::new(Semaphore::new(DESCRIBING)),
         told: None,
     };
@@ -58,7 +76,6 @@ pub(super) async fn run(settings: LibvirtSettings, core: Core, board: Board) {
     loop {
         let begun = tokio::time::Instant::now();
         let why = w.once().await;
-        w.guests.forget();
         w.row.connected = false;
         w.row.faults += 1;
         w.row.error = Some(why.clone());
@@ -70,7 +87,7 @@ pub(super) async fn run(settings: LibvirtSettings, core: Core, board: Board) {
         if begun.elapsed() > BACK_OFF.1 {
             pause = BACK_OFF.0;
         }
-        tokio::time::sleep(pause).await;
+        w.rest(pause).await;
         pause = (pause * 2).min(BACK_OFF.1);
     }
 }
@@ -78,18 +95,24 @@ pub(super) async fn run(settings: LibvirtSettings, core: Core, board: Board) {
 impl Watch {
     /// One run of `virsh event`. Returns why it ended.
     async fn once(&mut self) -> String {
-        let virsh = self.settings.virsh.display().to_string();
-        let mut child = match self.virsh(&["event", "--loop", "--event", "lifecycle"]) {
-            Ok(c) => c,
-            Err(e) => {
-                return format!("cannot run {virsh}: {e}; install libvirt-clients, or set `libvirt.virsh`");
-            }
-        };
+        let program = self.settings.virsh.display().to_string();
+        let mut child =
+            match virsh(&self.settings, &["event", "--loop", "--event", "lifecycle"], Stdio::piped()) {
+                Ok(c) => c,
+                Err(e) => {
+                    return format!(
+                        "cannot run {program}: {e}; install libvirt-clients, or set `libvirt.virsh`"
+                    );
+                }
+            };
         let (Some(mut out), Some(mut err)) = (child.stdout.take(), child.stderr.take()) else {
-            return format!("{virsh} has no output");
+            return format!("{program} has no output");
         };
         self.row.connects += 1;
         self.row.connected = true;
+        let now = tokio::time::Instant::now();
+        let listens = now + LISTENS_AFTER;
+        self.list_at = Some(now);
         self.board.put(&self.row);
         let mut lines = Lines::default();
         let mut last_words: Vec<u8> = Vec::new();
@@ -111,7 +134,7 @@ impl Watch {
                                     }
                                 }
                                 Ok(None) => break,
-                                Err(e) => return format!("{virsh} printed {e}"),
+                                Err(e) => return format!("{program} printed {e}"),
                             }
                         }
                     }
@@ -123,16 +146,16 @@ impl Watch {
                     Ok(n) if n > 0 => {}
                     Ok(_) | Err(_) => err_open = false,
                 },
-                Some(done) = self.describing.join_next() => {
-                    if let Ok((name, domain)) = done {
-                        self.guests.described(&name, domain.as_ref());
-                        self.carry_out();
-                    }
+                Some(Ok(told)) = self.asking.join_next() => self.told(told),
+                () = until(self.list_at) => {
+                    let now = tokio::time::Instant::now();
+                    self.list_at = (now < listens).then_some(listens);
+                    self.ask_lists();
                 }
                 (wish, outcome) = self.keeper.ended() => self.ended(&wish, outcome),
             }
         }
-        let status = tokio::time::timeout(DESCRIBE_LIMIT, child.wait()).await;
+        let status = tokio::time::timeout(ANSWER_LIMIT, child.wait()).await;
         let words = String::from_utf8_lossy(&last_words);
         let word: String = words
             .lines()
@@ -144,22 +167,42 @@ impl Watch {
             .take(200)
             .collect();
         match status {
-            Ok(Ok(s)) => format!("{virsh} ended ({s}): {word}"),
-            Ok(Err(_)) | Err(_) => format!("{virsh} closed its output: {word}"),
+            Ok(Ok(s)) => format!("{program} ended ({s}): {word}"),
+            Ok(Err(_)) | Err(_) => format!("{program} closed its output: {word}"),
         }
     }
 
-    fn virsh(&self, arguments: &[&str]) -> std::io::Result<Child> {
-        Command::new(&self.settings.virsh)
-            .args(["-q", "-r", "-c", &self.settings.uri])
-            .args(arguments)
-            // Its words are read by a program.
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
+    /// Between two runs of `virsh event`: what was asked before is still seen through.
+    async fn rest(&mut self, pause: Duration) {
+        let end = tokio::time::Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(end) => return,
+                Some(Ok(told)) = self.asking.join_next() => self.told(told),
+                (wish, outcome) = self.keeper.ended() => self.ended(&wish, outcome),
+            }
+        }
+    }
+
+    fn ask_lists(&mut self) {
+        self.guests.listing();
+        let (settings, run) = (self.settings.clone(), self.row.connects);
+        self.asking.spawn(async move { Told::Lists(run, lists(&settings).await) });
+    }
+
+    fn told(&mut self, told: Told) {
+        match told {
+            Told::Description(name, domain) => self.guests.described(&name, domain.as_ref()),
+            Told::WhyPaused(name, migrating, ran) => self.guests.paused(&name, migrating, ran),
+            // Of an earlier run: events that came after it are known, and would be undone.
+            Told::Lists(run, _) if run != self.row.connects || !self.row.connected => {}
+            Told::Lists(_, Some(lists)) => self.guests.compare(&lists),
+            Told::Lists(_, None) => {
+                let again = tokio::time::Instant::now() + LIST_AGAIN;
+                self.list_at = Some(self.list_at.map_or(again, |t| t.min(again)));
+            }
+        }
+        self.carry_out();
     }
 
     fn carry_out(&mut self) {
@@ -170,10 +213,20 @@ impl Watch {
                 Out::Describe(name) => {
                     let permits = Arc::clone(&self.permits);
                     let settings = self.settings.clone();
-                    self.describing.spawn(async move {
+                    self.asking.spawn(async move {
                         let _permit = permits.acquire().await;
-                        let domain = tokio::time::timeout(DESCRIBE_LIMIT, describe(&settings, &name)).await;
-                        (name, domain.ok().flatten())
+                        let xml = ask(&settings, &["dumpxml", "--domain", &name]).await;
+                        let domain = xml.and_then(|x| Domain::parse(&x).ok()).filter(|d| d.name == name);
+                        Told::Description(name, domain)
+                    });
+                }
+                Out::AskWhyPaused(name, ran) => {
+                    let permits = Arc::clone(&self.permits);
+                    let settings = self.settings.clone();
+                    self.asking.spawn(async move {
+                        let _permit = permits.acquire().await;
+                        let state = ask(&settings, &["domstate", "--reason", "--domain", &name]).await;
+                        Told::WhyPaused(name, state.is_some_and(|s| is_migrating(&s)), ran)
                     });
                 }
             }
@@ -199,18 +252,41 @@ impl Watch {
     }
 }
 
-async fn describe(settings: &LibvirtSettings, name: &str) -> Option<Domain> {
-    let mut child = Command::new(&settings.virsh)
-        .args(["-q", "-r", "-c", &settings.uri, "dumpxml", "--domain", name])
+fn virsh(settings: &LibvirtSettings, arguments: &[&str], errors: Stdio) -> std::io::Result<Child> {
+    Command::new(&settings.virsh)
+        .args(["-q", "-r", "-c", &settings.uri])
+        .args(arguments)
+        // Its words are read by a program.
         .env("LC_ALL", "C")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(errors)
         .kill_on_drop(true)
         .spawn()
-        .ok()?;
-    let mut text = String::new();
-    child.stdout.take()?.take(MAX_XML as u64 + 1).read_to_string(&mut text).await.ok()?;
-    let _ = child.wait().await;
-    Domain::parse(&text).ok().filter(|d| d.name == name)
+}
+
+/// What virsh prints, if it succeeds in time.
+async fn ask(settings: &LibvirtSettings, arguments: &[&str]) -> Option<String> {
+    let answer = async {
+        let mut child = virsh(settings, arguments, Stdio::null()).ok()?;
+        let mut text = Vec::new();
+        child.stdout.take()?.take(MAX_XML as u64 + 1).read_to_end(&mut text).await.ok()?;
+        let status = child.wait().await.ok()?;
+        status.success().then(|| String::from_utf8_lossy(&text).into_owned())
+    };
+    tokio::time::timeout(ANSWER_LIMIT, answer).await.ok().flatten()
+}
+
+async fn lists(settings: &LibvirtSettings) -> Option<Lists> {
+    // In this order: what starts to run in between is active and does not run yet, which is true or will be an event.
+    let running = names(&ask(settings, &["list", "--name", "--state-running"]).await?);
+    let active = names(&ask(settings, &["list", "--name"]).await?);
+    Some(Lists { running, active })
+}
+
+async fn until(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(t) => tokio::time::sleep_until(t).await,
+        None => std::future::pending().await,
+    }
 }
