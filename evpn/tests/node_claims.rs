@@ -230,6 +230,7 @@ fn an_activation_brings_no_address_that_the_port_may_not_have() {
         ips: vec![IpAddr::V4(ip(1)), IpAddr::V4(ip(2))],
         step: MoveStep::Activate { port: Some("p1".into()), timeout: None },
         by: Requester::Api,
+        at_stop: false,
     };
     w.input(0, Input::Command { id: 7, command: Command::Move(request) });
     w.run_for(Span::millis(50));

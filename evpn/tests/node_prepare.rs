@@ -226,7 +226,7 @@ fn news_of_our_own_row_after_an_abort_is_no_guest() {
     let mut w = before();
     for (id, step) in [(1, activate(Some("p1"))), (2, MoveStep::Abort)] {
         let (mac, by) = (mac(1), Requester::Api);
-        let r = MoveRequest { vni: Some(vni()), mac, ips: vec![], step, by };
+        let r = MoveRequest { vni: Some(vni()), mac, ips: vec![], step, by, at_stop: false };
         w.input(1, Input::Command { id, command: Command::Move(r) });
     }
     w.kernel(1, KernelEvent::Fdb(FdbRow::Bridge(bridge_row(mac(1), P1, false))));
@@ -464,8 +464,14 @@ fn wrong_requests_say_what_is_wrong_and_change_nothing() {
     let mut w = before();
     let was = visible(&w, 1);
     let ask = |w: &mut World, vni: Option<u32>, m: Mac, ips: &[IpAddr], step: MoveStep| {
-        let request =
-            MoveRequest { vni: vni.and_then(Vni::new), mac: m, ips: ips.to_vec(), step, by: Requester::Api };
+        let request = MoveRequest {
+            vni: vni.and_then(Vni::new),
+            mac: m,
+            ips: ips.to_vec(),
+            step,
+            by: Requester::Api,
+            at_stop: false,
+        };
         w.hosts[1].answers.clear();
         w.input(1, Input::Command { id: 1 << 40, command: Command::Move(request) });
         no(w, 1, 1 << 40)
@@ -721,7 +727,8 @@ fn the_vni_follows_from_port_or_mac() {
     let mut n = 1 << 40;
     let mut ask = |w: &mut World, i: usize, m: Mac, step: MoveStep| {
         n += 1;
-        let request = MoveRequest { vni: None, mac: m, ips: vec![], step, by: Requester::Qmp };
+        let request =
+            MoveRequest { vni: None, mac: m, ips: vec![], step, by: Requester::Qmp, at_stop: false };
         w.input(i, Input::Command { id: n, command: Command::Move(request) });
         w.run_for(Span::millis(10));
         ok(w, i, n)
@@ -743,7 +750,14 @@ fn the_vni_follows_from_port_or_mac() {
     }
     // The port is in VNI 100, whatever is said.
     let step = prepare("p2");
-    let request = MoveRequest { vni: Vni::new(200), mac: mac(1), ips: vec![], step, by: Requester::Qmp };
+    let request = MoveRequest {
+        vni: Vni::new(200),
+        mac: mac(1),
+        ips: vec![],
+        step,
+        by: Requester::Qmp,
+        at_stop: false,
+    };
     w.input(1, Input::Command { id: 1 << 41, command: Command::Move(request) });
     let (kind, text) = no(&w, 1, 1 << 41);
     assert!(kind == Refusal::Conflict && text.contains("p2 is in VNI 100, not in VNI 200"), "{text}");

@@ -116,9 +116,8 @@ fn story(v: &Vtepd) -> Vec<String> {
         let name = e["event"].as_str().unwrap_or_default();
         match name {
             "guest" => e["text"].as_str().map(str::to_owned),
-            "move" | "move-prepared" | "move-activated" | "move-aborted" | "move-released" | "mac-local" => {
-                Some(name.to_owned())
-            }
+            "move" | "move-prepared" | "move-marked" | "move-activated" | "move-aborted"
+            | "move-released" | "mac-local" => Some(name.to_owned()),
             _ => None,
         }
     };
@@ -233,6 +232,67 @@ fn a_source_that_is_continued_after_the_move_is_told_as_a_split_brain_until_one_
     target.ask("quit", &json!({}));
     w.seen_at(0, "the copy that is left is the guest");
     eventually(SOON, "and that is told", || state(&w.vtepd[0], "running"));
+}
+
+#[test]
+fn a_stop_at_the_source_activates_the_target_without_anybody_between_them() {
+    if !ready() {
+        return;
+    }
+    // With the pause before the switchover, where QEMU tells each step, and without it, where STOP is all there is.
+    for pause in [true, false] {
+        let mut w = World::new("activate-at = \"stop\"");
+        let mut target = w.target();
+        if pause {
+            w.source.capability("pause-before-switchover");
+        }
+        w.migrate();
+        if pause {
+            w.source.event("MIGRATION pre-switchover");
+            w.seen_at(1, "everybody sends to the target");
+            assert!(!target.names().contains(&"RESUME".to_owned()), "before the guest runs there");
+            w.source.ask("migrate-continue", &json!({ "state": "pre-switchover" }));
+        }
+        let resumed = target.event("RESUME");
+        let stopped = w.source.event("STOP");
+        w.seen_at(1, "and it stays there");
+        eventually(SOON, "it runs", || state(&w.vtepd[1], "running"));
+        assert_eq!(w.seq(2), 1, "RESUME is no second move");
+        assert_eq!(w.frames_from(1), 0);
+        let told = story(&w.vtepd[1]);
+        let count = |what: &str| told.iter().filter(|e| *e == what).count();
+        assert_eq!((count("move-marked"), count("move-activated")), (1, 1), "{told:#?}");
+        let record = w.vtepd[1].show("moves", &["--mac", MAC]).pop().expect("a record");
+        let us = |k: &str| record[k].as_u64().map(|t| (t - record["seen"].as_u64().unwrap_or(t)) / 1000);
+        println!(
+            "pause {pause}: STOP to RESUME {:?}; µs from the mark: sent {:?}, kernel {:?}",
+            resumed.saturating_duration_since(stopped),
+            us("sent"),
+            us("acked")
+        );
+    }
+}
+
+#[test]
+fn a_migration_that_is_cancelled_after_the_stop_leaves_the_guest_at_its_source() {
+    if !ready() {
+        return;
+    }
+    let mut w = World::new("activate-at = \"stop\"");
+    let mut target = w.target();
+    w.source.capability("pause-before-switchover");
+    w.migrate();
+    w.source.event("MIGRATION pre-switchover");
+    // At once: the target's route may be anywhere.
+    w.source.ask("migrate_cancel", &json!({}));
+    w.source.event("RESUME");
+    w.seen_at(0, "the guest is where it was");
+    target.process.wait(SOON);
+    eventually(SOON, "it runs at the source", || state(&w.vtepd[0], "running"));
+    throughout(Duration::from_secs(1), "it stays there", || {
+        w.fabric.vteps[2].sends_to(100, mac(), &Place::vtep(&w.fabric.vteps[0]))
+    });
+    assert_eq!(w.seq(2), 2, "above what the target may have told");
 }
 
 /// `vtepd move activate`, as whoever drives the migration says it.

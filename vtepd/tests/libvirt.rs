@@ -356,7 +356,7 @@ fn lists_that_are_older_than_an_event_are_not_believed() {
     }
     while g.poll_output().is_some() {}
     g.described("vm1", Some(&Domain::parse(&xml("vnet3")).expect("a domain")));
-    assert!(matches!(g.poll_output(), Some(Out::Wish(w)) if w.step == Step::Release));
+    assert!(matches!(g.poll_output(), Some(Out::Wish(w)) if w.step == Step::Release { at_stop: false }));
     // Made before it stopped, read after: taken for the truth they would fetch the MAC back.
     g.compare(&here);
     assert_eq!(g.poll_output(), None);
@@ -393,11 +393,11 @@ fn told(lines: &[&str], describe: bool) -> Vec<String> {
                     g.described(&name, describe.then_some(&domain));
                 }
                 Out::Wish(w) => out.push(match w.step {
-                    Step::Prepare { port } => format!("prepare {port}"),
+                    Step::Prepare { port, .. } => format!("prepare {port}"),
                     Step::Activate { port } => format!("activate {port}"),
                     Step::TakeBack { port, .. } => format!("take back {port}"),
                     Step::Abort => "abort".to_owned(),
-                    Step::Release => "release".to_owned(),
+                    Step::Release { .. } => "release".to_owned(),
                 }),
                 Out::Note(..) => {}
                 Out::AskWhyPaused(..) => panic!("nothing was compared"),

@@ -142,10 +142,12 @@ fn short(w: &Wish) -> String {
     assert_ne!(w.mac.to_string(), "52:54:00:aa:00:09", "a NIC without a port is none of ours");
     let mac = w.mac.0[5];
     match &w.step {
-        Step::Prepare { port } => format!("prepare {mac} {port}"),
+        Step::Prepare { port, at_stop } => {
+            format!("prepare {mac} {port}{}", if *at_stop { " at-stop" } else { "" })
+        }
         Step::Activate { port } => format!("activate {mac} {port}"),
         Step::Abort => format!("abort {mac}"),
-        Step::Release => format!("release {mac}"),
+        Step::Release { at_stop } => format!("release {mac}{}", if *at_stop { " at-stop" } else { "" }),
         Step::TakeBack { port, left, released } => {
             format!("take back {mac} {port} left={left} released={released}")
         }
@@ -303,7 +305,7 @@ fn a_migration_that_fails_after_the_stop_is_taken_back_at_the_source() {
         t.status = "finish-migrate";
         t.event("STOP");
         t.migration("pre-switchover");
-        let release: &[&str] = if released { &["release 1"] } else { &[] };
+        let release: &[&str] = if released { &["release 1 at-stop"] } else { &[] };
         assert_eq!(t.steps(), release);
         t.migration("cancelling");
         t.status = "running";
@@ -314,6 +316,43 @@ fn a_migration_that_fails_after_the_stop_is_taken_back_at_the_source() {
         t.wait(Span::secs(10));
         assert_eq!((t.steps(), t.m.phase()), (vec![], Phase::Running));
     }
+}
+
+#[test]
+fn at_stop_the_source_releases_with_the_stop_alone_and_the_target_is_prepared_for_that() {
+    let stop = || Options { activate_at: ActivateAt::Stop, ..Options::default() };
+    let mut t = Talk::connected(stop(), "inmigrate");
+    assert_eq!(t.steps(), ["prepare 1 tap0 at-stop"]);
+    t.wait(Span::secs(240));
+    assert_eq!(t.steps(), ["prepare 1 tap0 at-stop"], "and again in a long migration");
+    // Without `pause-before-switchover` there is nothing but the STOP: QEMU answers nothing until all is over.
+    let mut t = Talk::connected(stop(), "running");
+    t.migration("setup");
+    t.migration("active");
+    t.status = "";
+    t.event("STOP");
+    assert_eq!((t.steps(), t.m.phase()), (vec!["release 1 at-stop".to_owned()], Phase::Leaving));
+    t.migration("completed");
+    t.status = "postmigrate";
+    t.wait(Span::secs(2));
+    assert_eq!((t.steps(), t.m.phase()), (vec![], Phase::Left), "once");
+    // A guest that somebody stops in the middle of its migration: its status says so, and it stays.
+    let mut t = Talk::connected(stop(), "running");
+    t.migration("active");
+    t.status = "paused";
+    t.event("STOP");
+    assert_eq!(t.steps(), ["release 1 at-stop", "take back 1 tap0 left=false released=true"]);
+    assert_eq!(t.m.phase(), Phase::Paused);
+    t.status = "running";
+    t.event("RESUME");
+    t.status = "";
+    t.event("STOP");
+    assert_eq!(t.steps(), ["release 1 at-stop"], "its end is another one");
+    // A stop without a migration is none.
+    let mut t = Talk::connected(stop(), "running");
+    t.status = "paused";
+    t.event("STOP");
+    assert_eq!((t.steps(), t.m.phase()), (vec![], Phase::Paused));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! frames would otherwise die here on split horizon. From then on the MAC is local like any other, except that
 //! its row is held and its unanswered addresses are kept until the guest has been heard.
 
+use super::going::Heed;
 use super::handing::Handing;
 use super::prepare::{Key, LIMIT, No, Pending, Stage, busy, conflict};
 use super::rows::RETRIES;
@@ -24,7 +25,7 @@ const WAITING: usize = 64;
 impl Node {
     pub(super) fn activate_move(
         &mut self,
-        id: u64,
+        id: Option<u64>,
         r: &MoveRequest,
         port: Option<&str>,
         timeout: Option<Span>,
@@ -54,7 +55,7 @@ impl Node {
                 return Err(busy("activations of one MAC"));
             }
             *old = hold;
-            waiting.push(id);
+            waiting.extend(id);
             p.ips = ips;
             return Ok(());
         }
@@ -77,6 +78,7 @@ impl Node {
             deadline: at + hold,
             heard: here && !active,
             from: None,
+            heed: Heed::default(),
         };
         if here {
             // Here already: activated before, or the guest was faster.
@@ -85,14 +87,16 @@ impl Node {
             }
             self.prepare.put(key, p);
             self.add_ips(key, at);
-            self.hand_over(id, key, t.notes, at);
+            if let Some(id) = id {
+                self.hand_over(id, key, t.notes, at);
+            }
             return Ok(());
         }
         let Some((row, vxlan)) = self.segments.get(&t.vni).and_then(|s| Some((s.mac_key(r.mac)?, s.vxlan?)))
         else {
             return Err(conflict(format!("VNI {} has no devices", t.vni)));
         };
-        p.stage = Stage::Writing { hold, waiting: vec![id], why: None };
+        p.stage = Stage::Writing { hold, waiting: id.into_iter().collect(), why: None };
         p.deadline = at + ACKNOWLEDGED_WITHIN;
         let port = p.port;
         self.prepare.put(key, p);

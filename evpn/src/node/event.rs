@@ -293,6 +293,19 @@ pub enum Event {
         by: Requester,
         /// Its frames from the old port are no claim for so long.
         timeout: Span,
+        /// It has stopped, and the target's VTEP is told so (PIT-26).
+        at_stop: bool,
+    },
+    /// The VTEP that has a MAC says that its guest has stopped: it is activated here, where it is prepared (PIT-26).
+    MoveMarked {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Who says so.
+        vtep: IpAddr,
+        /// The guest's port here.
+        port: String,
     },
     /// A prepared move was not activated in time, or an activated one's guest was never heard.
     MoveTimedOut {
@@ -403,6 +416,7 @@ impl Event {
             | Self::MoveActivated { .. }
             | Self::MoveAborted { .. }
             | Self::MoveReleased { .. }
+            | Self::MoveMarked { .. }
             | Self::VtepJoined { .. }
             | Self::VtepLeft { .. }
             | Self::VniReady { .. }

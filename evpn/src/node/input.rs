@@ -169,6 +169,10 @@ pub struct MoveRequest {
     pub step: MoveStep,
     /// Who asks.
     pub by: Requester,
+    /// At *release*: the guest has stopped, and the target's VTEP is told so. At *prepare*: when the source's VTEP
+    /// says so, that is as good as *activate* (PIT-26).
+    #[serde(default)]
+    pub at_stop: bool,
 }
 
 /// What is to happen to a MAC. Every step may come twice, and in any order.

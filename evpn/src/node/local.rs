@@ -263,6 +263,7 @@ impl Node {
         self.place_free(vni, port, at);
         let place = Place::Port(name.clone());
         self.activation_left(vni, mac, None, why, at);
+        self.forget_mark((vni, mac));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let mut keys = vec![seg.type2_key(mac, None)];
         let ips = unbind_locals(seg, mac);

@@ -15,6 +15,7 @@ mod duplicates;
 mod event;
 mod fixed;
 mod frames;
+mod going;
 mod handing;
 mod input;
 mod journal;

@@ -70,7 +70,9 @@ impl Node {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let Some(seq) = seg.hosts.macs.get(&mac).and_then(|e| e.local()).map(|l| l.seq) else { return };
         let attrs = seg.type2_attrs(seq, seg.is_static(mac), None);
-        self.rib.originate(seg.type2(mac, None), attrs, next_hop, urgent);
+        let route = seg.type2(mac, None);
+        let attrs = self.marked_attrs(vni, mac, attrs);
+        self.rib.originate(route, attrs, next_hop, urgent);
     }
 
     /// MAC+IP route of a local binding; inherits its MAC's sequence (EVPN-XMOB-01).

@@ -5,6 +5,7 @@
 //! ([`super::release`]) is said at the source. Each step may come twice, and in any order.
 
 use super::frames::is_host_ip;
+use super::going::{Going, Heed};
 use super::handing::Handing;
 use super::release::Release;
 use super::{Event, MoveReply, MoveRequest, MoveStep, Node, Output, Refusal, Reply, Requester};
@@ -56,6 +57,7 @@ pub(super) struct Pending {
     pub(super) heard: bool,
     /// The port of ours that the MAC was behind before.
     pub(super) from: Option<IfIndex>,
+    pub(super) heed: Heed,
 }
 
 /// All of it.
@@ -65,6 +67,7 @@ pub(super) struct Prepare {
     timers: BTreeSet<(Time, Key)>,
     pub(super) releases: BTreeMap<Key, Release>,
     pub(super) release_timers: BTreeSet<(Time, Key)>,
+    pub(super) going: Going,
     pub(super) handings: Vec<Handing>,
     /// Ports that had a MAC by our doing and are to lose it. When the row is written this is done, be it by a row to
     /// a VTEP or as [`crate::fabric::Row::Cleared`].
@@ -124,8 +127,9 @@ impl Prepare {
     pub(super) fn timeout(&self) -> Option<(Time, &'static str)> {
         let pending = self.timers.first().map(|(t, _)| (*t, "prepared move"));
         let release = self.release_timers.first().map(|(t, _)| (*t, "released MAC"));
+        let mark = self.going.timeout().map(|t| (t, "mark of a guest that has stopped"));
         let handing = self.handings.iter().map(|h| (h.until, "answer to a move")).min_by_key(|h| h.0);
-        [pending, release, handing].into_iter().flatten().min_by_key(|(t, _)| *t)
+        [pending, release, mark, handing].into_iter().flatten().min_by_key(|(t, _)| *t)
     }
 }
 
@@ -177,7 +181,7 @@ impl Node {
         let answer = match &r.step {
             MoveStep::Prepare { port, timeout } => self.prepare_move(r, port, *timeout, at).map(Some),
             MoveStep::Activate { port, timeout } => {
-                self.activate_move(id, r, port.as_deref(), *timeout, at).map(|()| None)
+                self.activate_move(Some(id), r, port.as_deref(), *timeout, at).map(|()| None)
             }
             MoveStep::Abort => self.abort_move(r, at).map(Some),
             MoveStep::Release { timeout } => self.release_move(r, *timeout, at).map(Some),
@@ -244,8 +248,13 @@ impl Node {
             deadline: at + timeout,
             heard: false,
             from: None,
+            heed: Heed::renewed(
+                self.prepare.get(key).filter(|p| p.port == t.port).map(|p| p.heed),
+                r.at_stop,
+            ),
         };
         self.prepare.put(key, p);
+        self.note_unmarked(key, at);
         let e = Event::MovePrepared { vni: t.vni, mac: r.mac, port: port.to_owned(), by: r.by, timeout };
         self.journal.count("moves_prepared");
         self.journal.event(e, at);
@@ -415,6 +424,7 @@ impl Node {
         while let Some(key) = self.prepare.due(at) {
             self.pending_due(key, at);
         }
+        self.due_marks(at);
         self.due_releases(at);
     }
 }

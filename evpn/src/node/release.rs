@@ -52,9 +52,13 @@ impl Node {
         }
         self.prepare.release_timers.insert((until, key));
         self.journal.count("macs_released");
-        self.journal.event(Event::MoveReleased { vni, mac: r.mac, by: r.by, timeout }, at);
+        self.journal
+            .event(Event::MoveReleased { vni, mac: r.mac, by: r.by, timeout, at_stop: r.at_stop }, at);
         self.keep_release(key, Some(until), at);
         self.renew_remote_row(key);
+        if r.at_stop {
+            self.mark_going(key, timeout, at);
+        }
         let mut reply = plain(Some(vni), r.mac, "released", Vec::new());
         reply.seq = seq.filter(|_| ours);
         if !ours && seq.is_none() {
@@ -104,6 +108,7 @@ impl Node {
         self.prepare.release_timers.remove(&(r.until, key));
         self.keep_release(key, None, at);
         self.renew_remote_row(key);
+        self.retract_mark(key, at);
         true
     }
 

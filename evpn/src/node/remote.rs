@@ -81,6 +81,7 @@ impl Node {
         if self.segments.get(&vni).is_some_and(|s| s.is_static(mac)) {
             self.hold_static(vni, mac, at);
         }
+        self.heed_mark(vni, mac, &candidates, at);
         let Some(seg) = self.segments.get(&vni) else { return };
         let bound = if seg.hosts.has_ips(mac) { seg.hosts.ips_of(mac) } else { Vec::new() };
         for ip in candidates.iter().filter_map(|c| c.ip) {
@@ -137,6 +138,7 @@ impl Node {
     /// A remote route beats ours (EVPN-MOB-06): row first, withdrawal once the kernel has it (EVPN-MOB-07).
     fn lose(&mut self, vni: Vni, mac: Mac, l: Local, best: Claim, at: Time) {
         self.activation_left(vni, mac, None, "another VTEP advertises it with a better route", at);
+        self.forget_mark((vni, mac));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let ips = unbind_locals(seg, mac);
         let mut keys = vec![seg.type2_key(mac, None)];

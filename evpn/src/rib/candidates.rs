@@ -115,6 +115,7 @@ impl Rib {
             router: set.router,
             ebgp: self.peers.get(&key.peer).is_some_and(|p| !p.ibgp),
             stale: set.rank.stale,
+            going: set.going,
         }
     }
 }

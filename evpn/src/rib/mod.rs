@@ -91,6 +91,8 @@ pub struct Candidate {
     pub ebgp: bool,
     /// Stale under graceful restart: never defends a MAC or an IP (PIT-23).
     pub stale: bool,
+    /// Its VTEP says that the guest has stopped there, to run elsewhere next (PIT-26).
+    pub going: bool,
 }
 
 /// Something changed that forwarding may depend on.

@@ -41,6 +41,8 @@ pub(super) struct Set {
     pub(super) rank: Rank,
     /// R flag of the ARP/ND community (RFC 9047 §2).
     pub(super) router: bool,
+    /// The mark of a guest that has stopped (PIT-26).
+    pub(super) going: bool,
     /// Why no route with it is used; `None` for our own.
     pub(super) bar: Option<WhyNot>,
     /// VNIs that import it.
@@ -107,7 +109,8 @@ impl Sets {
         *refs += 1;
         let attrs = Arc::clone(attrs);
         let (rank, router) = Rank::new(&attrs, eligible::vtep(key.next_hop));
-        let set = Set { refs: 1, key, attrs, rank, router, bar, group };
+        let going = attrs.is_going();
+        let set = Set { refs: 1, key, attrs, rank, router, going, bar, group };
         let ix = SetIx(self.entries.insert(set));
         self.by_key.insert(key, ix);
         ix

@@ -88,6 +88,13 @@ impl ExtCommunity {
     /// Default Gateway (EVPN-GW-01).
     pub const DEFAULT_GATEWAY: Self = Self([0x03, 0x0d, 0, 0, 0, 0, 0, 0]);
 
+    /// Our own: the guest with this MAC has stopped here, and runs at the VTEP that is prepared for it next (PIT-26).
+    ///
+    /// Type 0x8f, transitive and reserved for experiments (RFC 7153 §5.1), so that it passes reflectors and borders;
+    /// sub-type 0x67; the four letters `vtep`, so that another one's experiment is not taken for it; version 1 in two
+    /// octets. [`ExtKind::Unknown`] to everybody who does not look for it.
+    pub const GOING: Self = Self([0x8f, 0x67, b'v', b't', b'e', b'p', 0, 1]);
+
     /// Tunnel encapsulation by its type.
     pub const fn encapsulation(tunnel: u16) -> Self {
         let [a, b] = tunnel.to_be_bytes();
@@ -250,6 +257,7 @@ impl fmt::Display for ExtCommunity {
             }
             ExtKind::MulticastFlags(n) => write!(f, "MF:{n:#06x}"),
             ExtKind::EviRt(a) => write!(f, "EVI-RT:{a}"),
+            ExtKind::Unknown if *self == Self::GOING => f.write_str("vtepd:going"),
             ExtKind::Unknown => {
                 f.write_str("0x")?;
                 self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -326,6 +334,10 @@ impl Attrs {
             ExtKind::ArpNd(n) => Some(n),
             _ => None,
         })
+    }
+    /// [`ExtCommunity::GOING`] present.
+    pub fn is_going(&self) -> bool {
+        self.ext_communities.contains(&ExtCommunity::GOING)
     }
     /// Default Gateway community present.
     pub fn default_gateway(&self) -> bool {

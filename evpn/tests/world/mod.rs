@@ -487,10 +487,19 @@ impl World {
 
     /// A step of a prepared move. Returns its number, by which the answer is found.
     pub fn step(&mut self, i: usize, mac: Mac, ips: &[IpAddr], step: MoveStep) -> u64 {
+        self.step_of(i, mac, ips, step, false)
+    }
+
+    /// As [`World::step`], with what is said at the source's stop or waits for it (PIT-26).
+    pub fn step_at_stop(&mut self, i: usize, mac: Mac, step: MoveStep) -> u64 {
+        self.step_of(i, mac, &[], step, true)
+    }
+
+    fn step_of(&mut self, i: usize, mac: Mac, ips: &[IpAddr], step: MoveStep, at_stop: bool) -> u64 {
         self.seq += 1;
         let id = FIRST_STEP + self.seq;
         let by = Requester::Api;
-        let request = MoveRequest { vni: Some(vni()), mac, ips: ips.to_vec(), step, by };
+        let request = MoveRequest { vni: Some(vni()), mac, ips: ips.to_vec(), step, by, at_stop };
         self.input(i, Input::Command { id, command: Command::Move(request) });
         id
     }

@@ -13,7 +13,8 @@ const RELEASED: Span = Span::secs(61);
 impl World {
     /// A step of a prepared move. Whether there was a daemon to hear it.
     fn ask_node(&mut self, node: usize, mac: Mac, step: MoveStep) -> bool {
-        let request = MoveRequest { vni: Some(vni()), mac, ips: Vec::new(), step, by: Requester::Api };
+        let request =
+            MoveRequest { vni: Some(vni()), mac, ips: Vec::new(), step, by: Requester::Api, at_stop: false };
         let heard = self.vteps[node].listens(self.now);
         self.input(node, Input::Command { id: 1, command: Command::Move(request) });
         heard

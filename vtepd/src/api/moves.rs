@@ -40,6 +40,8 @@ struct Body {
     ips: Vec<String>,
     timeout: Option<Value>,
     by: Option<String>,
+    #[serde(rename = "at-stop", default)]
+    at_stop: bool,
 }
 
 pub(super) async fn step(
@@ -100,6 +102,7 @@ fn parse(body: &[u8]) -> Result<MoveRequest, String> {
             let port = b.port.ok_or("port: prepare needs the guest's port on this host")?;
             MoveStep::Prepare { port, timeout }
         }
+        "activate" | "abort" if b.at_stop => return Err(format!("at-stop: {} takes none", b.step)),
         "activate" => MoveStep::Activate { port: b.port, timeout },
         "abort" | "release" if b.port.is_some() => return Err(format!("port: {} takes none", b.step)),
         "abort" | "release" if !ips.is_empty() => return Err(format!("ips: {} takes none", b.step)),
@@ -114,7 +117,7 @@ fn parse(body: &[u8]) -> Result<MoveRequest, String> {
         Some("libvirt") => Requester::Libvirt,
         Some(other) => return Err(format!("by: `{other}` is not one of api, qmp, libvirt")),
     };
-    Ok(MoveRequest { vni, mac, ips, step, by })
+    Ok(MoveRequest { vni, mac, ips, step, by, at_stop: b.at_stop })
 }
 
 fn vni(n: u64) -> Result<Vni, String> {
@@ -158,6 +161,13 @@ mod tests {
         assert_eq!(r.by, Requester::Libvirt);
         let step = MoveStep::Prepare { port: "p1".into(), timeout: Some(Span::millis(500)) };
         assert_eq!(r.step, step);
+        assert!(!r.at_stop);
+        for step in [
+            &br#"{"step":"prepare","mac":"52:54:00:00:00:01","port":"p1","at-stop":true}"#[..],
+            br#"{"step":"release","mac":"52:54:00:00:00:01","at-stop":true}"#,
+        ] {
+            assert!(parse(step).expect("valid").at_stop);
+        }
         let activate = parse(br#"{"step":"activate","mac":"52:54:00:00:00:01","timeout":3}"#).expect("valid");
         assert_eq!(activate.step, MoveStep::Activate { port: None, timeout: Some(Span::secs(3)) });
         let abort = parse(br#"{"step":"abort","mac":"52:54:00:00:00:01"}"#).expect("valid");

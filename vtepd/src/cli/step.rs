@@ -32,6 +32,9 @@ enum Step {
         /// Give up after this time [default: `mobility.prepare-time`]
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         timeout: Option<String>,
+        /// Activate by itself when the source says that the guest has stopped
+        #[arg(long)]
+        at_stop: bool,
     },
     /// At the target: the MAC goes on its port in the kernel, then its routes go out
     Activate {
@@ -59,6 +62,9 @@ enum Step {
         /// For so long [default: `mobility.release-time`]
         #[arg(long, value_name = "TIME", value_parser = parse_time)]
         timeout: Option<String>,
+        /// The guest has stopped: a target that was prepared with `--at-stop` activates
+        #[arg(long)]
+        at_stop: bool,
     },
 }
 
@@ -83,11 +89,13 @@ fn parse_time(s: &str) -> Result<String, String> {
 }
 
 pub(super) async fn step(args: MoveArgs) -> Result<u8, Failure> {
+    let at_stop =
+        matches!(args.step, Step::Prepare { at_stop: true, .. } | Step::Release { at_stop: true, .. });
     let (word, common, port, ips, timeout) = match args.step {
-        Step::Prepare { common, port, ips, timeout } => ("prepare", common, Some(port), ips, timeout),
+        Step::Prepare { common, port, ips, timeout, .. } => ("prepare", common, Some(port), ips, timeout),
         Step::Activate { common, port, ips, timeout } => ("activate", common, port, ips, timeout),
         Step::Abort { common } => ("abort", common, None, Vec::new(), None),
-        Step::Release { common, timeout } => ("release", common, None, Vec::new(), timeout),
+        Step::Release { common, timeout, .. } => ("release", common, None, Vec::new(), timeout),
     };
     let mut body = json!({ "step": word, "mac": common.mac.to_string() });
     if let Some(vni) = common.vni {
@@ -101,6 +109,9 @@ pub(super) async fn step(args: MoveArgs) -> Result<u8, Failure> {
     }
     if let Some(timeout) = timeout {
         body["timeout"] = json!(timeout);
+    }
+    if at_stop {
+        body["at-stop"] = json!(true);
     }
     let (status, value) = Client::new(&common.target.socket).post("/v1/move", &body).await?;
     // 504 with an answer: it is active, but no neighbour has heard of it yet.

@@ -125,8 +125,11 @@ fn log(n: u64, event: &Event) {
         Event::MoveAborted { vni, mac, port, why } => {
             say!(level, n, %vni, %mac, port, why, "move aborted");
         }
-        Event::MoveReleased { vni, mac, by, timeout } => {
-            say!(level, n, %vni, %mac, by = by.as_str(), %timeout, "guest released");
+        Event::MoveReleased { vni, mac, by, timeout, at_stop } => {
+            say!(level, n, %vni, %mac, by = by.as_str(), %timeout, at_stop, "guest released");
+        }
+        Event::MoveMarked { vni, mac, vtep, port } => {
+            say!(level, n, %vni, %mac, %vtep, port, "the guest has stopped at its source, activated here");
         }
         Event::MoveTimedOut { vni, mac, port, why } => {
             say!(level, n, %vni, %mac, port, why, "move timed out");

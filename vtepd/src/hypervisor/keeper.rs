@@ -5,7 +5,7 @@
 //! | who has it | its migration was completed | it was not |
 //! |---|---|---|
 //! | another VTEP | the guest runs there too: a split brain, told and no claim | the target was activated and the migration failed: *activate* here, with the next sequence (PIT-26) |
-//! | this one | released: *abort* ends that | released: *abort*; else nothing |
+//! | this one | released: *abort* ends that | released: *activate*; else nothing |
 //! | nobody | *activate* | *activate* |
 
 use super::step::{Outcome, Step, Wish};
@@ -109,15 +109,16 @@ impl Keeper {
 }
 
 fn request(by: Requester, mac: Mac, step: &Step) -> MoveRequest {
+    let at_stop = matches!(step, Step::Prepare { at_stop: true, .. } | Step::Release { at_stop: true });
     let step = match step {
-        Step::Prepare { port } => MoveStep::Prepare { port: port.clone(), timeout: Some(PREPARED_FOR) },
+        Step::Prepare { port, .. } => MoveStep::Prepare { port: port.clone(), timeout: Some(PREPARED_FOR) },
         Step::Activate { port } | Step::TakeBack { port, .. } => {
             MoveStep::Activate { port: Some(port.clone()), timeout: Some(HELD_FOR) }
         }
         Step::Abort => MoveStep::Abort,
-        Step::Release => MoveStep::Release { timeout: None },
+        Step::Release { .. } => MoveStep::Release { timeout: None },
     };
-    MoveRequest { vni: None, mac, ips: Vec::new(), step, by }
+    MoveRequest { vni: None, mac, ips: Vec::new(), step, by, at_stop }
 }
 
 async fn outcome(answer: oneshot::Receiver<Reply>) -> Outcome {
@@ -148,8 +149,9 @@ async fn take_back(
     if here && !released {
         return Outcome::NotNeeded;
     }
-    // It was never elsewhere: nothing is advertised anew.
-    let step = if here { Step::Abort } else { Step::Activate { port } };
+    // One that was never elsewhere is not advertised anew, unless it was released before its migration was over: a
+    // target that was told so may have activated it, and its route be under way. That must not win (PIT-26).
+    let step = if here && left { Step::Abort } else { Step::Activate { port } };
     let request = request(by, mac, &step);
     for _ in 0..200 {
         match core.send(Command::Move(request.clone())) {

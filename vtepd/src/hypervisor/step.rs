@@ -19,6 +19,8 @@ pub enum Step {
     Prepare {
         /// The NIC's port.
         port: String,
+        /// When the source's VTEP says that the guest has stopped, it counts as activated (PIT-26).
+        at_stop: bool,
     },
     /// The guest runs here from now on.
     Activate {
@@ -28,7 +30,10 @@ pub enum Step {
     /// The guest does not come after all.
     Abort,
     /// The guest is leaving, or has left.
-    Release,
+    Release {
+        /// It has just stopped: the target's VTEP is told so (PIT-26).
+        at_stop: bool,
+    },
     /// The guest goes on here although it was leaving. What that means depends on who has the MAC now.
     TakeBack {
         /// The NIC's port.
@@ -47,7 +52,7 @@ impl Step {
             Self::Prepare { .. } => "prepare",
             Self::Activate { .. } => "activate",
             Self::Abort => "abort",
-            Self::Release => "release",
+            Self::Release { .. } => "release",
             Self::TakeBack { .. } => "take back",
         }
     }

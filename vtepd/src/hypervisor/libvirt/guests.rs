@@ -126,7 +126,7 @@ impl Guests {
         if g.missed {
             self.arrive(name);
         } else if g.phase == Phase::Arriving {
-            self.all_nics(name, |port| port.map(|port| Step::Prepare { port }));
+            self.all_nics(name, |port| port.map(|port| Step::Prepare { port, at_stop: false }));
             self.arrive(name);
         }
         self.release(name);
@@ -166,7 +166,7 @@ impl Guests {
     /// Releases if it has left and is described.
     fn release(&mut self, name: &str) {
         if self.all.get(name).is_some_and(|g| g.left && g.nics.is_some()) {
-            self.all_nics(name, |_| Some(Step::Release));
+            self.all_nics(name, |_| Some(Step::Release { at_stop: false }));
             self.all.remove(name);
         }
     }

@@ -125,7 +125,9 @@ enum Kind {
     Prepare,
     Activate,
     Abort,
-    Release,
+    Release {
+        at_stop: bool,
+    },
     TakeBack {
         left: bool,
         released: bool,

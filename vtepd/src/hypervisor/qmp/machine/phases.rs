@@ -97,7 +97,7 @@ impl Machine {
                 continue;
             };
             let step = match self.phase {
-                Phase::Arriving => Step::Prepare { port },
+                Phase::Arriving => Step::Prepare { port, at_stop: self.at_stop() },
                 // The first look after the arrival, and not a guest that runs here for long and changes its MAC.
                 Phase::Running if self.arrived.is_some() => Step::Activate { port },
                 Phase::Unknown
@@ -118,6 +118,9 @@ impl Machine {
             "RESUME" => self.resume(now),
             "STOP" => {
                 match self.phase {
+                    // In the middle of a migration this is its end, or somebody's doing. The status tells, but QEMU
+                    // answers only when all has been sent, and then the moment is gone (PIT-26).
+                    Phase::Running if self.migrating && self.at_stop() => self.leaving(now),
                     Phase::Running => self.phase = Phase::Paused,
                     Phase::SplitBrain => {
                         self.recheck_at = None;
@@ -192,6 +195,12 @@ impl Machine {
             _ => match self.phase {
                 Phase::Unknown | Phase::Running => self.phase = Phase::Paused,
                 Phase::Leaving if status == "paused" => {
+                    // Stopped by somebody, while its migration goes on or after it failed: it stays here.
+                    if self.released {
+                        let migrating = self.migrating;
+                        self.take_back();
+                        self.migrating = migrating;
+                    }
                     self.phase = Phase::Paused;
                     self.look_at = None;
                 }
@@ -259,8 +268,8 @@ impl Machine {
         self.phase = Phase::Leaving;
         self.migrating = true;
         self.look_at = Some(now + self.look_pause());
-        if self.options.activate_at == ActivateAt::Stop {
-            self.release();
+        if self.at_stop() {
+            self.release(true);
         }
     }
 
@@ -270,13 +279,17 @@ impl Machine {
         self.look_at = None;
         self.arrived = None;
         self.note(false, "has left");
-        self.release();
+        self.release(self.at_stop());
     }
 
-    fn release(&mut self) {
+    fn at_stop(&self) -> bool {
+        self.options.activate_at == ActivateAt::Stop
+    }
+
+    fn release(&mut self, at_stop: bool) {
         if !self.released {
             self.released = true;
-            self.act(Kind::Release);
+            self.act(Kind::Release { at_stop });
         }
     }
 
@@ -294,10 +307,10 @@ impl Machine {
             let Backend::Port(port) = &nic.backend else { continue };
             let port = port.clone();
             let step = match kind {
-                Kind::Prepare => Step::Prepare { port },
+                Kind::Prepare => Step::Prepare { port, at_stop: self.at_stop() },
                 Kind::Activate => Step::Activate { port },
                 Kind::Abort => Step::Abort,
-                Kind::Release => Step::Release,
+                Kind::Release { at_stop } => Step::Release { at_stop },
                 Kind::TakeBack { left, released } => Step::TakeBack { port, left, released },
                 Kind::Recheck if !self.elsewhere.contains(&nic.mac) => continue,
                 Kind::Recheck => Step::TakeBack { port, left: true, released: true },
