@@ -94,6 +94,11 @@ impl Fabric {
         Wire::open(&self.guests, &format!("x{}{port}", self.vteps[vtep].number))
     }
 
+    /// The same to send into only.
+    pub fn guest_mouth(&self, vtep: usize, port: &str) -> Wire {
+        Wire::deaf(&self.guests, &format!("x{}{port}", self.vteps[vtep].number))
+    }
+
     /// Starts vtepd on a VTEP, full mesh.
     pub fn start_vtepd(&self, vtep: usize) -> Vtepd {
         let v = &self.vteps[vtep];

@@ -4,11 +4,12 @@ use crate::ns::Netns;
 use evpn::types::Mac;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, send, socket_with,
+    AddressFamily, MMsgHdr, RecvFlags, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType, bind, recv,
+    send, sendmmsg, socket_with,
 };
 use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
-use std::io::{Read, Write};
+use std::io::{IoSlice, Read, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -33,15 +34,43 @@ impl Wire {
     /// # Panics
     /// When the device is not there.
     pub fn open(ns: &Netns, device: &str) -> Self {
+        Self::with(ns, device, ETH_P_ALL)
+    }
+
+    /// The same that hears nothing: what passes there costs it nothing.
+    ///
+    /// # Panics
+    /// When the device is not there.
+    pub fn deaf(ns: &Netns, device: &str) -> Self {
+        Self::with(ns, device, 0)
+    }
+
+    fn with(ns: &Netns, device: &str, protocol: u16) -> Self {
         let index = ns.index(device);
+        let protocol = protocol.to_be();
         ns.enter(|| {
-            let socket =
-                Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(ETH_P_ALL.to_be()))))
-                    .expect("root may open packet sockets");
-            socket.bind(&link_address(index)).expect("the device is there");
+            let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(i32::from(protocol))))
+                .expect("root may open packet sockets");
+            socket.bind(&link_address(index, protocol)).expect("the device is there");
             let _ = socket.set_recv_buffer_size(8 << 20);
             Self { socket }
         })
+    }
+
+    /// Sends frames with one system call, as many as the kernel takes at once; says how many that were.
+    ///
+    /// # Panics
+    /// When the device is down.
+    pub fn send_many(&self, frames: &[Vec<u8>]) -> usize {
+        let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|f| [IoSlice::new(f)]).collect();
+        let mut controls: Vec<_> = frames.iter().map(|_| SendAncillaryBuffer::default()).collect();
+        let mut messages: Vec<_> =
+            slices.iter().zip(&mut controls).map(|(s, c)| MMsgHdr::new(s, c)).collect();
+        match sendmmsg(&self.socket, &mut messages, SendFlags::empty()) {
+            Ok(n) => n,
+            Err(rustix::io::Errno::NOBUFS | rustix::io::Errno::INTR) => 0,
+            Err(e) => panic!("frames cannot be sent: {e}"),
+        }
     }
 
     /// Sends a frame and says when, just before it went.
@@ -94,11 +123,11 @@ impl std::os::fd::AsFd for Wire {
     }
 }
 
-fn link_address(index: u32) -> SockAddr {
+fn link_address(index: u32, protocol: u16) -> SockAddr {
     let mut storage = SockAddrStorage::zeroed();
     let ll = libc::sockaddr_ll {
         sll_family: libc::AF_PACKET as u16,
-        sll_protocol: ETH_P_ALL.to_be(),
+        sll_protocol: protocol,
         sll_ifindex: index.cast_signed(),
         sll_hatype: 0,
         sll_pkttype: 0,

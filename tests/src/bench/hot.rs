@@ -33,7 +33,7 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
 
 /// Half of the loaded MACs behind each of the two sites.
 pub(super) fn load(f: &Fabric, sizes: &Sizes) {
-    let wires = [f.guest_port(0, "p1"), f.guest_port(1, "p1")];
+    let wires = [f.guest_mouth(0, "p1"), f.guest_mouth(1, "p1")];
     for n in 0..sizes.loaded {
         wires[n as usize % 2].send(&frame::rarp(mac(LOADED, n)));
         if n % 256 == 255 {
@@ -49,7 +49,7 @@ pub(super) fn background(f: &Fabric, sizes: &Sizes, stop: &AtomicBool) {
     if sizes.background == 0 || sizes.loaded == 0 {
         return;
     }
-    let wires = [f.guest_port(0, "p1"), f.guest_port(1, "p1")];
+    let wires = [f.guest_mouth(0, "p1"), f.guest_mouth(1, "p1")];
     let pause = Duration::from_secs(1) / sizes.background;
     // MAC n starts on side n % 2 and changes each time its turn comes.
     let mut turn = 0u32;

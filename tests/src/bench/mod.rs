@@ -8,6 +8,7 @@ mod bulk;
 mod cold;
 mod control;
 mod evacuation;
+mod flood;
 mod hot;
 mod load;
 mod prepared;
@@ -61,6 +62,8 @@ pub enum Case {
     Bulk,
     /// A rack's MACs with their addresses moved at once
     Evacuation,
+    /// Hot moves while a port makes MACs up (vtepd alone: it is vtepd's limits that are measured)
+    Flood,
     /// Many routes from one peer, then withdrawn
     Load,
     /// Decode and encode of UPDATEs (figures of the codec bench, run by xtask)
@@ -84,6 +87,10 @@ pub struct Sizes {
     pub evacuated: u32,
     /// Times each bulk move is repeated.
     pub repeats: usize,
+    /// MACs that a flooding port makes up, at least.
+    pub flooded: u64,
+    /// So many of them a second, if the machine can.
+    pub flood_rate: u64,
     /// Routes from one peer.
     pub routes: u32,
     /// Times the load is repeated, each with fresh daemons.
@@ -206,6 +213,7 @@ pub fn run(case: Case, system: System, sizes: &Sizes, report: &mut Report) {
         Case::Addresses => addresses::run(system, sizes, report),
         Case::Cold => cold::run(system, sizes, report),
         Case::Evacuation => evacuation::run(system, sizes, report),
+        Case::Flood => flood::run(system, sizes, report),
         Case::Codec | Case::Idle => {}
     }
 }

@@ -12,7 +12,7 @@ pub struct Line {
     pub what: String,
     /// Whose; `None`: the bare kernel or the observer.
     pub system: Option<System>,
-    /// `ms` or `MB`.
+    /// `ms`, `MB`, or what else the number counts.
     pub unit: &'static str,
     /// How many samples.
     pub n: usize,
@@ -93,6 +93,11 @@ impl Report {
     pub fn memory(&mut self, what: impl Into<String>, system: System, mb: f64) {
         let what = what.into();
         self.push(Line { what, system: Some(system), unit: "MB", n: 1, median: mb, p99: mb, max: mb });
+    }
+
+    /// A number that is no time.
+    pub fn number(&mut self, what: impl Into<String>, system: System, unit: &'static str, v: f64) {
+        self.push(Line { what: what.into(), system: Some(system), unit, n: 1, median: v, p99: v, max: v });
     }
 
     /// What the codec bench printed.

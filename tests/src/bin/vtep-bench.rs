@@ -29,6 +29,12 @@ struct Cli {
     /// MACs with an address each in the evacuation of a rack
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     evacuated: u32,
+    /// MACs that a flooding port makes up, at least
+    #[arg(long, default_value_t = 10_000_000)]
+    flooded: u64,
+    /// So many of them a second, if the machine can
+    #[arg(long, default_value_t = 250_000, value_parser = clap::value_parser!(u64).range(1..))]
+    flood_rate: u64,
     /// Repetitions of each bulk move
     #[arg(long, default_value_t = 10)]
     repeats: usize,
@@ -49,6 +55,8 @@ fn main() {
         bulk: [1_000, 10_000],
         evacuated: cli.evacuated,
         repeats: cli.repeats,
+        flooded: cli.flooded,
+        flood_rate: cli.flood_rate,
         routes: cli.routes,
         loads: cli.loads,
     };
@@ -64,7 +72,7 @@ fn main() {
         match case {
             Case::Idle => control(&sizes, &mut report),
             Case::Codec => report.codec(std::env::var("VTEPD_CODEC_BENCH").unwrap_or_default()),
-            Case::Prepared => {
+            Case::Prepared | Case::Flood => {
                 if systems.contains(&System::Vtepd) {
                     run(case, System::Vtepd, &sizes, &mut report);
                 }
