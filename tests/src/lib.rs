@@ -28,6 +28,7 @@ pub mod frame;
 pub mod frr;
 pub mod heard;
 pub mod kernel;
+pub mod libvirt;
 pub mod mixed;
 pub mod moves;
 pub mod need;

@@ -44,12 +44,25 @@ pub(crate) enum Need {
     Tcpdump,
     /// QEMU for x86, software emulation suffices.
     Qemu,
+    /// libvirt's daemon with its driver for QEMU; it is run by the tests alone.
+    Libvirt,
+    /// `virsh`.
+    Virsh,
 }
 
 impl Need {
     /// Everything the tests use.
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Ip, Self::Tc, Self::Ping, Self::Frr, Self::Nft, Self::Tcpdump, Self::Qemu];
+    pub(crate) const ALL: [Self; 9] = [
+        Self::Ip,
+        Self::Tc,
+        Self::Ping,
+        Self::Frr,
+        Self::Nft,
+        Self::Tcpdump,
+        Self::Qemu,
+        Self::Libvirt,
+        Self::Virsh,
+    ];
 
     /// Package, and what for.
     fn package(self) -> (&'static str, &'static str) {
@@ -62,6 +75,8 @@ impl Need {
             Self::Nft => ("nftables", "the tests where a bridge filter drops frames"),
             Self::Tcpdump => ("tcpdump", "captures, to look at what crosses the underlay"),
             Self::Qemu => ("qemu-system-x86", "guests that are really migrated, for the QMP tests"),
+            Self::Libvirt => ("libvirt-daemon", "guests that libvirt migrates, for its hook and its events"),
+            Self::Virsh => ("libvirt-clients", "the same: virsh"),
         }
     }
 
@@ -74,6 +89,8 @@ impl Need {
             Self::Nft => &["nft"],
             Self::Tcpdump => &["tcpdump"],
             Self::Qemu => &["qemu-system-x86_64"],
+            Self::Libvirt => &["libvirtd"],
+            Self::Virsh => &["virsh"],
         }
     }
 
