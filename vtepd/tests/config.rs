@@ -109,6 +109,8 @@ moves-per-minute = 100
 owners-per-hour = 4
 mac-limit = 1000
 port-mac-limit = 0
+flood-guard = 200
+unguarded-ports = ["tap1", "uplink0"]
 
 [[qmp]]
 socket = "/run/qemu/vm-*.sock"
@@ -170,6 +172,8 @@ fn limits_and_domains_of_a_vni_are_checked() {
     insta::assert_snapshot!("domain_without_ourselves", vni("mobility-domain = [\"10.254.0.0/16\"]"));
     insta::assert_snapshot!("domain_of_names", vni("mobility-domain = [\"site-1\"]"));
     insta::assert_snapshot!("owners_per_hour_too_many", vni("owners-per-hour = 65"));
+    insta::assert_snapshot!("flood_guard_negative", vni("flood-guard = -1"));
+    insta::assert_snapshot!("unguarded_port_impossible", vni("unguarded-ports = [\"tap0\", \"a:b\"]"));
 }
 
 /// The promise of the whole module: nothing is found only after something else was repaired.

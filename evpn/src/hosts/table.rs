@@ -125,6 +125,8 @@ pub struct Hosts {
     /// Remote MACs per VTEP.
     vteps: BTreeMap<IpAddr, usize>,
     vteps_changed: bool,
+    /// MACs that became known, or were remote and are forgotten, while somebody wants to know.
+    changed: Option<BTreeSet<Mac>>,
 }
 
 impl Hosts {
@@ -197,6 +199,7 @@ impl Hosts {
             Some(old)
         } else {
             self.locals += usize::from(is_local);
+            self.note_change(mac);
             self.macs
                 .insert(mac, MacEntry { owner, since: at, moves: 0, heard: at, lost: None, shadow: None });
             self.count_owners(None, Some(owner));
@@ -206,6 +209,9 @@ impl Hosts {
     /// Forgets a MAC.
     pub fn disown(&mut self, mac: Mac) -> Option<MacEntry> {
         let e = self.macs.remove(&mac)?;
+        if e.local().is_none() {
+            self.note_change(mac);
+        }
         self.locals -= usize::from(e.local().is_some());
         self.count_owners(Some(e.owner), None);
         Some(e)
@@ -250,6 +256,20 @@ impl Hosts {
                 self.vteps.remove(&v);
                 self.vteps_changed = true;
             }
+        }
+    }
+    /// From now on [`Hosts::take_changed`] tells which MACs became known, or were remote and are forgotten; or it
+    /// does not any more.
+    pub fn watch(&mut self, on: bool) {
+        self.changed = on.then(|| self.changed.take().unwrap_or_default());
+    }
+    /// Those since the last call.
+    pub fn take_changed(&mut self) -> BTreeSet<Mac> {
+        self.changed.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+    fn note_change(&mut self, mac: Mac) {
+        if let Some(c) = &mut self.changed {
+            c.insert(mac);
         }
     }
     /// VTEPs that own a MAC.

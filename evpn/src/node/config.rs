@@ -189,6 +189,10 @@ pub struct VniMobility {
     pub mac_limit: u32,
     /// The same for each port.
     pub port_mac_limit: u32,
+    /// So many MACs beyond these limits on one port within ten seconds, and it lets only known ones in; 0: never.
+    pub flood_guard: u32,
+    /// Ports that let everything in all the same.
+    pub unguarded: BTreeSet<String>,
 }
 
 impl Default for VniMobility {
@@ -204,6 +208,8 @@ impl Default for VniMobility {
             owners_per_hour: 0,
             mac_limit: 131_072,
             port_mac_limit: 32_768,
+            flood_guard: 1000,
+            unguarded: BTreeSet::new(),
         }
     }
 }

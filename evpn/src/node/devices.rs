@@ -47,7 +47,7 @@ impl Node {
         for vni in vnis {
             self.review_segment(vni, at);
         }
-        self.review_taps();
+        self.review_taps(at);
     }
 
     pub(super) fn link_gone(&mut self, index: IfIndex, at: Time) {
@@ -252,7 +252,7 @@ impl Node {
     }
 
     /// One tap per access port, none elsewhere.
-    fn review_taps(&mut self) {
+    fn review_taps(&mut self, at: Time) {
         let mut want: BTreeMap<IfIndex, Vni> = BTreeMap::new();
         for l in self.links.values() {
             if let Some(vni) = l.master.and_then(|m| self.bridges.get(&m))
@@ -269,6 +269,7 @@ impl Node {
             self.journal.push(Output::Tap(*i));
         }
         self.taps = want;
+        self.review_guards(at);
     }
 
     /// Wants every row of a VNI anew: its devices changed.

@@ -383,6 +383,39 @@ pub enum Event {
         /// Its value.
         limit: u64,
     },
+    /// A port makes MACs up: it lets only known ones in.
+    PortGuarded {
+        /// VNI.
+        vni: Vni,
+        /// Port.
+        port: String,
+        /// MACs beyond the limits within ten seconds that it took.
+        limit: u32,
+        /// MACs that it lets in.
+        allowed: usize,
+        /// How long it has to be quiet before it is opened.
+        hold: Span,
+    },
+    /// It was quiet for long enough, or is no port of the VNI any more: it lets all MACs in.
+    PortOpened {
+        /// VNI.
+        vni: Vni,
+        /// Port.
+        port: String,
+        /// How long it was guarded.
+        after: Span,
+        /// Frames that were dropped.
+        frames: u64,
+    },
+    /// The kernel does not drop what such a port says.
+    GuardRefused {
+        /// VNI.
+        vni: Vni,
+        /// Port.
+        port: String,
+        /// What it said.
+        why: String,
+    },
     /// A hypervisor's news of a guest: expected, here, gone, running twice (PIT-25).
     Guest {
         /// The guest.
@@ -422,6 +455,7 @@ impl Event {
             | Self::VniReady { .. }
             | Self::Guest { warn: false, .. }
             | Self::DuplicateEnded { .. }
+            | Self::PortOpened { .. }
             | Self::StaleSwept { .. } => Level::Info,
             Self::UpdateFault { .. }
             | Self::StickyConflict { .. }
@@ -442,6 +476,8 @@ impl Event {
             | Self::Overrun { .. }
             | Self::DeviceProblem { .. }
             | Self::Guest { warn: true, .. }
+            | Self::PortGuarded { .. }
+            | Self::GuardRefused { .. }
             | Self::Limit { .. } => Level::Warn,
         }
     }

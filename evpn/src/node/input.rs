@@ -1,5 +1,6 @@
 //! Everything that can change a node's state.
 
+use super::guard::GuardNews;
 use super::view::{MoveKind, MoveView};
 use crate::fabric::{KernelEvent, RowKey, WriteResult};
 use crate::mobility::Record;
@@ -46,6 +47,13 @@ pub enum Input {
         vtep: IpAddr,
         /// Octets of the largest IP packet that arrives.
         mtu: u32,
+    },
+    /// What became of an [`super::Output::Guard`].
+    Guard {
+        /// The port.
+        port: IfIndex,
+        /// What.
+        news: GuardNews,
     },
     /// Wall clock at this time, in seconds since 1970: for views, and for the age of what is kept.
     Wall {

@@ -43,6 +43,7 @@ impl Node {
         let (limit, port_limit) = (rules.mac_limit, rules.port_mac_limit);
         if port_limit > 0 && seg.hosts.on_port(port) >= port_limit as usize {
             self.journal.count("macs_over_limit");
+            self.beyond_limit(vni, port, at);
             if self.full.ports.insert((vni, port)) {
                 let what = format!("MAC addresses on port {} of VNI {vni}", self.dev_name(port));
                 self.journal.event(Event::Limit { what, limit: u64::from(port_limit) }, at);
@@ -51,6 +52,7 @@ impl Node {
         }
         if limit > 0 && seg.hosts.locals() >= limit as usize {
             self.journal.count("macs_over_limit");
+            self.beyond_limit(vni, port, at);
             if self.full.vnis.insert(vni) {
                 let what = format!("local MAC addresses of VNI {vni}");
                 self.journal.event(Event::Limit { what, limit: u64::from(limit) }, at);

@@ -16,6 +16,7 @@ mod event;
 mod fixed;
 mod frames;
 mod going;
+mod guard;
 mod handing;
 mod input;
 mod journal;
@@ -45,6 +46,7 @@ pub use config::{
     VniConfig, VniMobility,
 };
 pub use event::{Event, Level};
+pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
 pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester,
     SEND_PATH, Show, WhyRequest,
@@ -131,6 +133,7 @@ pub struct Node {
     duplicated: Duplicated,
     moderation: Moderation,
     full: limits::Full,
+    guards: guard::Guards,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -198,6 +201,7 @@ impl Node {
             duplicated: Duplicated::default(),
             moderation: Moderation::default(),
             full: limits::Full::default(),
+            guards: guard::Guards::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -221,6 +225,7 @@ impl Node {
             Input::Written(results) => self.handle_written(results, at),
             Input::Command { id, command } => self.answer(id, &command, at),
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
+            Input::Guard { port, news } => self.guard_news(port, news, at),
             Input::Wall { unix } => self.wall_told(unix, at),
             Input::Restored(records) => self.restored(&records, at),
             Input::KeepAgain => self.keep_again(at),
@@ -254,6 +259,7 @@ impl Node {
         }
         self.due_sweep(at);
         self.tell_vteps(at);
+        self.due_guards(at);
         self.keep(at);
         self.pump(at);
         self.due_questions();
@@ -292,6 +298,7 @@ impl Node {
         offer(self.duplicated.poll_timeout());
         offer(self.moderation.poll_timeout());
         offer(self.full.poll_timeout());
+        offer(self.guards.poll_timeout());
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));

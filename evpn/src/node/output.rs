@@ -1,6 +1,7 @@
 //! Everything a node asks its driver to do. Wanted kernel rows are read from `Node::want` instead.
 
 use super::event::Event;
+use super::guard::GuardChange;
 use super::view;
 use crate::mobility::Record;
 use crate::types::{ConnId, IfIndex, Mac, Seq, Time, Vni};
@@ -54,6 +55,13 @@ pub enum Output {
     /// Frames with these source addresses are dropped where they come in, on these ports; all others are not (any
     /// more). Whenever the set changes (EVPN-MOB-16).
     Blocked(BTreeSet<(IfIndex, Mac)>),
+    /// A port that makes MACs up is to let only known ones in, or all again.
+    Guard {
+        /// The port.
+        port: IfIndex,
+        /// What changes.
+        change: GuardChange,
+    },
     /// Read all kernel tables again.
     Resync,
     /// The VTEPs in use, whenever the set changes: VXLAN is accepted from these only (PIT-12), and the path

@@ -127,6 +127,7 @@ impl Node {
         let all = [
             ("hosts", sum(|s| s.hosts.bindings_len())),
             ("moves_open", self.moves.open_len() as u64),
+            ("ports_guarded", self.guards.on.len() as u64),
             ("rows_dirty", self.want.dirty_len() as u64),
             ("rows_stale", self.stale.len() as u64),
             ("rows_wanted", self.want.len() as u64),
@@ -189,7 +190,7 @@ impl Node {
             bridge: s.config.bridge.clone(),
             vxlan: s.config.vxlan.clone(),
             ready: s.ready,
-            problems: s.problems.clone(),
+            problems: s.problems.iter().cloned().chain(self.guards_of(s.config.vni)).collect(),
             ports,
             vteps: self.rib.flood_vteps(s.config.vni),
             local_macs: s.hosts.locals(),

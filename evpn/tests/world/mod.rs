@@ -10,7 +10,7 @@ use evpn::fabric::{
 };
 use evpn::mobility::Record;
 use evpn::node::{
-    About, Command, Config, ConnEvent, Event, Flooding, Input, MacFilter, MoveRequest, MoveStep,
+    About, Command, Config, ConnEvent, Event, Flooding, GuardChange, Input, MacFilter, MoveRequest, MoveStep,
     NeighborConfig, Node, Output, Query, Requester,
 };
 use evpn::node::{MobilityConfig, Reply, Show, Targets, VniConfig, VniMobility, WhyRequest, view};
@@ -104,6 +104,8 @@ pub struct Host {
     pub events: Vec<(Time, Event)>,
     pub emitted: Vec<(IfIndex, Bytes)>,
     pub blocked: BTreeSet<(IfIndex, Mac)>,
+    /// Ports that let only these in, and how many frames they have dropped.
+    pub guarded: BTreeMap<IfIndex, (BTreeSet<Mac>, u64)>,
     resyncs: u64,
     pub taps: Vec<IfIndex>,
     pub writes: u64,
@@ -130,6 +132,23 @@ pub struct Host {
     pub trace: Vec<Trace>,
     /// Peers whose socket takes nothing: what it was given waits here.
     pub stalled: BTreeMap<usize, Vec<(ConnId, Bytes)>>,
+}
+
+impl Host {
+    fn guarding(&mut self, port: IfIndex, change: GuardChange) {
+        match change {
+            GuardChange::On { allowed, .. } => {
+                let set = (allowed.into_iter().collect(), 0);
+                assert!(self.guarded.insert(port, set).is_none(), "{port:?} is guarded already");
+            }
+            GuardChange::Macs { add, remove } => {
+                let (set, _) = self.guarded.get_mut(&port).expect("it is guarded");
+                set.extend(add);
+                set.retain(|m| !remove.contains(m));
+            }
+            GuardChange::Off => drop(self.guarded.remove(&port).expect("it is guarded")),
+        }
+    }
 }
 
 /// What a node did, in order.
@@ -193,6 +212,7 @@ impl World {
                     events: vec![],
                     emitted: vec![],
                     blocked: BTreeSet::new(),
+                    guarded: BTreeMap::new(),
                     resyncs: 0,
                     taps: vec![],
                     writes: 0,
@@ -265,6 +285,12 @@ impl World {
     pub fn frame(&mut self, i: usize, port: IfIndex, mac: Mac, bytes: Option<Bytes>) {
         if let Some(bytes) = bytes.filter(|_| !self.hosts[i].dead) {
             self.hosts[i].node.handle(Input::Frame { port, bytes }, self.now);
+        }
+        if let Some((_, dropped)) = self.hosts[i].guarded.get_mut(&port).filter(|(ok, _)| !ok.contains(&mac))
+        {
+            *dropped += 1;
+            self.turn(i);
+            return;
         }
         let key = RowKey::Mac { bridge: BRIDGE, mac };
         if self.sticky_holds && matches!(self.hosts[i].rows.get(&key), Some(Row::Remote { sticky: true, .. }))
@@ -419,6 +445,7 @@ impl World {
                 self.hosts[i].emitted.push((port, frame));
             }
             Output::Blocked(set) => self.hosts[i].blocked = set,
+            Output::Guard { port, change } => self.hosts[i].guarding(port, change),
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
             Output::Reply { id, reply } if id >= FIRST_STEP => {
                 assert!(self.hosts[i].answers.insert(id, reply).is_none(), "step {id} is answered twice");
@@ -617,6 +644,13 @@ impl World {
     pub fn macs(&mut self, i: usize) -> Vec<view::MacView> {
         match self.ask(i, Show::Macs) {
             view::Rows::Macs(v) => v,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn vnis(&mut self, i: usize) -> Vec<view::VniView> {
+        match self.ask(i, Show::Vnis) {
+            view::Rows::Vnis(v) => v,
             other => panic!("{other:?}"),
         }
     }

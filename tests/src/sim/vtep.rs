@@ -442,6 +442,8 @@ impl World {
             Output::Event { event, .. } => self.node_event(i, &event),
             // Blocking is not configured here.
             Output::Blocked(_) => {}
+            // No seed has that many guests.
+            Output::Guard { .. } => {}
             Output::Listen(_) | Output::Vteps(_) | Output::Reply { .. } | Output::Stopped => {}
         }
     }

@@ -1,10 +1,12 @@
 //! `[mobility]`.
 
+use super::names;
 use super::vtep::{Vtep, choice};
 use super::walk::{At, Collector, Section};
 use evpn::mobility::{IpPrefix, MacPattern};
 use evpn::node::{DuplicateAction, DuplicateMode, Duplicates, MobilityConfig, VniMobility};
 use evpn::types::Span;
+use std::collections::BTreeSet;
 
 const DAY: Span = Span::secs(24 * 3600);
 const KEYS: [&str; 6] =
@@ -48,8 +50,16 @@ fn duplicates(mobility: &Section<'_>, c: &mut Collector) -> Duplicates {
 }
 
 /// Keys of `[[vni]]` that are read here.
-pub(super) const VNI_KEYS: [&str; 6] =
-    ["floating", "mobility-domain", "moves-per-minute", "owners-per-hour", "mac-limit", "port-mac-limit"];
+pub(super) const VNI_KEYS: [&str; 8] = [
+    "floating",
+    "mobility-domain",
+    "moves-per-minute",
+    "owners-per-hour",
+    "mac-limit",
+    "port-mac-limit",
+    "flood-guard",
+    "unguarded-ports",
+];
 
 /// What may move in a VNI, and how often.
 pub(super) fn of_vni(s: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> VniMobility {
@@ -66,8 +76,23 @@ pub(super) fn of_vni(s: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> VniMobi
         owners_per_hour: limit("owners-per-hour", 64, d.owners_per_hour, c),
         mac_limit: limit("mac-limit", 10_000_000, d.mac_limit, c),
         port_mac_limit: limit("port-mac-limit", 10_000_000, d.port_mac_limit, c),
+        flood_guard: limit("flood-guard", 1_000_000, d.flood_guard, c),
+        unguarded: unguarded(s, c),
         ..d
     }
+}
+
+/// Ports by name; they may be in the bridge without being listed in `ports`.
+fn unguarded(s: &Section<'_>, c: &mut Collector) -> BTreeSet<String> {
+    const KEY: &str = "unguarded-ports";
+    let mut out = BTreeSet::new();
+    for At { value, place } in s.texts(KEY, c).unwrap_or_default() {
+        match names::device(value) {
+            Ok(()) => drop(out.insert(value.to_owned())),
+            Err(what) => c.push(s.problem(KEY, place, what)),
+        }
+    }
+    out
 }
 
 fn floating(s: &Section<'_>, c: &mut Collector) -> (Vec<MacPattern>, Vec<IpPrefix>) {

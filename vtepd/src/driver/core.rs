@@ -8,6 +8,7 @@
 use super::clock;
 use super::conns::Conns;
 use super::eventlog::EventLog;
+use super::guards::Guards;
 use super::requests::Requests;
 use super::taps::{Frame, Taps};
 use super::timer::Timer;
@@ -101,6 +102,7 @@ pub(super) struct Core {
     housekeeping: Time,
     looks: u32,
     underlay: Underlay,
+    guards: Guards,
     /// Neighbours that have not told all their routes yet; the source filter waits for them, or until.
     unsettled: BTreeSet<IpAddr>,
     filter_at: Option<Time>,
@@ -164,6 +166,7 @@ impl Core {
             ready_said: false,
             housekeeping: at + HOUSEKEEPING,
             looks: 0,
+            guards: Guards::default(),
             underlay: Underlay::start(config.vtep, config.udp_port)?,
             unsettled: config.neighbors.iter().map(|n| n.address).collect(),
             filter_at: source_filter.then_some(at + config.restart_time),
@@ -214,6 +217,7 @@ impl Core {
         busy |= self.poll_conns(cx);
         busy |= self.poll_commands(cx);
         busy |= self.poll_underlay(cx);
+        busy |= self.poll_guards(cx);
         busy |= self.timer.poll(cx).is_ready();
         if busy || self.ended().is_some() { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
@@ -303,6 +307,15 @@ impl Core {
         busy
     }
 
+    fn poll_guards(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut busy = false;
+        while let Some((port, news)) = self.guards.poll(cx) {
+            busy = true;
+            self.node.handle(Input::Guard { port, news }, clock::now());
+        }
+        busy
+    }
+
     /// Decides and acts until nothing is news.
     fn turn(&mut self) -> Result<(), CoreFault> {
         let now = clock::now();
@@ -387,6 +400,7 @@ impl Core {
             // Once per flush, and before the octets that tell a peer: those go out in `write_out`.
             Output::Persist(records) => self.keeper.append(&records),
             Output::Blocked(set) => self.underlay.block(set),
+            Output::Guard { port, change } => self.guards.order(port, change),
             Output::Resync => self.plane.resync().map_err(CoreFault::Kernel)?,
             Output::Vteps(vteps) => self.underlay.set_vteps(vteps),
             Output::Reply { id, reply } => {

@@ -203,6 +203,15 @@ fn log(n: u64, event: &Event) {
         Event::Limit { what, limit } => {
             say!(level, n, what, limit, "limit reached");
         }
+        Event::PortGuarded { vni, port, limit, allowed, hold } => {
+            say!(level, n, %vni, port, limit, allowed, %hold, "a port makes MACs up, it lets only known ones in");
+        }
+        Event::PortOpened { vni, port, after, frames } => {
+            say!(level, n, %vni, port, %after, frames, "a port lets all MACs in again");
+        }
+        Event::GuardRefused { vni, port, why } => {
+            say!(level, n, %vni, port, why, "frames of made-up MACs are not dropped");
+        }
         Event::Guest { guest, text, warn: _ } => {
             say!(level, n, guest, text, "guest");
         }

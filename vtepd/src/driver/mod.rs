@@ -5,6 +5,7 @@ pub mod conn;
 pub mod conns;
 mod core;
 mod eventlog;
+mod guards;
 pub mod host;
 mod requests;
 mod side;

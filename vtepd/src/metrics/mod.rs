@@ -85,6 +85,7 @@ pub struct Metrics {
     vnis: Family<OfState, Gauge>,
     macs: Family<OfPlace, Gauge>,
     hosts: Gauge,
+    guarded: Gauge,
     rows: Family<OfState, Gauge>,
     sequences: Gauge,
     state: Gauge,
@@ -115,6 +116,7 @@ impl Default for Metrics {
             vnis: Family::default(),
             macs: Family::default(),
             hosts: Gauge::default(),
+            guarded: Gauge::default(),
             rows: Family::default(),
             sequences: Gauge::default(),
             state: Gauge::default(),
@@ -133,6 +135,7 @@ impl Default for Metrics {
         r.register("vnis", "VNIs by state", m.vnis.clone());
         r.register("macs", "MACs by place", m.macs.clone());
         r.register("hosts", "IP bindings", m.hosts.clone());
+        r.register("ports_guarded", "Ports that make MACs up: known ones alone come in", m.guarded.clone());
         r.register("rows", "Kernel rows by state", m.rows.clone());
         r.register("sequences_remembered", "MACs whose sequence is remembered", m.sequences.clone());
         r.register_with_unit("state", "The journal in the state directory", Unit::Bytes, m.state.clone());
@@ -205,6 +208,7 @@ impl Metrics {
         self.macs.get_or_create(&OfPlace { place: "local" }).set(signed(s.local_macs as u64));
         self.macs.get_or_create(&OfPlace { place: "remote" }).set(signed(s.remote_macs as u64));
         self.hosts.set(signed(gauge("hosts")));
+        self.guarded.set(signed(gauge("ports_guarded")));
         self.sequences.set(signed(gauge("sequences_remembered")));
         self.state.set(signed(gauge("state_bytes")));
         of_state(&self.records, "kept", gauge("state_records"));
