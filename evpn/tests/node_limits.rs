@@ -6,7 +6,7 @@ use evpn::fabric::Row;
 use evpn::node::view::Place;
 use evpn::node::{Config, DuplicateMode, Event};
 use evpn::types::{Mac, Span};
-use world::{P1, P2, VXLAN, World, bridge_row, mac, vtep};
+use world::{P1, P2, VXLAN, World, mac, vtep};
 
 const MS: Span = Span::millis(1);
 
@@ -234,23 +234,45 @@ fn a_flood_of_macs_stops_at_the_limit_of_its_port() {
 }
 
 #[test]
-fn macs_that_age_out_free_places_and_the_kernel_is_read_again() {
-    let mut w = world(2, limits);
-    for n in 0..60 {
+fn macs_that_age_out_free_places_and_the_kernel_is_asked_once() {
+    let mut w = world(2, |c| {
+        limits(c);
+        c.vnis[0].mobility.flood_guard = 5;
+    });
+    for n in 0..54 {
         w.frame(0, P1, made_up(n), None);
     }
     assert_eq!(w.status(0).local_macs, 50);
-    for n in 0..10 {
+    w.run_for(Span::secs(20));
+    for n in 0..8 {
         w.forget(0, made_up(n));
     }
     w.run_for(Span::millis(5));
-    assert_eq!(w.resyncs(0), 1, "not at every single one");
-    // The complete read tells all rows again.
-    for n in 10..60 {
-        let row = bridge_row(made_up(n), P1, false);
-        w.kernel(0, evpn::fabric::KernelEvent::Fdb(evpn::fabric::FdbRow::Bridge(row)));
+    assert_eq!(w.recalls(0), 1, "not at every single one");
+    assert_eq!((w.status(0).local_macs, w.status(1).remote_macs), (46, 46), "all that are there");
+    assert!(w.mac_row(1, made_up(53)).is_some());
+    // The limit reached again, and places freed again after the look: there is another one.
+    for n in 54..62 {
+        w.frame(0, P1, made_up(n), None);
     }
-    w.run_for(Span::millis(5));
-    assert_eq!((w.status(0).local_macs, w.status(1).remote_macs), (50, 50));
-    assert!(w.mac_row(1, made_up(59)).is_some());
+    w.run_for(Span::secs(20));
+    for n in 8..14 {
+        w.forget(0, made_up(n));
+    }
+    w.forget(0, made_up(14));
+    w.run_for(Span::secs(11));
+    assert_eq!(w.status(0).local_macs, 47);
+    // What is only looked at again is no new sign of a flood, and no sign of life.
+    for n in 62..67 {
+        w.frame(0, P1, made_up(n), None);
+    }
+    w.run_for(Span::secs(10));
+    let over = w.status(0).counters["macs_over_limit"];
+    for n in 20..26 {
+        w.forget(0, made_up(n));
+        w.run_for(Span::secs(11));
+    }
+    assert_eq!(w.status(0).counters["macs_over_limit"], over);
+    assert!(w.hosts[0].guarded.is_empty());
+    assert_eq!(w.status(0).local_macs, 46);
 }

@@ -353,6 +353,28 @@ impl Mirror {
         bridge.chain(own).chain(flood).chain(neigh)
     }
 
+    /// Rows of hosts behind the local ports of a bridge, of `max` rows after a MAC; and the last MAC looked at, if there
+    /// may be more.
+    pub fn local_rows(
+        &self,
+        bridge: IfIndex,
+        after: Option<Mac>,
+        max: usize,
+    ) -> (Vec<BridgeFdb>, Option<Mac>) {
+        use std::ops::Bound::{Excluded, Included};
+        let from = after.map_or(Included((bridge, Mac::ZERO)), |m| Excluded((bridge, m)));
+        let (mut out, mut last, mut seen) = (Vec::new(), None, 0);
+        let rows = self.bridge_rows.range((from, Included((bridge, Mac::BROADCAST))));
+        for ((_, mac), e) in rows.take(max) {
+            seen += 1;
+            last = Some(*mac);
+            if !self.vxlans.contains(&e.port) && e.port != bridge && !e.permanent() && !e.ext_learned() {
+                out.push(e.row(bridge, *mac));
+            }
+        }
+        (out, last.filter(|_| seen == max))
+    }
+
     fn classify(&mut self, l: &Link) {
         let bridge = matches!(l.kind, LinkKind::Bridge(_)) && self.want_bridges.contains(&l.name);
         let vxlan = match &l.kind {

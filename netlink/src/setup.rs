@@ -34,6 +34,13 @@ pub enum LinkOp {
         /// UDP destination port.
         port: u16,
     },
+    /// Most MACs that a bridge of ours learns: the limit has changed since it was made.
+    FdbLimit {
+        /// The bridge.
+        name: String,
+        /// As in `CreateBridge`.
+        limit: u32,
+    },
     /// A fixed MTU.
     SetMtu {
         /// Device.
@@ -85,6 +92,7 @@ impl LinkOp {
             Self::CreateBridge { name, .. }
             | Self::CreateVxlan { name, .. }
             | Self::SetMtu { name, .. }
+            | Self::FdbLimit { name, .. }
             | Self::Remove { name }
             | Self::Quiet { name }
             | Self::Hush { name }
@@ -257,6 +265,18 @@ impl<'a> Planner<'a> {
                 &name,
                 text.replace("NAME", &name).replace("MAC", &l.mac.to_string()),
             );
+        }
+        if self.created.contains(&name) {
+            if set.fdb_limit.is_some_and(|n| n != w.fdb_limit) {
+                self.ops.push(LinkOp::FdbLimit { name: name.clone(), limit: w.fdb_limit });
+            }
+        } else if set.fdb_limit == Some(0) && w.fdb_limit > 0 {
+            let text = format!(
+                "learns MACs without limit, so a guest that makes them up fills its table until it is guarded; \
+                 `ip link set {name} type bridge fdb_max_learned {}` (iproute2 6.8 or later)",
+                w.fdb_limit
+            );
+            self.problem("fdb-limit", false, &name, text);
         }
         let Some(s) = sysctl else { return };
         if s.disable_ipv6 && w.arp_suppression {

@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use evpn::fabric::DeviceWant;
 use netlink::linux::hostcheck::{self, Severity};
 
 fn found(ids: &[(&str, Severity)]) {
@@ -125,6 +126,32 @@ fn the_peculiarities_of_an_adopted_bridge_are_named_one_by_one() {
         ip("link set br100 address 02:bb:00:00:00:07");
         absent("snooping");
         absent("floating-mac");
+    });
+}
+
+/// The kernel's limit of what a bridge learns is its owner's to set; that there is none is said, with the command.
+#[test]
+fn an_adopted_bridge_that_learns_without_limit_is_named_with_the_command() {
+    in_netns(|| {
+        underlay();
+        let mut limited = device(&[]);
+        limited.fdb_limit = 139_280;
+        let named = |want: &DeviceWant| {
+            hostcheck::run(std::slice::from_ref(want), &[]).into_iter().find(|f| f.id == "fdb-limit")
+        };
+        ip("link add br100 type bridge");
+        let Some(f) = named(&limited) else {
+            return unmet("the kernel has no limit for bridges (Linux 6.7)");
+        };
+        assert_eq!(f.severity, Severity::Warning);
+        assert!(f.way_out.contains("`ip link set br100 type bridge fdb_max_learned 139280`"), "{f:?}");
+        assert_eq!(named(&device(&[])), None, "no limit is wanted");
+        // With a limit, whichever, it is its owner's affair. (One that we have made, without our mark.)
+        ip("link del br100");
+        drop(Plane::synced(vec![limited.clone()]));
+        ip("link set br100 alias somebody's");
+        limited.fdb_limit = 5;
+        assert_eq!(named(&limited), None);
     });
 }
 

@@ -5,6 +5,7 @@
 mod common;
 
 use common::*;
+use evpn::fabric::LinkKind;
 use evpn::types::Mac;
 use netlink::linux::{PortFilter, Tap};
 use std::collections::BTreeSet;
@@ -134,5 +135,14 @@ fn a_bridge_of_ours_stops_learning_at_its_limit_and_known_macs_still_move() {
         });
         assert!(rows(&p) < 150, "{} rows in the mirror", rows(&p));
         assert!(learned("p1") < 150);
+        // Another limit in the configuration of the next run is taken over, also by a bridge that is there.
+        drop(p);
+        let mut want = device(&["p1", "p2"]);
+        want.fdb_limit = 300;
+        let mut p = Plane::synced(vec![want]);
+        p.until("the new limit", |p| {
+            let LinkKind::Bridge(b) = &p.plane.mirror().link(br)?.kind else { return None };
+            (b.fdb_limit == Some(300)).then_some(())
+        });
     });
 }

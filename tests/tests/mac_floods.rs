@@ -145,3 +145,39 @@ fn no_filter_outlives_the_daemon_however_it_ends() {
     m.stop_vtepd(0);
     eventually(SOON, "open after a stop", || strangers_pass(&m, &bad, 0, 900_003));
 }
+
+/// What found no place is in the bridge all the same. When others go it gets theirs, without saying another word.
+#[test]
+fn a_vm_that_found_no_place_gets_the_one_of_another_that_has_gone() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let mut m = Mixed::new(Fabric::new(2));
+    for i in [0, 1] {
+        let mut conf = m.fabric.conf(i);
+        conf.vni_extra = "port-mac-limit = 20".into();
+        m.start_vtepd_with(i, &conf);
+    }
+    m.converge();
+    let vms: Vec<Guest> = (100..125).map(Guest::new).collect();
+    for g in &vms {
+        m.guest(0).send(&g.garp());
+    }
+    let known = || m.vtepd(1).status()["remote_macs"].as_u64().unwrap_or(0);
+    eventually(SOON, "the limit", || if known() == 20 { Ok(()) } else { Err(known()) });
+    let (first, last) = vms.split_at(20);
+    for g in last {
+        assert_eq!(m.vtep(0).sends_to(100, g.mac, &Place::port("p1")), Ok(()), "the bridge has it");
+        assert_eq!(m.vtep(1).sends_to(100, g.mac, &Place::Nowhere), Ok(()), "and nobody else");
+    }
+    for g in &first[..10] {
+        m.vtep(0).ns.sh(&format!("bridge fdb del {} dev p1 master", g.mac));
+    }
+    eventually(LATER, "all that are left are known", || {
+        for g in &vms[10..] {
+            m.vtep(1).sends_to(100, g.mac, &Place::vtep(m.vtep(0))).map_err(|p| (g.mac, p))?;
+        }
+        Ok::<_, (Mac, Place)>(())
+    });
+    assert_eq!(known(), 15);
+}

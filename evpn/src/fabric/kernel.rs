@@ -75,6 +75,8 @@ pub struct BridgeLink {
     pub mac_fixed: bool,
     /// Seconds until a silent MAC ages out.
     pub ageing_secs: u32,
+    /// Most MACs that it learns; 0: as many as there are. `None`: the kernel has no such limit (before Linux 6.7).
+    pub fdb_limit: Option<u32>,
 }
 
 /// Settings of a VXLAN device.

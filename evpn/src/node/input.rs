@@ -2,7 +2,7 @@
 
 use super::guard::GuardNews;
 use super::view::{MoveKind, MoveView};
-use crate::fabric::{KernelEvent, RowKey, WriteResult};
+use crate::fabric::{BridgeFdb, KernelEvent, RowKey, WriteResult};
 use crate::mobility::Record;
 use crate::types::{ConnId, IfIndex, Mac, Span, Time, Vni};
 use bytes::Bytes;
@@ -48,6 +48,8 @@ pub enum Input {
         /// Octets of the largest IP packet that arrives.
         mtu: u32,
     },
+    /// Rows of local ports, as last told by the kernel ([`super::Output::Recall`]).
+    Recalled(Vec<BridgeFdb>),
     /// What became of an [`super::Output::Guard`].
     Guard {
         /// The port.

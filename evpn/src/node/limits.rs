@@ -4,6 +4,7 @@
 //! not keep others from moving. What is beyond the limit is counted and not kept, whatever its number.
 
 use super::{Event, Node, Output};
+use crate::fabric::{BridgeFdb, FdbRow};
 use crate::types::{IfIndex, Span, Time, Vni};
 use std::collections::BTreeSet;
 
@@ -15,6 +16,8 @@ const LOOK_EVERY: Span = Span::secs(10);
 pub(super) struct Full {
     ports: BTreeSet<(Vni, IfIndex)>,
     vnis: BTreeSet<Vni>,
+    /// VNIs in which a place has become free since the last look.
+    freed: BTreeSet<Vni>,
     looked: Option<Time>,
     look_at: Option<Time>,
 }
@@ -76,18 +79,47 @@ impl Node {
         if roomy(seg.hosts.locals(), rules.mac_limit) {
             freed |= self.full.vnis.remove(&vni);
         }
+        if freed {
+            self.full.freed.insert(vni);
+        }
         if freed && self.full.look_at.is_none() {
             let earliest = self.full.looked.map_or(at, |t| t + LOOK_EVERY);
             self.full.look_at = Some(earliest.max(at));
         }
     }
 
-    /// The kernel tells a row once; those that found no place are told again by a complete read.
+    /// The kernel tells a row once, and a complete read tells what is different from before: rows that found no place are
+    /// asked for.
     pub(super) fn due_look(&mut self, at: Time) {
         if self.full.look_at.is_some_and(|t| t <= at) {
             self.full.look_at = None;
             self.full.looked = Some(at);
-            self.journal.push(Output::Resync);
+            for vni in std::mem::take(&mut self.full.freed) {
+                if let Some(bridge) = self.segments.get(&vni).and_then(|s| s.bridge) {
+                    self.journal.push(Output::Recall(bridge));
+                }
+            }
+        }
+    }
+
+    /// Rows of local ports as the kernel has them. Those of MACs that are known are old news, and no sign of life.
+    pub(super) fn recalled(&mut self, rows: &[BridgeFdb], at: Time) {
+        for row in rows {
+            let Some(vni) = self.bridges.get(&row.bridge) else { continue };
+            let Some(seg) = self.segments.get(vni) else { continue };
+            let rules = &seg.config.mobility;
+            if seg.hosts.macs.contains_key(&row.mac) {
+                continue;
+            }
+            // Not counted once more: it is one MAC that has no place, however often it is looked at.
+            let full = |limit: u32, n: usize| limit > 0 && n >= limit as usize;
+            if full(rules.port_mac_limit, seg.hosts.on_port(row.port)) {
+                self.full.ports.insert((*vni, row.port));
+            } else if full(rules.mac_limit, seg.hosts.locals()) {
+                self.full.vnis.insert(*vni);
+            } else {
+                self.fdb_seen(FdbRow::Bridge(*row), at);
+            }
         }
     }
 }

@@ -225,6 +225,7 @@ impl Node {
             Input::Written(results) => self.handle_written(results, at),
             Input::Command { id, command } => self.answer(id, &command, at),
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
+            Input::Recalled(rows) => self.recalled(&rows, at),
             Input::Guard { port, news } => self.guard_news(port, news, at),
             Input::Wall { unix } => self.wall_told(unix, at),
             Input::Restored(records) => self.restored(&records, at),

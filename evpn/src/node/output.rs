@@ -64,6 +64,8 @@ pub enum Output {
     },
     /// Read all kernel tables again.
     Resync,
+    /// Tell the rows of this bridge's local ports that are there, as `Input::Recalled`.
+    Recall(IfIndex),
     /// The VTEPs in use, whenever the set changes: VXLAN is accepted from these only (PIT-12), and the path
     /// MTU to each is to be measured and told as `Input::PathMtu` (PIT-11).
     Vteps(BTreeSet<IpAddr>),

@@ -106,7 +106,7 @@ pub struct Host {
     pub blocked: BTreeSet<(IfIndex, Mac)>,
     /// Ports that let only these in, and how many frames they have dropped.
     pub guarded: BTreeMap<IfIndex, (BTreeSet<Mac>, u64)>,
-    resyncs: u64,
+    recalls: u64,
     pub taps: Vec<IfIndex>,
     pub writes: u64,
     /// Kernel writes wait.
@@ -213,7 +213,7 @@ impl World {
                     emitted: vec![],
                     blocked: BTreeSet::new(),
                     guarded: BTreeMap::new(),
-                    resyncs: 0,
+                    recalls: 0,
                     taps: vec![],
                     writes: 0,
                     paused: false,
@@ -457,8 +457,13 @@ impl World {
                 self.hosts[i].records += records.len() as u64;
                 self.hosts[i].kept.extend(records.into_iter().map(|r| ((r.vni, r.mac), r)));
             }
-            Output::Resync => self.hosts[i].resyncs += 1,
-            Output::Listen(_) | Output::Vteps(_) | Output::Stopped => {}
+            Output::Recall(bridge) => {
+                assert_eq!(bridge, BRIDGE);
+                self.hosts[i].recalls += 1;
+                let rows = self.hosts[i].fdb.iter().map(|(m, p)| bridge_row(*m, *p, false)).collect();
+                self.hosts[i].node.handle(Input::Recalled(rows), self.now);
+            }
+            Output::Resync | Output::Listen(_) | Output::Vteps(_) | Output::Stopped => {}
         }
     }
 
@@ -616,8 +621,8 @@ impl World {
     }
 
     /// Complete reads asked for since the start.
-    pub fn resyncs(&self, i: usize) -> u64 {
-        self.hosts[i].resyncs
+    pub fn recalls(&self, i: usize) -> u64 {
+        self.hosts[i].recalls
     }
 
     pub fn duplicates(&mut self, i: usize) -> Vec<view::DuplicateView> {

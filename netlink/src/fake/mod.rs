@@ -99,8 +99,13 @@ impl FakeKernel {
 
     /// A bridge as vtepd makes it: fixed MAC, no snooping, 300 s ageing, up.
     pub fn add_bridge(&mut self, name: &str, mac: Mac) -> IfIndex {
-        let set =
-            BridgeLink { mcast_snooping: false, vlan_filtering: false, mac_fixed: true, ageing_secs: 300 };
+        let set = BridgeLink {
+            mcast_snooping: false,
+            vlan_filtering: false,
+            mac_fixed: true,
+            ageing_secs: 300,
+            fdb_limit: None,
+        };
         self.add(name, mac, LinkKind::Bridge(set), None)
     }
 

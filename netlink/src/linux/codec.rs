@@ -301,6 +301,7 @@ fn bridge_link(data: &[u8]) -> BridgeLink {
     const AGEING_TIME: u16 = 4;
     const VLAN_FILTERING: u16 = 7;
     const MCAST_SNOOPING: u16 = 23;
+    const FDB_MAX_LEARNED: u16 = 49;
     let mut out = BridgeLink::default();
     for (kind, b) in attrs(data) {
         match kind {
@@ -308,6 +309,7 @@ fn bridge_link(data: &[u8]) -> BridgeLink {
             AGEING_TIME => out.ageing_secs = u32_at(b, 0).unwrap_or(0) / 100,
             VLAN_FILTERING => out.vlan_filtering = on(b),
             MCAST_SNOOPING => out.mcast_snooping = on(b),
+            FDB_MAX_LEARNED => out.fdb_limit = u32_at(b, 0),
             _ => {}
         }
     }

@@ -7,8 +7,9 @@ use crate::mirror::Mirror;
 use crate::op::{Kernel as _, OpResult};
 use crate::reconcile::{Batch, Counters, Reconciler, Scope};
 use crate::setup::{DeviceProblem, plan_devices};
-use evpn::fabric::{DeviceWant, FdbRow, KernelEvent, RowKey, Want, WriteResult};
-use std::collections::{BTreeMap, BTreeSet};
+use evpn::fabric::{BridgeFdb, DeviceWant, FdbRow, KernelEvent, RowKey, Want, WriteResult};
+use evpn::types::{IfIndex, Mac};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
 
@@ -51,6 +52,8 @@ pub struct Dataplane {
     look_again: bool,
     /// The first set-up is over: tables may be read.
     ready: bool,
+    /// Bridges whose local rows are to be told again, from which MAC on.
+    recalls: VecDeque<(IfIndex, Option<Mac>)>,
     inbox: Vec<KernelEvent>,
     results: Vec<OpResult>,
 }
@@ -74,6 +77,7 @@ impl Dataplane {
             installing: false,
             look_again: false,
             ready: false,
+            recalls: VecDeque::new(),
             inbox: Vec::new(),
             results: Vec::new(),
         };
@@ -231,6 +235,20 @@ impl Dataplane {
     pub fn resync(&mut self) -> io::Result<()> {
         self.reconciler.resync(Scope::All);
         self.start_read()
+    }
+    /// Have the rows of a bridge's local ports told again (`Output::Recall`): [`Dataplane::recalled`] has them.
+    pub fn recall(&mut self, bridge: IfIndex) {
+        self.recalls.retain(|(b, _)| *b != bridge);
+        self.recalls.push_back((bridge, None));
+    }
+    /// The next of them, out of `budget` rows; and whether more may follow.
+    pub fn recalled(&mut self, budget: usize) -> (Vec<BridgeFdb>, bool) {
+        let Some((bridge, after)) = self.recalls.pop_front() else { return (Vec::new(), false) };
+        let (rows, last) = self.reconciler.mirror().local_rows(bridge, after, budget);
+        if last.is_some() {
+            self.recalls.push_back((bridge, last));
+        }
+        (rows, !self.recalls.is_empty())
     }
     /// New list of devices (reload); idempotent.
     pub fn set_devices(&mut self, devices: Vec<DeviceWant>) -> io::Result<()> {

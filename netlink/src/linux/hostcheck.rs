@@ -223,6 +223,9 @@ fn why(id: &str) -> &'static str {
         "accept-ra" | "own-address" | "answers-arp" => {
             "the bridge must not be a host in a tenant's network (PIT-02)"
         }
+        "fdb-limit" => {
+            "each made-up MAC costs memory, a notification and, when it ages out, another one; known MACs move whatever the limit"
+        }
         "mtu" => "frames that fit one device and not the next are dropped silently (PIT-11)",
         "learning" => "data-plane learning and BGP would write the same rows",
         _ => "the VNI cannot be set up as configured",

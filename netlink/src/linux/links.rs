@@ -145,6 +145,7 @@ fn doing(op: &LinkOp) -> &'static str {
         LinkOp::CreateBridge { .. } => "cannot create the bridge (CONFIG_BRIDGE? CAP_NET_ADMIN?)",
         LinkOp::CreateVxlan { .. } => "cannot create the VXLAN device (CONFIG_VXLAN? CAP_NET_ADMIN?)",
         LinkOp::SetMtu { .. } => "cannot set the MTU",
+        LinkOp::FdbLimit { .. } => "cannot set how many MACs it learns",
         LinkOp::Remove { .. } => "cannot remove it to make it anew",
         LinkOp::Quiet { .. } | LinkOp::Hush { .. } => {
             "cannot write its sysctl settings (is /proc/sys read-only?)"
@@ -206,8 +207,7 @@ async fn apply(handle: &Handle, op: &LinkOp, shares: bool) -> io::Result<()> {
     match op {
         LinkOp::CreateBridge { name, mac, fdb_limit } => {
             // A kernel without it takes no notice.
-            let limit =
-                InfoBridge::Other(DefaultNla::new(IFLA_BR_FDB_MAX_LEARNED, fdb_limit.to_ne_bytes().to_vec()));
+            let limit = max_learned(*fdb_limit);
             let msg = LinkBridge::new(name)
                 .address(mac.0.to_vec())
                 .stp_state(BridgeStpState::Disabled)
@@ -235,6 +235,10 @@ async fn apply(handle: &Handle, op: &LinkOp, shares: bool) -> io::Result<()> {
             }
             mark(handle, name).await
         }
+        LinkOp::FdbLimit { name, limit } => {
+            let msg = LinkBridge::new(name).append_info_data(max_learned(*limit)).build();
+            handle.link().change(msg).execute().await.map_err(plain)
+        }
         LinkOp::SetMtu { name, mtu } => {
             let msg = LinkUnspec::new_with_index(index(handle, name).await?).mtu(*mtu).build();
             handle.link().set(msg).execute().await.map_err(plain)
@@ -261,6 +265,10 @@ async fn apply(handle: &Handle, op: &LinkOp, shares: bool) -> io::Result<()> {
             handle.link().set(msg).execute().await.map_err(plain)
         }
     }
+}
+
+fn max_learned(limit: u32) -> InfoBridge {
+    InfoBridge::Other(DefaultNla::new(IFLA_BR_FDB_MAX_LEARNED, limit.to_ne_bytes().to_vec()))
 }
 
 fn vxlan(name: &str, vni: u32, local: IpAddr, port: u16) -> LinkMessageBuilder<LinkVxlan> {

@@ -443,7 +443,7 @@ impl World {
             // Blocking is not configured here.
             Output::Blocked(_) => {}
             // No seed has that many guests.
-            Output::Guard { .. } => {}
+            Output::Guard { .. } | Output::Recall(_) => {}
             Output::Listen(_) | Output::Vteps(_) | Output::Reply { .. } | Output::Stopped => {}
         }
     }

@@ -307,6 +307,15 @@ impl Core {
         busy
     }
 
+    /// What the node asked for again, a piece in each turn.
+    fn tell_recalled(&mut self, at: Time) {
+        let (rows, more) = self.plane.recalled(KERNEL_BUDGET);
+        if !rows.is_empty() {
+            self.node.handle(Input::Recalled(rows), at);
+        }
+        self.again |= more;
+    }
+
     fn poll_guards(&mut self, cx: &mut Context<'_>) -> bool {
         let mut busy = false;
         while let Some((port, news)) = self.guards.poll(cx) {
@@ -323,6 +332,7 @@ impl Core {
         if now >= self.housekeeping {
             self.keep_house(now);
         }
+        self.tell_recalled(now);
         let mut news = true;
         for _ in 0..ROUNDS {
             news = self.round()?;
@@ -402,6 +412,10 @@ impl Core {
             Output::Blocked(set) => self.underlay.block(set),
             Output::Guard { port, change } => self.guards.order(port, change),
             Output::Resync => self.plane.resync().map_err(CoreFault::Kernel)?,
+            Output::Recall(bridge) => {
+                self.plane.recall(bridge);
+                self.again = true;
+            }
             Output::Vteps(vteps) => self.underlay.set_vteps(vteps),
             Output::Reply { id, reply } => {
                 let kept = self.keeper.counters();
