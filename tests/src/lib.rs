@@ -26,6 +26,7 @@ pub mod bench;
 pub mod fabric;
 pub mod frame;
 pub mod frr;
+pub mod gap;
 pub mod heard;
 pub mod kernel;
 pub mod libvirt;

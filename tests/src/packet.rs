@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 use std::io::{IoSlice, Read, Write};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::time::Duration;
 
 /// Nanoseconds of the monotonic clock, the same in every namespace.
@@ -120,6 +120,62 @@ impl Wire {
 impl std::os::fd::AsFd for Wire {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// A packet socket that passes frames on as they are: with the header that says what the kernel has left to the device,
+/// such as a checksum or cutting a long segment.
+#[derive(Debug)]
+pub struct Relay {
+    socket: Socket,
+}
+
+/// Length of that header (`virtio_net_hdr`).
+const VNET_HEADER: usize = 10;
+
+impl Relay {
+    /// On `device` in `ns`; hears what comes in, and not what it sends.
+    ///
+    /// # Panics
+    /// When the device is not there.
+    pub fn open(ns: &Netns, device: &str) -> Self {
+        let socket = Wire::open(ns, device).socket;
+        for option in [libc::PACKET_VNET_HDR, libc::PACKET_IGNORE_OUTGOING] {
+            let on: libc::c_int = 1;
+            // SAFETY: the option's value is an int that lives as long as the call.
+            #[allow(unsafe_code)]
+            let done = unsafe {
+                libc::setsockopt(
+                    socket.as_raw_fd(),
+                    libc::SOL_PACKET,
+                    option,
+                    (&raw const on).cast(),
+                    size_of::<libc::c_int>() as libc::socklen_t,
+                )
+            };
+            assert_eq!(done, 0, "{device}: packet socket option {option}");
+        }
+        Self { socket }
+    }
+
+    /// The next frame with its header, or `None` after `limit`.
+    pub fn receive(&self, limit: Duration) -> Option<Vec<u8>> {
+        self.socket.set_read_timeout(Some(limit)).ok()?;
+        let mut buf = vec![0; 70_000];
+        let n = (&self.socket).read(&mut buf).ok()?;
+        buf.truncate(n);
+        Some(buf)
+    }
+
+    /// Sends such a frame; one that the device does not take is lost.
+    pub fn send(&self, frame: &[u8]) {
+        let _ = (&self.socket).write(frame);
+    }
+
+    /// Destination and source of such a frame; no destination that a table knows if it is for all.
+    pub fn addresses(frame: &[u8]) -> Option<([u8; 6], [u8; 6])> {
+        let address = |at: usize| frame.get(VNET_HEADER + at..VNET_HEADER + at + 6)?.try_into().ok();
+        Some((address(0)?, address(6)?))
     }
 }
 

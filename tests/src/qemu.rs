@@ -130,6 +130,17 @@ impl Qemu {
         }
     }
 
+    /// When an event happened by QEMU's own stamp, microseconds of the wall clock; waits for it.
+    ///
+    /// # Panics
+    /// When it does not come.
+    pub fn stamp(&mut self, want: &str) -> u64 {
+        self.event(want);
+        let event = self.events.iter().rev().find(|(_, e)| named(e) == want).map(|(_, e)| &e["timestamp"]);
+        let part = |k: &str| event.and_then(|t| t[k].as_u64()).expect("QEMU stamps its events");
+        part("seconds") * 1_000_000 + part("microseconds")
+    }
+
     /// Events so far.
     pub fn names(&self) -> Vec<String> {
         self.events.iter().map(|(_, e)| named(e)).collect()

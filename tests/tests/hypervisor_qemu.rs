@@ -242,7 +242,12 @@ fn a_stop_at_the_source_activates_the_target_without_anybody_between_them() {
     // With the pause before the switchover, where QEMU tells each step, and without it, where STOP is all there is.
     for pause in [true, false] {
         let mut w = World::new("activate-at = \"stop\"");
+        if pause {
+            w.fabric.vteps[1].ns.sh("ip link set tap0 txqueuelen 20");
+        }
         let mut target = w.target();
+        let warned = story(&w.vtepd[1]).iter().filter(|e| e.contains("keeps only 20 frames")).count();
+        assert_eq!(warned, usize::from(pause), "{:#?}", story(&w.vtepd[1]));
         if pause {
             w.source.capability("pause-before-switchover");
         }

@@ -56,6 +56,8 @@ enum Cmd {
     Sim(Sim),
     /// Draw the pictures of docs/mobility.md from one real move of each kind
     Timelines(Timelines),
+    /// Measure what live migrations of a real Linux guest cost it (docs/hypervisors.md)
+    Gap(Gap),
     /// Fuzz the decoders (needs the nightly toolchain and cargo-fuzz)
     Fuzz(Fuzz),
 }
@@ -139,6 +141,15 @@ struct Timelines {
 }
 
 #[derive(Args)]
+struct Gap {
+    #[command(flatten)]
+    consent: Consent,
+    /// Further arguments for the runner, for instance `--migrations 21 --hold 0`
+    #[arg(last = true)]
+    rest: Vec<OsString>,
+}
+
+#[derive(Args)]
 struct Fuzz {
     /// Minutes for each target
     #[arg(long, default_value_t = 1)]
@@ -155,6 +166,7 @@ fn main() -> ExitCode {
         Cmd::Soak(o) => soak(&o),
         Cmd::Sim(o) => sim(&o),
         Cmd::Timelines(o) => timelines(&o),
+        Cmd::Gap(o) => gap(&o),
         Cmd::Fuzz(o) => fuzz(&o),
     };
     match done {
@@ -293,6 +305,20 @@ fn timelines(o: &Timelines) -> Result<ExitCode, Error> {
     let mut cmd = root.command(&bins.join("vtep-timelines"), &[("VTEPD_BIN_DIR", bins.as_os_str())]);
     cmd.current_dir(build::root());
     Err(Error::failed(format!("cannot start vtep-timelines: {}", cmd.args(&o.rest).exec())))
+}
+
+fn gap(o: &Gap) -> Result<ExitCode, Error> {
+    let root = host::Root::find().ok_or_else(|| {
+        Error::not_started(
+            "the guest's hosts are network namespaces, which needs root: run it as root, or install sudo",
+        )
+    })?;
+    host::provide(&[Need::Ip, Need::Ping, Need::Qemu], &o.consent, &root)?;
+    eprintln!("building vtepd and the runner (release) …");
+    let bins = build::binaries("release", &["vtepd", "vtepd-tests"])?;
+    let mut cmd = root.command(&bins.join("vtep-gap"), &[("VTEPD_BIN_DIR", bins.as_os_str())]);
+    cmd.current_dir(build::root());
+    Err(Error::failed(format!("cannot start vtep-gap: {}", cmd.args(&o.rest).exec())))
 }
 
 fn fuzz(o: &Fuzz) -> Result<ExitCode, Error> {

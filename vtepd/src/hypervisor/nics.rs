@@ -94,6 +94,15 @@ pub fn tap_of(pid: i32, fd: u32) -> Option<String> {
     iff(&std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}")).ok()?)
 }
 
+/// Frames that the kernel keeps for whoever reads from a device, if there is such a device.
+pub fn queue_of(device: &str) -> Option<u32> {
+    // What is no name of a device is none of a file either.
+    if device.contains('/') || device.starts_with('.') {
+        return None;
+    }
+    std::fs::read_to_string(format!("/sys/class/net/{device}/tx_queue_len")).ok()?.trim().parse().ok()
+}
+
 fn iff(fdinfo: &str) -> Option<String> {
     fdinfo.lines().find_map(|l| l.strip_prefix("iff:")).map(|n| n.trim().to_owned()).filter(|n| !n.is_empty())
 }
@@ -162,5 +171,7 @@ mod tests {
         assert_eq!(iff("pos:\t0\nflags:\t0104002\nmnt_id:\t15\niff:\tvnet3\n").as_deref(), Some("vnet3"));
         assert_eq!(iff("pos:\t0\niff:\t\n"), None);
         assert_eq!(tap_of(-1, 0), None);
+        assert!(queue_of("lo").is_some());
+        assert_eq!((queue_of("../net/lo"), queue_of("no-such-device")), (None, None));
     }
 }

@@ -7,7 +7,7 @@ use crate::driver::clock;
 use crate::hypervisor::board::{Board, GuestRow, NicRow};
 use crate::hypervisor::keeper::Keeper;
 use crate::hypervisor::nics::{self, Backend};
-use crate::hypervisor::step::Note;
+use crate::hypervisor::step::{Note, Step};
 use evpn::node::{Command, Requester};
 use evpn::types::{Span, Time};
 use std::io;
@@ -27,6 +27,9 @@ const LINES_PER_SECOND: u32 = 1000;
 /// Lines worked off before others get their turn.
 const LINES_PER_TURN: u32 = 64;
 const LIMIT: Duration = Duration::from_nanos(ANSWER_LIMIT.0);
+/// Frames that a tap should have room for: half a second of the few thousand a second that a busy guest gets. Taps
+/// are made with 1000, and libvirt leaves that alone.
+const QUEUE: u32 = 500;
 
 /// Why a connection ended.
 #[derive(Debug)]
@@ -54,6 +57,8 @@ pub(super) struct Session {
     /// When, in seconds, and lines since.
     rate: (u64, u32),
     pid: Option<i32>,
+    /// The port whose short queue was told.
+    narrow: Option<String>,
 }
 
 impl Session {
@@ -69,6 +74,7 @@ impl Session {
             told: None,
             rate: (0, 0),
             pid: None,
+            narrow: None,
             path,
         }
     }
@@ -207,7 +213,12 @@ impl Session {
     async fn carry_out(&mut self, mut stream: Option<&mut UnixStream>) -> Result<(), End> {
         while let Some(out) = self.machine.poll_output() {
             match out {
-                Out::Wish(wish) => self.keeper.wish(wish),
+                Out::Wish(wish) => {
+                    if let Step::Prepare { port, at_stop: true } = &wish.step {
+                        self.check_queue(port);
+                    }
+                    self.keeper.wish(wish);
+                }
                 Out::Note(note) => self.note(&note),
                 Out::FindTap(fd) => {
                     let port = self.pid.and_then(|pid| nics::tap_of(pid, fd));
@@ -232,6 +243,21 @@ impl Session {
     }
 
     /// To the log, to `watch` and to the history; where the core is too busy for that, to the log at least.
+    /// From the stop at the source to the resume here, the guest's frames wait in its tap (PIT-26).
+    fn check_queue(&mut self, port: &str) {
+        let room = nics::queue_of(port);
+        if let Some(n) = room.filter(|n| *n < QUEUE)
+            && self.narrow.as_deref() != Some(port)
+        {
+            self.narrow = Some(port.to_owned());
+            let text = format!(
+                "port {port} keeps only {n} frames while the guest is stopped; `ip link set {port} txqueuelen 1000` \
+                 keeps more"
+            );
+            self.note(&Note { warn: true, text });
+        }
+    }
+
     fn note(&self, note: &Note) {
         let path = self.path.display();
         let guest = self.machine.name().map_or_else(|| path.to_string(), |n| format!("{n} ({path})"));
