@@ -223,6 +223,26 @@ fn one_preparation_acts_once_and_not_after_its_time() {
 }
 
 #[test]
+fn a_preparation_by_somebody_who_knows_of_no_stop_takes_nothing_back() {
+    let mut w = before(MS);
+    // As a QMP socket and libvirt's hook do, one after the other.
+    w.step_at_stop(1, mac(1), prepare("p2"));
+    w.step(1, mac(1), &[], prepare("p2"));
+    w.run_for(Span::millis(10));
+    w.step_at_stop(0, mac(1), RELEASE);
+    w.run_for(Span::millis(10));
+    assert_eq!((heeded(&w, 1).len(), w.mac_row(1, mac(1))), (1, local(P2)));
+    // For another port it is another preparation.
+    let mut w = before(MS);
+    w.step_at_stop(1, mac(1), prepare("p2"));
+    w.step(1, mac(1), &[], prepare("p1"));
+    w.run_for(Span::millis(10));
+    w.step_at_stop(0, mac(1), RELEASE);
+    w.run_for(Span::millis(10));
+    assert_eq!((heeded(&w, 1).len(), w.mac_row(1, mac(1))), (0, remote(0)));
+}
+
+#[test]
 fn the_mark_is_nobody_elses_community() {
     assert!(ExtCommunity::GOING.is_transitive() && !ExtCommunity::GOING.is_route_target());
     assert_eq!(ExtCommunity::GOING.kind(), evpn::wire::ExtKind::Unknown);
@@ -312,8 +332,10 @@ proptest! {
                     } else {
                         w.step(node, mac(1), &[], step);
                     }
+                    // A wish that stands is not taken back by a preparation without it.
+                    let stands = allowed[node].from.filter(|_| w.now <= allowed[node].until);
                     allowed[node] = Allowed {
-                        from: at_stop.then_some(w.now),
+                        from: at_stop.then_some(w.now).or(stands),
                         until: w.now + timeout.unwrap_or(Span::secs(60)),
                     };
                 }

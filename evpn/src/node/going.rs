@@ -62,9 +62,11 @@ pub(super) struct Heed {
 }
 
 impl Heed {
-    /// Of a preparation that is made, or repeated: what was seen before is not forgotten.
+    /// Of a preparation that is made, or repeated. What was seen before is not forgotten, nor what was wished: a hook
+    /// and a QMP socket may prepare for the same guest, and only one of them knows of the stop.
     pub(super) fn renewed(old: Option<Self>, wanted: bool) -> Self {
-        Self { wanted, unmarked: old.and_then(|o| o.unmarked) }
+        let old = old.unwrap_or_default();
+        Self { wanted: wanted || old.wanted, unmarked: old.unmarked }
     }
 }
 
