@@ -21,6 +21,9 @@ struct Cli {
     /// Three vtepd alone
     #[arg(long)]
     no_frr: bool,
+    /// Write what all nodes said into this directory whenever they do not agree
+    #[arg(long, value_name = "DIR")]
+    record: Option<std::path::PathBuf>,
     /// Print JSON after the table
     #[arg(long)]
     json: bool,
@@ -31,7 +34,13 @@ fn main() {
     if !met(&[Need::Root, Need::Tool("ip")]) || (!cli.no_frr && !met(&[Need::Frr])) {
         std::process::exit(2);
     }
-    let report = run(&Plan { moves: cli.moves, vms: cli.vms.into(), seed: cli.seed, frr: !cli.no_frr });
+    let report = run(&Plan {
+        moves: cli.moves,
+        vms: cli.vms.into(),
+        seed: cli.seed,
+        frr: !cli.no_frr,
+        record: cli.record,
+    });
     if cli.json {
         println!("{:#}", report.json());
     }

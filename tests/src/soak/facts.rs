@@ -1,126 +1,108 @@
-//! Ground truth, what each node and kernel believes, and the difference.
+//! What every node and its kernel say, in words that can be compared, kept and read again.
 
-use super::world::{VNI, Vm, World};
+use super::world::{VNI, World};
 use crate::api;
 use crate::frr::Frr;
-use evpn::types::Mac;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Things by name, in words that both sides use.
-type Facts = BTreeMap<String, String>;
+pub(super) type Facts = BTreeMap<String, String>;
 
-/// One thing that two do not agree on.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Difference {
+/// Names of the tables that are compared.
+pub(super) mod table {
+    pub(in crate::soak) const FDB: &str = "kernel forwarding table";
+    pub(in crate::soak) const NEIGH: &str = "kernel neighbour table";
+    pub(in crate::soak) const SEQS: &str = "sequences";
+    pub(in crate::soak) const FRR_MACS: &str = "show evpn mac";
+    pub(in crate::soak) const FRR_ARP: &str = "show evpn arp-cache";
+    pub(in crate::soak) const FRR_ROUTES: &str = "show bgp l2vpn evpn route";
+    pub(in crate::soak) const MACS: &str = "show macs";
+    pub(in crate::soak) const HOSTS: &str = "show hosts";
+    pub(in crate::soak) const ROUTES: &str = "show routes";
+    pub(in crate::soak) const DUPLICATES: &str = "show duplicates";
+}
+
+/// All nodes, one read after the other.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Snapshot {
+    pub(super) nodes: Vec<NodeFacts>,
+}
+
+/// One VTEP.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct NodeFacts {
     /// VTEP and what runs there.
-    pub node: String,
-    /// Which of its tables.
-    pub table: &'static str,
-    /// Row.
-    pub row: String,
-    /// What the runner knows to be true; `None`: there must be no such row.
-    pub truth: Option<String>,
-    /// What the table says.
-    pub table_says: Option<String>,
+    pub(super) name: String,
+    pub(super) address: IpAddr,
+    pub(super) frr: bool,
+    /// Its tables, in the order in which they were read.
+    pub(super) tables: Vec<(String, Facts)>,
+    /// FRR alone: routes of its own that bgpd calls valid and best, and so advertises.
+    pub(super) originates: Vec<Originated>,
+    /// FRR alone: zebra's words about every MAC, those included that only a neighbour row mentions.
+    pub(super) zebra: Facts,
 }
 
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let side = |s: &Option<String>| s.clone().unwrap_or_else(|| "nothing".into());
-        let Self { node, table, row, .. } = self;
-        write!(f, "{node}, {table}, {row}: is {}, ", side(&self.truth))?;
-        write!(f, "the table says {}", side(&self.table_says))
+impl NodeFacts {
+    /// A table by its name; empty when it was not read.
+    pub(super) fn table(&self, name: &str) -> Facts {
+        self.tables.iter().find(|(n, _)| n == name).map(|(_, f)| f.clone()).unwrap_or_default()
     }
 }
 
-/// Where a MAC is.
-#[derive(Clone, Debug)]
-struct Presence {
-    mac: Mac,
-    home: usize,
-    port: String,
-    ip: Option<IpAddr>,
+/// A route that bgpd originates.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(super) struct Originated {
+    pub(super) mac: String,
+    pub(super) ip: Option<IpAddr>,
+    /// Of its MAC Mobility community; without one it is 0 (EVPN-MOB-02).
+    pub(super) seq: u32,
+    /// As bgpd printed it.
+    pub(super) printed: String,
 }
 
-fn presences(vms: &[Vm]) -> Vec<Presence> {
-    let mut out = Vec::new();
-    for v in vms {
-        if let Some(home) = v.home {
-            let ip = v.ip_known.then_some(IpAddr::V4(v.ip));
-            out.push(Presence { mac: v.mac, home, port: v.port.clone(), ip });
-        }
-        if let Some((mac, home)) = v.ghost {
-            out.push(Presence { mac, home, port: v.port.clone(), ip: None });
-        }
+impl Snapshot {
+    /// Reads everything.
+    ///
+    /// # Errors
+    /// A node does not answer.
+    pub(super) fn take(w: &World) -> Result<Self, String> {
+        (0..w.nodes.len()).map(|i| node(w, i)).collect::<Result<_, _>>().map(|nodes| Self { nodes })
     }
-    out
 }
 
-/// Compares everything with everything.
-///
-/// # Errors
-/// A node does not answer.
-pub(super) fn differences(w: &World, vms: &[Vm]) -> Result<Vec<Difference>, String> {
-    let truth = presences(vms);
-    let mut out = Vec::new();
-    let mut seqs = BTreeMap::new();
-    for i in 0..w.nodes.len() {
-        seqs.insert(i, if let Some(frr) = w.frr(i) { frr_seqs(frr) } else { vtepd_seqs(w, i)? });
+fn node(w: &World, i: usize) -> Result<NodeFacts, String> {
+    // The kernel first, then those who hear of it: what a daemon says is never older than what its kernel said.
+    let mut tables = vec![(table::FDB, fdb(w, i)), (table::NEIGH, neighbors(w, i))];
+    let (mut originates, mut zebra) = (Vec::new(), Facts::new());
+    if let Some(frr) = w.frr(i) {
+        let macs = frr_entries(&frr.json(&format!("show evpn mac vni {VNI} json")));
+        tables.push((table::SEQS, frr_seqs(&macs)));
+        tables.push((table::FRR_MACS, frr_macs(&macs)));
+        tables.push((table::FRR_ARP, frr_arp(frr)));
+        zebra = macs.into_iter().map(|(mac, r)| (mac, r.to_string())).collect();
+        let routes = printed_routes(&frr.routes("type macip"));
+        tables.push((table::FRR_ROUTES, routes.iter().map(Printed::fact).collect()));
+        let own = w.address(i).to_string();
+        originates = routes.iter().filter_map(|r| r.originated(&own)).collect();
+    } else {
+        let rows = |table: &str| api::rows(&w.socket(i), table).map_err(|e| format!("{}: {e}", w.name(i)));
+        let macs = rows("macs")?;
+        tables.push((table::SEQS, macs.iter().map(|r| (text(&r["mac"]), text(&r["seq"]))).collect()));
+        tables.push((table::MACS, vtepd_places(&macs)));
+        tables.push((table::HOSTS, vtepd_hosts(&rows("hosts")?)));
+        tables.push((table::ROUTES, vtepd_routes(w, i, &rows("routes")?)));
+        tables.push((table::DUPLICATES, duplicates(&rows("duplicates")?)));
     }
-    for i in 0..w.nodes.len() {
-        let mut compare = |table: &'static str, want: Facts, have: Facts| {
-            let rows: BTreeSet<_> = want.keys().chain(have.keys()).cloned().collect();
-            for row in rows {
-                let (truth, says) = (want.get(&row).cloned(), have.get(&row).cloned());
-                if truth != says {
-                    out.push(Difference { node: w.name(i), table, row, truth, table_says: says });
-                }
-            }
-        };
-        compare("kernel forwarding table", fdb_truth(w, i, &truth), fdb(w, i));
-        compare("kernel neighbour table", neigh_truth(i, &truth), neighbors(w, i));
-        let home_seqs = truth
-            .iter()
-            .filter_map(|p| Some((p.mac.to_string(), seqs.get(&p.home)?.get(&p.mac.to_string())?.clone())));
-        compare("sequences", home_seqs.collect(), seqs.get(&i).cloned().unwrap_or_default());
-        if let Some(frr) = w.frr(i) {
-            compare("show evpn mac", place_truth(w, i, &truth), frr_macs(frr));
-            compare("show evpn arp-cache", frr_arp_truth(i, &truth), frr_arp(frr));
-            compare("show bgp l2vpn evpn route", route_truth(w, &truth), frr_routes(frr));
-        } else {
-            let rows =
-                |table: &str| api::rows(&w.socket(i), table).map_err(|e| format!("{}: {e}", w.name(i)));
-            compare("show macs", place_truth(w, i, &truth), vtepd_places(&rows("macs")?, "mac"));
-            compare("show hosts", host_truth(w, i, &truth), vtepd_hosts(&rows("hosts")?));
-            compare("show routes", route_truth(w, &truth), vtepd_routes(w, i, &rows("routes")?));
-            // VMs that move much are no duplicates (EVPN-MOB-15).
-            compare("show duplicates", Facts::new(), duplicates(&rows("duplicates")?));
-        }
-    }
-    Ok(out)
-}
-
-fn place(w: &World, i: usize, p: &Presence) -> String {
-    if p.home == i { p.port.clone() } else { w.address(p.home).to_string() }
+    let tables = tables.into_iter().map(|(n, f)| (n.to_owned(), f)).collect();
+    let (name, address, frr) = (w.name(i), w.address(i), w.frr(i).is_some());
+    Ok(NodeFacts { name, address, frr, tables, originates, zebra })
 }
 
 // Kernel.
-
-fn fdb_truth(w: &World, i: usize, truth: &[Presence]) -> Facts {
-    let mut f = Facts::new();
-    for p in truth {
-        if p.home == i {
-            f.insert(format!("bridge row of {}", p.mac), p.port.clone());
-        } else {
-            f.insert(format!("bridge row of {}", p.mac), format!("vx{VNI}"));
-            f.insert(format!("VXLAN row of {}", p.mac), w.address(p.home).to_string());
-        }
-    }
-    f
-}
 
 fn fdb(w: &World, i: usize) -> Facts {
     let mut f = Facts::new();
@@ -129,49 +111,37 @@ fn fdb(w: &World, i: usize) -> Facts {
     let vxlan = format!("vx{VNI}");
     let name = |device: u32| node.devices.get(&device).cloned().unwrap_or_else(|| format!("device {device}"));
     for r in rows.iter().filter(|r| r.bridge) {
-        f.insert(format!("bridge row of {}", r.mac), name(r.device));
+        f.insert(bridge_row(&r.mac.to_string()), name(r.device));
     }
     for r in rows.iter().filter(|r| !r.bridge) {
-        let bridge = f.get(&format!("bridge row of {}", r.mac));
+        let mac = r.mac.to_string();
         // FRR leaves the VXLAN device's own row behind when a MAC becomes local; unused while the bridge has its row.
-        if w.frr(i).is_some() && bridge != Some(&vxlan) {
+        if w.frr(i).is_some() && f.get(&bridge_row(&mac)) != Some(&vxlan) {
             continue;
         }
-        let to = r.vtep.map_or_else(|| "nowhere".to_owned(), |v| v.to_string());
-        f.insert(format!("VXLAN row of {}", r.mac), to);
+        f.insert(vxlan_row(&mac), r.vtep.map_or_else(|| "nowhere".to_owned(), |v| v.to_string()));
     }
     f
 }
 
-fn neigh_truth(i: usize, truth: &[Presence]) -> Facts {
-    let remote = truth.iter().filter(|p| p.home != i);
-    remote.filter_map(|p| Some((p.ip?.to_string(), p.mac.to_string()))).collect()
+/// Name of a MAC's row in the bridge.
+pub(super) fn bridge_row(mac: &str) -> String {
+    format!("bridge row of {mac}")
+}
+
+/// Name of the VXLAN device's own row of a MAC.
+pub(super) fn vxlan_row(mac: &str) -> String {
+    format!("VXLAN row of {mac}")
 }
 
 fn neighbors(w: &World, i: usize) -> Facts {
     w.nodes[i].tables.neighbors().into_iter().map(|n| (n.ip.to_string(), n.mac.to_string())).collect()
 }
 
-// Both daemons.
+// Routes of hosts, in the form of both.
 
-fn place_truth(w: &World, i: usize, truth: &[Presence]) -> Facts {
-    truth.iter().map(|p| (p.mac.to_string(), place(w, i, p))).collect()
-}
-
-/// Routes of hosts: key is originator, MAC and IP; all are usable.
-fn route_truth(w: &World, truth: &[Presence]) -> Facts {
-    let mut f = Facts::new();
-    for p in truth {
-        let from = w.address(p.home);
-        f.insert(route_key(&from.to_string(), &p.mac.to_string(), None), "used".into());
-        if let Some(ip) = p.ip {
-            f.insert(route_key(&from.to_string(), &p.mac.to_string(), Some(&ip.to_string())), "used".into());
-        }
-    }
-    f
-}
-
-fn route_key(next_hop: &str, mac: &str, ip: Option<&str>) -> String {
+/// Name of a route: originator, MAC and IP.
+pub(super) fn route_key(next_hop: &str, mac: &str, ip: Option<&str>) -> String {
     format!("{mac} {} of {next_hop}", ip.unwrap_or("-"))
 }
 
@@ -185,11 +155,6 @@ fn host_of(route: &str) -> Option<(&str, Option<&str>)> {
 
 // vtepd.
 
-fn vtepd_seqs(w: &World, i: usize) -> Result<Facts, String> {
-    let rows = api::rows(&w.socket(i), "macs").map_err(|e| format!("{}: {e}", w.name(i)))?;
-    Ok(rows.iter().map(|r| (text(&r["mac"]), text(&r["seq"]))).collect())
-}
-
 fn text(v: &Value) -> String {
     v.as_str().map_or_else(|| v.to_string(), str::to_owned)
 }
@@ -199,13 +164,8 @@ fn view_place(v: &Value) -> String {
     text(p)
 }
 
-fn vtepd_places(rows: &[Value], key: &str) -> Facts {
-    rows.iter().map(|r| (text(&r[key]), view_place(&r["place"]))).collect()
-}
-
-fn host_truth(w: &World, i: usize, truth: &[Presence]) -> Facts {
-    let host = |p: &Presence| Some((p.ip?.to_string(), format!("{} at {}", p.mac, place(w, i, p))));
-    truth.iter().filter_map(host).collect()
+fn vtepd_places(rows: &[Value]) -> Facts {
+    rows.iter().map(|r| (text(&r["mac"]), view_place(&r["place"]))).collect()
 }
 
 fn vtepd_hosts(rows: &[Value]) -> Facts {
@@ -238,32 +198,23 @@ fn frr_entries(v: &Value) -> Vec<(String, Value)> {
     rows.filter(|(_, r)| r.is_object()).map(|(k, r)| (k.clone(), r.clone())).collect()
 }
 
-fn frr_mac_rows(frr: &Frr) -> Vec<(String, Value)> {
-    frr_entries(&frr.json(&format!("show evpn mac vni {VNI} json")))
-}
-
-fn frr_macs(frr: &Frr) -> Facts {
+fn frr_macs(rows: &[(String, Value)]) -> Facts {
     let place = |r: &Value| match r["type"].as_str() {
         Some("local") => Some(text(&r["intf"])),
         Some("remote") => Some(text(&r["remoteVtep"])),
         // FRR keeps MACs that only an old neighbour row mentions; it sends nothing there.
         _ => None,
     };
-    frr_mac_rows(frr).into_iter().filter_map(|(mac, r)| Some((mac, place(&r)?))).collect()
+    rows.iter().filter_map(|(mac, r)| Some((mac.clone(), place(r)?))).collect()
 }
 
-fn frr_seqs(frr: &Frr) -> Facts {
+fn frr_seqs(rows: &[(String, Value)]) -> Facts {
     let seq = |r: &Value| match r["type"].as_str() {
         Some("local") => Some(text(&r["localSequence"])),
         Some("remote") => Some(text(&r["remoteSequence"])),
         _ => None,
     };
-    frr_mac_rows(frr).into_iter().filter_map(|(mac, r)| Some((mac, seq(&r)?))).collect()
-}
-
-fn frr_arp_truth(i: usize, truth: &[Presence]) -> Facts {
-    let kind = |p: &Presence| if p.home == i { "local" } else { "remote" };
-    truth.iter().filter_map(|p| Some((p.ip?.to_string(), format!("{} {}", p.mac, kind(p))))).collect()
+    rows.iter().filter_map(|(mac, r)| Some((mac.clone(), seq(r)?))).collect()
 }
 
 fn frr_arp(frr: &Frr) -> Facts {
@@ -274,24 +225,69 @@ fn frr_arp(frr: &Frr) -> Facts {
         .collect()
 }
 
-fn frr_routes(frr: &Frr) -> Facts {
-    let mut f = Facts::new();
-    let all = frr.routes("type macip");
-    let mut lines = all.lines().peekable();
-    while let Some(line) = lines.next() {
-        let Some((flags, route)) = line.split_once("[2]:[0]:") else { continue };
-        let route = format!("[2]:[0]:{}", route.trim());
-        let Some((mac, ip)) = host_of(route.split_whitespace().next().unwrap_or_default()) else { continue };
-        let hop = lines.peek().and_then(|l| l.split_whitespace().next()).unwrap_or_default();
-        let state = if flags.contains('*') && flags.contains('>') { "used" } else { "not best" };
-        f.insert(route_key(hop, mac, ip), state.into());
+/// A route of `show bgp l2vpn evpn route type macip`: flags and NLRI, next hop and attributes, communities, a line each.
+#[derive(Debug)]
+pub(super) struct Printed {
+    best: bool,
+    mac: String,
+    ip: Option<String>,
+    next_hop: String,
+    seq: u32,
+    text: String,
+}
+
+impl Printed {
+    pub(super) fn fact(&self) -> (String, String) {
+        let state = if self.best { "used" } else { "not best" };
+        (route_key(&self.next_hop, &self.mac, self.ip.as_deref()), state.into())
     }
-    f
+
+    /// The route as one of this VTEP's own, if it is that and goes out to others.
+    pub(super) fn originated(&self, own: &str) -> Option<Originated> {
+        // Only what bgpd itself originates has a weight.
+        let own = self.best && self.next_hop == own && self.text.contains("32768");
+        let ip = self.ip.as_ref().and_then(|ip| ip.parse().ok());
+        own.then(|| Originated { mac: self.mac.clone(), ip, seq: self.seq, printed: self.text.clone() })
+    }
+}
+
+pub(super) fn printed_routes(all: &str) -> Vec<Printed> {
+    let mut out: Vec<Printed> = Vec::new();
+    // The route whose lines these are.
+    let mut open = false;
+    for line in all.lines() {
+        if let Some((flags, route)) = line.split_once("[2]:[0]:") {
+            let route = format!("[2]:[0]:{}", route.trim());
+            let host = host_of(route.split_whitespace().next().unwrap_or_default());
+            open = host.is_some();
+            if let Some((mac, ip)) = host {
+                out.push(Printed {
+                    best: flags.contains('*') && flags.contains('>'),
+                    mac: mac.to_owned(),
+                    ip: ip.map(str::to_owned),
+                    next_hop: String::new(),
+                    seq: 0,
+                    text: line.trim().to_owned(),
+                });
+            }
+        } else if !line.starts_with([' ', '\t']) {
+            open = false;
+        } else if open && let Some(r) = out.last_mut() {
+            let mut words = line.split_whitespace();
+            if r.next_hop.is_empty() {
+                words.next().unwrap_or_default().clone_into(&mut r.next_hop);
+            } else if let Some(seq) = words.find_map(|w| w.strip_prefix("MM:")) {
+                r.seq = seq.trim_end_matches(',').parse().unwrap_or(0);
+            }
+            r.text = format!("{} | {}", r.text, line.split_whitespace().collect::<Vec<_>>().join(" "));
+        }
+    }
+    out
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Difference, host_of};
+    use super::host_of;
 
     #[test]
     fn routes_are_read_in_the_form_of_both() {
@@ -299,20 +295,5 @@ mod tests {
         assert_eq!(host_of(&format!("[2]:[0]:[48]:[{m}]")), Some((m, None)));
         assert_eq!(host_of(&format!("[2]:[0]:[48]:[{m}]:[32]:[10.0.0.1]")), Some((m, Some("10.0.0.1"))));
         assert_eq!(host_of("[3]:[0]:[32]:[10.0.0.1]"), None);
-    }
-
-    #[test]
-    fn a_difference_shows_both_sides() {
-        let d = Difference {
-            node: "VTEP 1 (vtepd)".into(),
-            table: "show macs",
-            row: "02:00:00:00:00:01".into(),
-            truth: Some("p1".into()),
-            table_says: None,
-        };
-        assert_eq!(
-            d.to_string(),
-            "VTEP 1 (vtepd), show macs, 02:00:00:00:00:01: is p1, the table says nothing"
-        );
     }
 }

@@ -4,32 +4,41 @@
 //! The truth is the runner's own. It reads kernels by its own netlink code, vtepd through the API, FRR through vtysh.
 
 mod facts;
+mod judge;
+#[cfg(test)]
+mod judge_tests;
 mod report;
+mod truth;
 mod world;
 
-pub use facts::Difference;
+pub use judge::{Contradiction, Difference};
 pub use report::Report;
 
 use crate::api::request;
 use crate::bench::{Machine, Samples};
 use crate::frame;
 use crate::packet::now;
+use facts::Snapshot;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use truth::Presence;
 use world::{Vm, World, vm_mac};
 
 /// A difference that is still there after this time is one.
 const LIMIT: Duration = Duration::from_secs(20);
+/// What FRR says against itself twice, so long after one another, it means.
+const AGAIN: Duration = Duration::from_secs(2);
 /// A VM that says nothing of itself still talks.
 const TALKS: Duration = Duration::from_millis(300);
 /// Further moves make no sense after so many that went wrong.
 const ENOUGH: usize = 3;
 
 /// How much.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Plan {
     /// Moves.
     pub moves: usize,
@@ -39,6 +48,8 @@ pub struct Plan {
     pub seed: u64,
     /// One of the VTEPs runs FRR.
     pub frr: bool,
+    /// Directory for what all nodes said, whenever they did not agree.
+    pub record: Option<PathBuf>,
 }
 
 /// Kinds of moves, in turn.
@@ -100,6 +111,10 @@ struct Run<'a> {
     macs: u32,
     step: String,
     found: Vec<(String, Difference)>,
+    /// Routes by which FRR contradicts itself, as long as it does.
+    proven: BTreeSet<String>,
+    contradictions: Vec<(String, Contradiction)>,
+    record: Option<PathBuf>,
     comparisons: usize,
 }
 
@@ -121,6 +136,9 @@ pub fn run(plan: &Plan) -> Report {
             macs: 0,
             step: String::new(),
             found: Vec::new(),
+            proven: BTreeSet::new(),
+            contradictions: Vec::new(),
+            record: plan.record.clone(),
             comparisons: 0,
         };
         let report = run.all(plan, machine);
@@ -138,7 +156,7 @@ impl Run<'_> {
             self.boots(n, home);
         }
         self.settle(None);
-        let mut report = Report::new(machine, *plan);
+        let mut report = Report::new(machine, plan.clone());
         report.memory(0, self.world.resident_kb());
         let (mut failed, mut took) = (0, BTreeMap::<Kind, Samples>::new());
         for i in 1..=plan.moves {
@@ -149,7 +167,8 @@ impl Run<'_> {
             if i % (plan.moves / 20).max(1) == 0 || failed >= ENOUGH {
                 report.memory(i, self.world.resident_kb());
                 let so_far = Duration::from_nanos(now() - begun).as_secs();
-                eprintln!("  {i:>6} moves, {} differences, {so_far} s", self.found.len());
+                let (d, c) = (self.found.len(), self.contradictions.len());
+                eprintln!("  {i:>6} moves, {d} differences, FRR contradicted itself {c} times, {so_far} s");
             }
             if failed >= ENOUGH {
                 break;
@@ -162,7 +181,8 @@ impl Run<'_> {
         for (kind, samples) in &took {
             report.kind(kind.name(), samples);
         }
-        report.end(std::mem::take(&mut self.found), self.comparisons, Duration::from_nanos(now() - begun));
+        report.found(std::mem::take(&mut self.found), std::mem::take(&mut self.contradictions));
+        report.end(self.comparisons, Duration::from_nanos(now() - begun));
         report
     }
 
@@ -269,8 +289,7 @@ impl Run<'_> {
             truth: Some("200".into()),
             table_says: Some(answer),
         };
-        eprintln!("{}: {d}", self.step);
-        self.found.push((self.step.clone(), d));
+        self.differs(d);
     }
 
     /// The VM starts and says gratuitous ARP.
@@ -290,32 +309,19 @@ impl Run<'_> {
     fn settle(&mut self, talks: Option<(usize, &Vm, &[u8])>) {
         let begun = now();
         let mut said = begun;
+        let truth = truth::presences(&self.lock());
         loop {
-            let vms = self.lock().clone();
             self.comparisons += 1;
-            let got = facts::differences(self.world, &vms);
+            let got = Snapshot::take(self.world);
             let late = now() - begun > LIMIT.as_nanos() as u64;
             match got {
-                Ok(d) if d.is_empty() => return,
-                Ok(d) if late => {
-                    for d in d {
-                        eprintln!("{}: {d}", self.step);
-                        self.found.push((self.step.clone(), d));
-                    }
+                Ok(s) if judge::differences(&s, &truth, &self.proven).is_empty() => {
+                    // Whatever FRR withdraws in the end has to be proven anew.
+                    self.proven = &self.proven & &judge::proven(&s, &s, &truth);
                     return;
                 }
-                Err(e) if late => {
-                    eprintln!("{}: {e}", self.step);
-                    let d = Difference {
-                        node: e,
-                        table: "all",
-                        row: "all".into(),
-                        truth: Some("an answer".into()),
-                        table_says: None,
-                    };
-                    self.found.push((self.step.clone(), d));
-                    return;
-                }
+                Ok(s) if late => return self.conclude(&s, &truth),
+                Err(e) if late => return self.silent(e),
                 Ok(_) | Err(_) => {}
             }
             if let Some((at, vm, frame)) = talks.filter(|_| now() - said > TALKS.as_nanos() as u64) {
@@ -323,6 +329,46 @@ impl Run<'_> {
                 self.world.say(at, vm, frame);
             }
             std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// The time is over. What FRR says against itself is told apart from differences, which are all the rest.
+    fn conclude(&mut self, earlier: &Snapshot, truth: &[Presence]) {
+        std::thread::sleep(AGAIN);
+        self.comparisons += 1;
+        let s = match Snapshot::take(self.world) {
+            Ok(s) => s,
+            Err(e) => return self.silent(e),
+        };
+        self.record(earlier, &s, truth);
+        let proven = judge::proven(earlier, &s, truth);
+        let new = &proven - &self.proven;
+        self.proven = proven;
+        for c in judge::contradictions(&s, truth, &new) {
+            eprintln!("{}: {c}", self.step);
+            self.contradictions.push((self.step.clone(), c));
+        }
+        for d in judge::differences(&s, truth, &self.proven) {
+            self.differs(d);
+        }
+    }
+
+    fn differs(&mut self, d: Difference) {
+        eprintln!("{}: {d}", self.step);
+        self.found.push((self.step.clone(), d));
+    }
+
+    fn silent(&mut self, node: String) {
+        let (table, row, truth) = ("all", "all".into(), Some("an answer".into()));
+        self.differs(Difference { node, table, row, truth, table_says: None });
+    }
+
+    fn record(&self, earlier: &Snapshot, now: &Snapshot, truth: &[Presence]) {
+        let Some(dir) = &self.record else { return };
+        let said = json!({ "step": self.step, "truth": truth, "earlier": earlier, "now": now });
+        let path = dir.join(format!("{}.json", self.comparisons));
+        if let Err(e) = std::fs::write(&path, format!("{said:#}\n")) {
+            eprintln!("{}: {e}", path.display());
         }
     }
 

@@ -1,6 +1,6 @@
 //! The table and the JSON of a soak.
 
-use super::{Difference, Plan};
+use super::{Contradiction, Difference, Plan};
 use crate::bench::{Machine, Samples};
 use serde_json::{Value, json};
 use std::fmt::Write as _;
@@ -21,6 +21,7 @@ pub struct Report {
     kinds: Vec<(&'static str, usize, f64, f64)>,
     memory: Vec<(usize, Vec<u64>)>,
     differences: Vec<(String, Difference)>,
+    contradictions: Vec<(String, Contradiction)>,
     comparisons: usize,
     took: Duration,
 }
@@ -33,6 +34,7 @@ impl Report {
             kinds: Vec::new(),
             memory: Vec::new(),
             differences: Vec::new(),
+            contradictions: Vec::new(),
             comparisons: 0,
             took: Duration::ZERO,
         }
@@ -46,8 +48,13 @@ impl Report {
         self.kinds.push((name, s.len(), s.percentile(50.0), s.percentile(100.0)));
     }
 
-    pub(super) fn end(&mut self, found: Vec<(String, Difference)>, comparisons: usize, took: Duration) {
-        (self.differences, self.comparisons, self.took) = (found, comparisons, took);
+    /// What went wrong: here, or in FRR alone; with the step at which it did.
+    pub(super) fn found(&mut self, ours: Vec<(String, Difference)>, frrs: Vec<(String, Contradiction)>) {
+        (self.differences, self.contradictions) = (ours, frrs);
+    }
+
+    pub(super) fn end(&mut self, comparisons: usize, took: Duration) {
+        (self.comparisons, self.took) = (comparisons, took);
     }
 
     /// Moves made.
@@ -79,8 +86,8 @@ impl Report {
         for (k, v) in self.machine.text() {
             let _ = writeln!(out, "- {k}: {v}");
         }
-        let Plan { vms, seed, frr, .. } = self.plan;
-        let with = if frr { "three vtepd and one FRR" } else { "three vtepd" };
+        let Plan { vms, seed, frr, .. } = &self.plan;
+        let with = if *frr { "three vtepd and one FRR" } else { "three vtepd" };
         let _ = writeln!(out, "- {vms} VMs on {with}, seed {seed}, {} s\n", self.took.as_secs());
         let _ = writeln!(out, "| {:<36} | {:>5} | {:>10} | {:>10} |", "moves", "n", "median", "max");
         let _ = writeln!(out, "|{:-<38}|{:->7}|{:->12}|{:->12}|", "", ":", ":", ":");
@@ -104,7 +111,17 @@ impl Report {
         for (step, d) in &self.differences {
             let _ = writeln!(out, "{step}: {d}");
         }
+        if !self.contradictions.is_empty() {
+            let n = self.contradictions.len();
+            let _ = writeln!(out, "FRR contradicted itself {n} times, which is no difference of vtepd's:");
+        }
+        for (step, c) in &self.contradictions {
+            let _ = writeln!(out, "{step}: {c}");
+        }
         let _ = write!(out, "{} moves, {} differences", self.moves(), self.differences.len());
+        if !self.contradictions.is_empty() {
+            let _ = write!(out, ", FRR contradicted itself {} times", self.contradictions.len());
+        }
         out
     }
 
@@ -125,12 +142,22 @@ impl Report {
                 })
             })
             .collect();
+        let contradictions: Vec<_> = self
+            .contradictions
+            .iter()
+            .map(|(step, c)| {
+                json!({
+                    "step": step, "node": c.node, "route": c.route, "bgpd": c.bgpd, "zebra": c.zebra,
+                    "kernel": c.kernel, "truth": c.truth, "followed": c.followed,
+                })
+            })
+            .collect();
         let memory: Vec<_> = self.memory.iter().map(|(n, kb)| json!({ "moves": n, "kb": kb })).collect();
         json!({
             "version": 1, "machine": self.machine.json(), "vms": self.plan.vms, "seed": self.plan.seed,
             "frr": self.plan.frr, "moves": self.moves(), "comparisons": self.comparisons,
             "seconds": self.took.as_secs_f64(), "kinds": kinds, "memory": memory, "flat": self.flat(),
-            "differences": differences, "passed": self.passed(),
+            "differences": differences, "contradictions": contradictions, "passed": self.passed(),
         })
     }
 }
