@@ -85,6 +85,19 @@ pub enum HostAct {
     },
     /// The bridge forgets a MAC.
     Ages(Mac),
+    /// A hypervisor says that a guest will come; `at_stop`: a mark at its source's route is as good as its word (PIT-26).
+    Prepares {
+        mac: Mac,
+        port: Port,
+        at_stop: bool,
+    },
+    /// A hypervisor says that a guest leaves; `at_stop`: it has stopped.
+    Releases {
+        mac: Mac,
+        at_stop: bool,
+    },
+    /// A hypervisor says that the move does not happen.
+    Aborts(Mac),
     PortDown(Port),
     PortUp(Port),
     PortGone(Port),
@@ -142,6 +155,8 @@ pub struct Route {
     pub gateway: bool,
     /// LLGR_STALE.
     pub stale: bool,
+    /// The mark of a guest that has stopped.
+    pub going: bool,
 }
 
 /// What is expected of a node at this moment.

@@ -306,6 +306,13 @@ fn host_act(w: &mut Words<'_>) -> Parsed<HostAct> {
             HostAct::Hears { frame, port: w.port()?, filtered }
         }
         "ages" => HostAct::Ages(w.mac()?),
+        "prepares" => {
+            let mac = w.mac()?;
+            w.must("on")?;
+            HostAct::Prepares { mac, port: w.port()?, at_stop: w.skip("at-stop") }
+        }
+        "releases" => HostAct::Releases { mac: w.mac()?, at_stop: w.skip("at-stop") },
+        "aborts" => HostAct::Aborts(w.mac()?),
         "port" => {
             let port = w.port()?;
             match w.take("`down`, `up` or `gone`")? {
@@ -322,7 +329,7 @@ fn host_act(w: &mut Words<'_>) -> Parsed<HostAct> {
         },
         other => {
             return Err(format!(
-                "a VTEP does not `{other}`: sees, hears, ages, port, kernel (or `expect` it)"
+                "a VTEP does not `{other}`: sees, hears, ages, prepares, releases, aborts, port, kernel (or `expect` it)"
             ));
         }
     })
@@ -353,12 +360,13 @@ fn peer_act(w: &mut Words<'_>) -> Parsed<PeerAct> {
     Ok(match w.take("what happens")? {
         "announces" => {
             let (mac, ip, seq) = (w.mac()?, w.maybe_ip(), w.seq()?);
-            let mut r = Route { mac, ip, seq, sticky: false, gateway: false, stale: false };
+            let mut r = Route { mac, ip, seq, sticky: false, gateway: false, stale: false, going: false };
             while let Some(word) = w.peek() {
                 match word {
                     "sticky" => r.sticky = true,
                     "gateway" => r.gateway = true,
                     "stale" => r.stale = true,
+                    "going" => r.going = true,
                     _ => break,
                 }
                 w.next += 1;

@@ -5,7 +5,7 @@ use super::{Failure, Frame, FrameKind, HostAct, PeerAct, Port, Scenario, Setting
 use crate::world::{BRIDGE, P1, P2, World, own_mac, vtep};
 use bytes::Bytes;
 use evpn::fabric::{KernelEvent, Link, LinkKind};
-use evpn::node::Input;
+use evpn::node::{Input, MoveStep};
 use evpn::types::{IfIndex, Mac, Span, Time};
 use evpn::wire::frame;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -125,6 +125,14 @@ impl Stage {
                 }
             }
             HostAct::Ages(mac) => self.w.forget(i, *mac),
+            HostAct::Prepares { mac, port, at_stop } => {
+                let port = if *port == Port::P1 { "p1" } else { "p2" };
+                self.says(i, *mac, MoveStep::Prepare { port: port.into(), timeout: None }, *at_stop);
+            }
+            HostAct::Releases { mac, at_stop } => {
+                self.says(i, *mac, MoveStep::Release { timeout: None }, *at_stop);
+            }
+            HostAct::Aborts(mac) => self.says(i, *mac, MoveStep::Abort, false),
             HostAct::PortDown(p) => self.port_down(i, *p),
             HostAct::PortUp(p) => self.w.kernel(i, KernelEvent::Link(link(i, *p, true))),
             HostAct::PortGone(p) => {
@@ -137,6 +145,15 @@ impl Stage {
                 // A runt that is not used for anything gives the node a turn.
                 self.w.input(i, Input::Frame { port: P1, bytes: Bytes::new() });
             }
+        }
+    }
+
+    /// A step of a prepared move.
+    fn says(&mut self, i: usize, mac: Mac, step: MoveStep, at_stop: bool) {
+        if at_stop {
+            self.w.step_at_stop(i, mac, step);
+        } else {
+            self.w.step(i, mac, &[], step);
         }
     }
 

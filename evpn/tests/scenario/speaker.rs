@@ -121,6 +121,9 @@ impl Speaker {
         if r.gateway {
             attrs.ext_communities.push(ExtCommunity([0x03, 0x0d, 0, 0, 0, 0, 0, 0]));
         }
+        if r.going {
+            attrs.ext_communities.push(ExtCommunity::GOING);
+        }
         if r.stale {
             attrs.communities.push(Community(0xffff_0006));
         }
