@@ -60,7 +60,7 @@ fn newer(a: Seq, b: Seq) -> bool {
 }
 
 fn ours_at(mac: Mac, seq: Seq) -> Route {
-    Route { mac, ip: None, seq: Some(seq), sticky: false, gateway: false, stale: false }
+    Route { mac, ip: None, seq: Some(seq), sticky: false, gateway: false, stale: false, going: false }
 }
 
 /// Which of two claims on a MAC is the better one; ours is neither sticky nor a gateway's.
@@ -135,7 +135,15 @@ impl Case {
                 // A sticky route has sequence 0; among gateways neither counts.
                 let sticky = !gateway && self.r.one_in(8);
                 let seq = if sticky || gateway { None } else { seq };
-                let r = Route { mac: m, ip, seq, sticky, gateway, stale };
+                let r = Route {
+                    mac: m,
+                    ip,
+                    seq,
+                    sticky,
+                    gateway,
+                    stale,
+                    going: seq.is_some_and(|s| s.0 % 3 == 0),
+                };
                 self.log.push(format!("{} announces {r:?}", PEERS[p]));
                 self.peers[p].announce(&mut self.w, &r);
                 self.routes.insert((p, m, ip), r);
