@@ -114,6 +114,9 @@ pub struct Lost {
     pub late: Option<Time>,
     /// Late frames counted.
     pub frames: u32,
+    /// Its hypervisor had said that it runs there, and nothing had been heard of it yet: its frames from that port are
+    /// its first words and not its last.
+    pub told: bool,
 }
 
 /// What a fresh local learn of a MAC that is remote means.
@@ -133,7 +136,7 @@ pub enum LocalSign {
 ///
 /// On the port that just lost the MAC, a learn within the guard time is no claim by itself; a strong sign
 /// (RARP, gratuitous ARP, unsolicited NA, an answer to our probe) makes it one, as do frames that still
-/// come after the guard time.
+/// come after the guard time, and the first frame of a guest that was activated there (PIT-06).
 pub fn judge(
     remote: &Claim,
     lost: Option<&Lost>,
@@ -146,7 +149,7 @@ pub fn judge(
         return LocalSign::Refused;
     }
     match lost {
-        Some(l) if l.port == port && at.since(l.at) < guard && !strong => LocalSign::Late,
+        Some(l) if l.port == port && at.since(l.at) < guard && !strong && !l.told => LocalSign::Late,
         _ => LocalSign::Claim,
     }
 }
@@ -260,12 +263,14 @@ mod tests {
     fn the_late_frame_rule() {
         let r = claim(5, 2);
         let (port, other, guard) = (IfIndex(7), IfIndex(8), Span::secs(1));
-        let lost = Lost { port, at: Time(1_000), late: None, frames: 0 };
+        let lost = Lost { port, at: Time(1_000), late: None, frames: 0, told: false };
         let soon = Time(2_000);
         assert_eq!(judge(&r, Some(&lost), port, false, guard, soon), LocalSign::Late);
         assert_eq!(judge(&r, Some(&lost), port, true, guard, soon), LocalSign::Claim);
         assert_eq!(judge(&r, Some(&lost), other, false, guard, soon), LocalSign::Claim);
         assert_eq!(judge(&r, Some(&lost), port, false, guard, Time(1_000) + guard), LocalSign::Claim);
         assert_eq!(judge(&r, None, port, false, guard, soon), LocalSign::Claim);
+        let told = Lost { told: true, ..lost };
+        assert_eq!(judge(&r, Some(&told), port, false, guard, soon), LocalSign::Claim);
     }
 }

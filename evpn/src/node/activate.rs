@@ -79,11 +79,12 @@ impl Node {
             heard: here && !active,
             from: None,
             heed: Heed::default(),
+            told: here,
         };
         if here {
             // Here already: activated before, or the guest was faster.
             if let Some(old) = self.prepare.get(key).filter(|_| active) {
-                (p.heard, p.from) = (old.heard, old.from);
+                (p.heard, p.from, p.told) = (old.heard, old.from, old.told);
             }
             self.prepare.put(key, p);
             self.add_ips(key, at);
@@ -207,6 +208,9 @@ impl Node {
         {
             self.want.remove(&row, false);
         }
+        if let Some(p) = self.prepare.get_mut((vni, mac)).filter(|p| p.port == port) {
+            p.told = true;
+        }
         if self.writing((vni, mac)).is_none_or(|p| p.port != port) {
             return false;
         }
@@ -308,6 +312,9 @@ impl Node {
         if !held {
             return false;
         }
+        if let Some(p) = self.prepare.get_mut((vni, mac)) {
+            p.told = false;
+        }
         let Some(seg) = self.segments.get(&vni) else { return false };
         if let (Some(key), Some(vxlan)) = (seg.mac_key(mac), seg.vxlan) {
             self.want_set(key, Row::Local { vxlan, port }, true);
@@ -346,7 +353,7 @@ impl Node {
     fn activation_failed(&mut self, key: Key, refusal: Refusal, why: String, at: Time) {
         let Some(p) = self.prepare.take(key) else { return };
         self.journal.count("activations_failed");
-        self.take_back_row(key, p.port, at);
+        self.take_back_row(key, p.port, p.told, at);
         self.journal.event(Event::MoveAborted { vni: key.0, mac: key.1, port: p.name, why: why.clone() }, at);
         if let Stage::Writing { waiting, .. } = p.stage {
             for id in waiting {
@@ -356,13 +363,13 @@ impl Node {
     }
 
     /// The row of a MAC that is not activated after all, as its owner wants it.
-    fn take_back_row(&mut self, key: Key, port: IfIndex, at: Time) {
+    fn take_back_row(&mut self, key: Key, port: IfIndex, told: bool, at: Time) {
         let owner = self.owner_now(key);
         // The monitor may still have to tell of the row that we wrote: that is no guest (PIT-04).
         if let Some(e) = self.segments.get_mut(&key.0).and_then(|s| s.hosts.macs.get_mut(&key.1))
             && matches!(e.owner, Owner::Remote(_))
         {
-            e.lost = Some(Box::new(Lost { port, at, late: None, frames: 0 }));
+            e.lost = Some(Box::new(Lost { port, at, late: None, frames: 0, told: false }));
         }
         let Some(seg) = self.segments.get(&key.0) else { return };
         let (Some(row), Some(vxlan)) = (seg.mac_key(key.1), seg.vxlan) else { return };
@@ -374,6 +381,9 @@ impl Node {
         let Some(want) = want else { return self.want_remove(&row, true) };
         if !matches!(owner, Some(Owner::Local(_))) {
             self.prepare.cleared.insert(row, port);
+            if !told {
+                self.expect_echo(key, port, at);
+            }
         }
         self.want_set(row, want, true);
         self.want.mark(row, true);
@@ -415,7 +425,7 @@ impl Node {
         } else {
             self.local_gone(vni, mac, p.port, why, at);
         }
-        self.take_back_row(key, p.port, at);
+        self.take_back_row(key, p.port, p.told, at);
     }
 
     /// The time of a preparation or activation is up.

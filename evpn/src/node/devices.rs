@@ -319,9 +319,13 @@ impl Node {
         if b.permanent || b.vlan != 0 || !b.mac.is_host() {
             return;
         }
-        let Some(seg) = self.segments.get(&vni) else { return };
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
         // Our own rows, or another control plane's; the reconciler keeps them as wanted.
         if seg.vxlan == Some(b.port) || b.port == b.bridge || b.ext_learned {
+            // No local port has the row any more, even if the write that did it was refused in part.
+            if let Some(e) = seg.hosts.macs.get_mut(&b.mac).filter(|_| seg.vxlan == Some(b.port)) {
+                e.shadow = None;
+            }
             return;
         }
         self.local_seen(vni, b.mac, b.port, at);
@@ -358,6 +362,11 @@ impl Node {
         let (key, row) = if mac.is_zero() {
             (RowKey::Flood { vxlan: dev, vtep }, Row::Flood)
         } else {
+            // The bridge has shown it on a local port before: only this half of the old row is left, and goes.
+            if let Some(port) = seg.hosts.macs.get(&mac).and_then(|e| e.local()).map(|l| l.port) {
+                self.want_set(RowKey::Mac { bridge, mac }, Row::Local { vxlan: dev, port }, true);
+                return;
+            }
             let Some(row) = seg.remote_row(vtep, false) else { return };
             (RowKey::Mac { bridge, mac }, row)
         };

@@ -19,9 +19,12 @@ impl Node {
         if self.fixed_elsewhere(vni, mac, port, at) || self.activation_seen(vni, mac, port, at) {
             return;
         }
+        let echo = self.is_echo(vni, mac, port, at);
         let Some(seg) = self.segments.get(&vni) else { return };
         let Some(entry) = seg.hosts.macs.get(&mac) else {
-            if self.has_place(vni, port, at) {
+            if echo {
+                self.clear_echo(vni, mac, port);
+            } else if self.has_place(vni, port, at) {
                 self.claim(vni, mac, port, None, at);
             }
             return;
@@ -36,10 +39,14 @@ impl Node {
                 self.released_frame(vni, mac, port, at);
             }
             Owner::Remote(r) => {
+                let lost = entry.lost.as_deref().copied();
+                if self.is_left_over(vni, mac, port, &r.claim, at) {
+                    return;
+                }
                 let strong = self.strong_sign(port, mac, at);
                 let sign = mobility::judge(
                     &r.claim,
-                    entry.lost.as_deref(),
+                    lost.as_ref(),
                     port,
                     strong,
                     self.config.mobility.guard_time,

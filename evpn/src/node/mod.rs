@@ -12,6 +12,7 @@ mod domain;
 mod duplicate_ips;
 mod duplicate_macs;
 mod duplicates;
+mod echo;
 mod event;
 mod fixed;
 mod frames;

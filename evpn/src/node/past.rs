@@ -6,6 +6,9 @@ use crate::types::{Mac, Seq, Time, Vni};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
+/// Numbers that are not worth a sweep.
+const SWEEP: usize = 64;
+
 /// A table of the latest entries: a new one pushes the oldest out.
 #[derive(Debug)]
 pub(super) struct Latest<K, V> {
@@ -24,12 +27,16 @@ impl<K: Ord + Copy, V> Latest<K, V> {
         self.next += 1;
         self.entries.insert(key, (value, self.next));
         self.order.push_back((key, self.next));
-        // Numbers of entries that were replaced or removed stay in the queue until they come to its head.
-        while self.entries.len() > self.limit || self.order.len() > 2 * self.limit {
+        while self.entries.len() > self.limit {
             let Some((key, n)) = self.order.pop_front() else { break };
             if self.is(key, n) {
                 self.entries.remove(&key);
             }
+        }
+        // Numbers of entries that were replaced or removed are swept out when they are the most.
+        if self.order.len() > 2 * self.entries.len().max(SWEEP) {
+            let entries = &self.entries;
+            self.order.retain(|(k, n)| entries.get(k).is_some_and(|(_, m)| m == n));
         }
     }
 
@@ -115,13 +122,13 @@ mod tests {
         let mut t = Latest::new(4);
         for n in 0..1000 {
             t.insert(0, n);
-            assert!(t.order.len() <= 8);
+            assert!(t.order.len() <= 2 * SWEEP);
         }
         assert_eq!(t.get(0), Some(&999));
         for n in 0..1000 {
             t.insert(n, n);
             t.remove(n);
         }
-        assert_eq!((t.entries.len(), t.order.len() <= 8), (0, true));
+        assert_eq!((t.entries.len(), t.order.len() <= 2 * SWEEP), (0, true));
     }
 }

@@ -4,6 +4,7 @@
 //! has the kernel put the MAC on its port, and advertises when it has. *abort* takes both back. *release*
 //! ([`super::release`]) is said at the source. Each step may come twice, and in any order.
 
+use super::echo::Echoes;
 use super::frames::is_host_ip;
 use super::going::{Going, Heed};
 use super::handing::Handing;
@@ -58,6 +59,8 @@ pub(super) struct Pending {
     /// The port of ours that the MAC was behind before.
     pub(super) from: Option<IfIndex>,
     pub(super) heed: Heed,
+    /// The monitor has told of the row on the port.
+    pub(super) told: bool,
 }
 
 /// All of it.
@@ -72,6 +75,8 @@ pub(super) struct Prepare {
     /// Ports that had a MAC by our doing and are to lose it. When the row is written this is done, be it by a row to
     /// a VTEP or as [`crate::fabric::Row::Cleared`].
     pub(super) cleared: BTreeMap<RowKey, IfIndex>,
+    /// Rows of ours that the monitor may still have to tell of.
+    pub(super) echoes: Echoes,
 }
 
 impl Prepare {
@@ -248,6 +253,7 @@ impl Node {
             deadline: at + timeout,
             heard: false,
             from: None,
+            told: false,
             heed: Heed::renewed(
                 self.prepare.get(key).filter(|p| p.port == t.port).map(|p| p.heed),
                 r.at_stop,

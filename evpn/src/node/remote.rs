@@ -137,6 +137,7 @@ impl Node {
 
     /// A remote route beats ours (EVPN-MOB-06): row first, withdrawal once the kernel has it (EVPN-MOB-07).
     fn lose(&mut self, vni: Vni, mac: Mac, l: Local, best: Claim, at: Time) {
+        let told = self.awaits_guest(vni, mac);
         self.activation_left(vni, mac, None, "another VTEP advertises it with a better route", at);
         self.forget_mark((vni, mac));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
@@ -147,7 +148,7 @@ impl Node {
         seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: best }), at);
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.moves += 1;
-            e.lost = Some(Box::new(Lost { port: l.port, at, late: None, frames: 0 }));
+            e.lost = Some(Box::new(Lost { port: l.port, at, late: None, frames: 0, told }));
             e.shadow = Some(l.port);
         }
         let row = seg.mac_key(mac).zip(seg.remote_row(best.vtep, best.sticky));

@@ -17,7 +17,7 @@ impl Node {
                 self.journal.count("write_failures");
                 let row = self.row_name(&key);
                 self.journal.event(Event::WriteFailed { row, errno: *errno, text: text.clone() }, at);
-                if self.retries.len() < RETRIES {
+                if !self.gone_with_carrier(&key, at) && self.retries.len() < RETRIES {
                     self.retries.insert((at + RETRY, key));
                 }
                 continue;

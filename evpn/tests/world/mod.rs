@@ -570,6 +570,15 @@ impl World {
         self.kernel(i, KernelEvent::Synced);
     }
 
+    /// The daemon starts again after [`World::kill`] with what it had kept; the kernel tells what `tables` says.
+    pub fn start_with(&mut self, i: usize, tables: impl FnOnce(&mut Self)) {
+        let unix = self.now.0 / 1_000_000_000;
+        self.hosts[i].node.handle(Input::Wall { unix }, self.now);
+        self.hosts[i].dead = false;
+        self.hosts[i].rows.clear();
+        tables(self);
+    }
+
     pub fn run_for(&mut self, span: Span) {
         let end = self.now + span;
         for _ in 0..10_000_000u64 {
