@@ -59,12 +59,12 @@ impl Vm {
         self.mac.0[5] = self.changes;
     }
 
-    /// Fresh IPv4 address.
+    /// Fresh IPv4 address. Its last octet is the guest's own: one that was taken from another guest has that one's,
+    /// who may come to the same number of changes.
     pub(super) fn change_ip(&mut self) {
         self.changes += 1;
-        if let Some(ip) = self.v4 {
-            let [a, b, _, d] = ip.octets();
-            self.v4 = Some(Ipv4Addr::new(a, b, self.changes, d));
+        if self.v4.is_some() {
+            self.v4 = Some(Ipv4Addr::new(192, 168, self.changes, self.mac.0[4] + 10));
         }
     }
 }

@@ -9,6 +9,8 @@ use evpn::types::{Mac, Span};
 
 /// How long a release lasts, with some reserve.
 const RELEASED: Span = Span::secs(61);
+/// Until a hypervisor tries again when the daemon is not there.
+const AGAIN: Span = Span::millis(100);
 
 impl World {
     /// A step of a prepared move. Whether there was a daemon to hear it.
@@ -111,10 +113,17 @@ impl World {
         self.released.get(&(node, mac)).is_some_and(|t| self.now.since(*t) < RELEASED)
     }
 
-    /// A guest comes back to where it was released: its hypervisor has to say so.
+    /// A guest comes back to where it was released: its hypervisor has to say so, and says it again when there is no
+    /// daemon to hear it.
     pub(super) fn welcome(&mut self, g: usize, at: Place) {
-        if self.is_released(at.node, self.vms[g].mac) {
+        if self.vms[g].here != Some(at) || !self.is_released(at.node, self.vms[g].mac) {
+            return;
+        }
+        if self.vteps[at.node].listens(self.now) {
             self.activate(g, at);
+        } else {
+            self.act_until(AGAIN);
+            self.push(AGAIN, Ev::Welcome(g, at));
         }
     }
 }

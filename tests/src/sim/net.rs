@@ -4,7 +4,7 @@
 use super::mutants::Mutant;
 use super::sniff;
 use super::vtep::{ROOM, address};
-use super::world::{Ev, World};
+use super::world::{Ev, Fault, World};
 use bytes::Bytes;
 use evpn::node::ConnEvent;
 use evpn::types::{ConnId, Span, Time};
@@ -267,6 +267,10 @@ impl World {
             }
             for side in 0..2 {
                 let parked = std::mem::take(&mut self.tcps[tcp].ends[side].parked);
+                if parked.iter().any(|i| matches!(i, Item::Fin)) {
+                    // This end takes a session for up whose other end is gone, until it is told.
+                    self.begin(Fault::Repair, self.longest() + Span::millis(1));
+                }
                 for item in parked {
                     self.carry(tcp, side, item);
                 }

@@ -5,13 +5,14 @@ use super::plan::{By, What};
 use super::truth::MacTruth;
 use super::world::{Ev, Fault, World};
 use evpn::fabric::BridgeFdb;
-use evpn::types::{Mac, Span};
+use evpn::types::{Mac, Span, Time};
 use netlink::op::{Kernel as _, Op};
 use std::net::IpAddr;
 
 impl World {
     pub(super) fn step(&mut self, n: usize) {
         let what = self.plan.steps[n].what;
+        let nodes = self.vteps.len();
         if self.trace.is_some() {
             self.note(&format!("step {what:?}"));
         }
@@ -54,6 +55,7 @@ impl World {
             What::Split { guest, node, time, first } => self.split(guest, node, Span::micros(time), first),
             What::Reset { a, b } => {
                 self.upsets += 1;
+                self.strays(|n| n == a || n == b || a.max(b) >= nodes);
                 self.reset(a, b);
             }
             What::Cut { a, b, time } => self.cut(a, b, Span::micros(time)),
@@ -68,11 +70,13 @@ impl World {
             }
             What::Kill { node, time } if node >= self.vteps.len() => {
                 self.upsets += 1;
+                self.strays(|_| true);
                 self.rr_kill(node, Span::micros(time));
             }
             What::Kill { node, time } => {
                 self.upsets += 1;
                 self.leaps += if self.plan.fabric.memory { 16 } else { 0 };
+                self.strays(|n| n == node);
                 if self.vteps[node].daemon.is_some() {
                     self.kill(node);
                     self.addresses_forgotten(node);
@@ -156,6 +160,8 @@ impl World {
     fn cut(&mut self, a: usize, b: usize, time: Span) {
         if a != b {
             self.upsets += 1;
+            let nodes = self.vteps.len();
+            self.strays(|n| n == a || n == b || a.max(b) >= nodes);
             self.cuts.insert((a.min(b), a.max(b)));
             self.begin(Fault::Cut(a.min(b), a.max(b)), time);
         }
@@ -206,14 +212,24 @@ impl World {
         self.vms[g].twin = None;
         let ips: Vec<IpAddr> = self.vms[g].ips().collect();
         let (now, settle, calm) = (self.now, self.settle(), self.calm_since.is_some());
+        if !self.vteps[at.node].listens(now) {
+            // No daemon sees it come, to take along what is known of it.
+            for ip in &ips {
+                if let Some(t) = self.ips.get_mut(ip) {
+                    t.must = false;
+                }
+            }
+        }
         if let Some(m) = self.macs.get_mut(&self.vms[g].mac) {
             let muddled = m.muddled;
             m.place = Some(at);
-            m.twin = None;
+            // The port of a copy that is simply not there any more still has carrier.
+            m.residue.extend(m.twin.take());
             m.spoken = None;
             m.muddled |= m.twinned;
             m.muddled &=
                 m.twinned || !strong || !calm || m.speaker.is_some_and(|(_, t)| now.since(t) < settle);
+            m.muddled |= now < m.stray;
             m.unplugged = false;
             m.residue.remove(&at);
             m.events += 1;
@@ -227,6 +243,7 @@ impl World {
 
     /// A guest stops where it runs.
     fn leave(&mut self, g: usize, unplug: bool) {
+        let slowed = &self.slowed;
         let vm = &mut self.vms[g];
         let places: Vec<Place> = vm.here.take().into_iter().chain(vm.twin.take()).collect();
         let (mac, now) = (vm.mac, self.now);
@@ -239,6 +256,7 @@ impl World {
             m.twin = None;
             m.unplugged = unplug;
             m.events += 1;
+            m.goes_astray(now, slowed);
             for at in &places {
                 m.left.insert(at.node, now);
                 m.residue.insert(*at);
@@ -260,6 +278,7 @@ impl World {
         let Some(from) = self.vms[g].here.filter(|p| p.node != node) else { return };
         let mac = self.vms[g].mac;
         self.move_out(g, from, late);
+        self.untold(g, by, self.now - Span::micros(self.plan.fabric.lag));
         let unclear = late > 0 && self.macs.get(&mac).is_some_and(|m| m.muddled);
         self.arrive_at(g, Place { node, slot: g }, by);
         if let Some(m) = self.macs.get_mut(&mac) {
@@ -274,6 +293,13 @@ impl World {
                     t.must = false;
                 }
             }
+        } else if unplug && over <= Span::micros(self.plan.fabric.lag) {
+            // The source may have withdrawn them before the target has heard of the guest.
+            self.untold(g, by, Time(0));
+        }
+        let until = self.now + over + self.longest() + Span::micros(self.plan.fabric.lag);
+        if let Some(m) = self.macs.get_mut(&mac).filter(|_| late > 0) {
+            m.late_until = until;
         }
         for k in 0..late {
             let after = over.scaled(k + 1, late + 1);
@@ -340,7 +366,31 @@ impl World {
         if let Some(m) = self.macs.get_mut(&self.vms[g].mac) {
             m.residue.insert(at);
         }
+        // The tap of the port that it leaves may tell too late what it said there just now.
+        self.untold(g, by, self.now - Span::micros(self.plan.fabric.lag));
         self.arrive_at(g, to, by);
+    }
+
+    /// Addresses of a guest that were told after `since` and that its next announcement does not tell: nobody has to
+    /// know them.
+    fn untold(&mut self, g: usize, by: By, since: Time) {
+        let vm = &self.vms[g];
+        let told = |ip: &IpAddr| by == By::Garp || by == By::Ask && ip.is_ipv4();
+        let ips: Vec<IpAddr> = vm.ips().filter(|ip| !told(ip)).collect();
+        for ip in ips {
+            if let Some(t) = self.ips.get_mut(&ip)
+                && t.said.is_none_or(|s| s >= since)
+            {
+                t.must = false;
+            }
+        }
+    }
+
+    /// Routes of a node go, or may go: see [`MacTruth::goes_astray`].
+    fn strays(&mut self, on: impl Fn(usize) -> bool) {
+        for m in self.macs.values_mut().filter(|m| m.place.is_some_and(|p| on(p.node))) {
+            m.goes_astray(self.now, &self.slowed);
+        }
     }
 
     fn split(&mut self, g: usize, node: usize, time: Span, first: bool) {

@@ -40,8 +40,28 @@ pub(super) struct MacTruth {
     pub(super) moves: u32,
     /// Moves during which another place also had a say.
     pub(super) contested: u32,
+    /// Addresses that it took over from another MAC.
+    pub(super) taken: u32,
+    /// Frames may still come from the place that it has left last.
+    pub(super) late_until: Time,
+    /// The route of its place went while such frames could come: whoever has them had every reason to claim it.
+    pub(super) stray: Time,
     /// Whatever happened to it.
     pub(super) events: u32,
+}
+
+impl MacTruth {
+    /// The route of its place goes now, or may: until the last late frame has come, nobody but the guest can tell
+    /// where it is.
+    pub(super) fn goes_astray(&mut self, now: Time, slowed: &BTreeSet<usize>) {
+        // Where a write was refused, the port that it has left before still has it, and gets it back (EVPN-MOB-11).
+        self.contested += u32::from(self.residue.iter().any(|p| slowed.contains(&p.node)));
+        if now < self.late_until {
+            self.stray = self.late_until;
+            self.muddled = true;
+            self.contested += 1;
+        }
+    }
 }
 
 /// An address.
@@ -172,6 +192,9 @@ impl World {
         if t.mac != Some(mac) {
             let other = t.mac.or(t.before).filter(|m| *m != mac);
             let recent = [t.said, other.and_then(speaker)].into_iter().flatten().max();
+            if let Some(m) = self.macs.get_mut(&mac) {
+                m.taken += u32::from(other.is_some());
+            }
             t.muddled = other.is_some() && recent.is_some_and(|r| now.since(r) < settle);
             (t.said, t.must) = (None, false);
             t.before = other.or(t.before);
@@ -374,7 +397,8 @@ impl World {
         // An address may take the sequence of its MAC along to another, so a guest's MACs count together.
         let mut bound = vec![(0u32, 0u32); self.vms.len()];
         for m in self.macs.values() {
-            bound[m.guest].0 += m.moves;
+            // Each address that changes its MAC is a step of its own (EVPN-XMOB-06); the first is the MAC's.
+            bound[m.guest].0 += m.moves + m.taken.saturating_sub(1);
             bound[m.guest].1 += m.contested;
         }
         if self.shared {

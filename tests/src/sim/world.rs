@@ -56,6 +56,8 @@ pub(super) enum Ev {
     Unplug(Place),
     /// A guest begins to run.
     Begin(usize, Place, By),
+    /// A hypervisor says again that a guest has come back.
+    Welcome(usize, Place),
     /// What follows a preparation.
     Hand(usize),
     /// A reflector's pause is over.
@@ -414,6 +416,7 @@ impl World {
                     self.arrive_at(g, at, by);
                 }
             }
+            Ev::Welcome(g, at) => self.welcome(g, at),
             Ev::Hand(n) => self.hand(n),
             Ev::Reflect(host, epoch) => self.reflect(host, epoch),
             Ev::Tick(host, epoch) => self.rr_tick(host, epoch),
