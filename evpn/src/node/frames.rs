@@ -4,6 +4,7 @@
 //! port, because a locked, blocked or filtered port may refuse what the tap saw (PIT-07).
 
 use super::parked::Parked;
+use super::signs::{BACKLOG, Sign};
 use super::{Event, Node, Output};
 use crate::hosts::{Binding, BindingOrigin, Owner};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
@@ -11,22 +12,11 @@ use crate::wire::frame::{self, Arp, Body, Frame};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How long the forwarding table may take to agree with a frame (design section 5).
-const PATIENCE: Span = Span::millis(20);
-/// Signs of life kept at a time.
-const SIGNS: usize = 8192;
+pub(super) const PATIENCE: Span = Span::millis(20);
 /// Between two probes of a binding that came with its MAC.
 const PROBE_EVERY: Span = Span::secs(1);
 /// Unanswered probes after which such a binding is given up.
 const PROBES: u8 = 3;
-
-/// The last frame of a MAC on a port where the table does not show it yet.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Sign {
-    at: Time,
-    strong: bool,
-    /// It answers a probe of ours.
-    answer: bool,
-}
 
 /// What a frame tells about its sender.
 struct Tells {
@@ -63,19 +53,19 @@ impl Node {
         let Some(seg) = self.segments.get(&vni) else { return };
         let entry = seg.hosts.macs.get(&f.src);
         let agrees = entry.and_then(|e| e.local()).is_some_and(|l| l.port == port);
-        if !agrees {
-            if self.signs.len() >= SIGNS {
-                self.signs.retain(|_, s| at.since(s.at) < PATIENCE);
-            }
-            if self.signs.len() < SIGNS {
-                self.signs.insert((port, f.src), Sign { at, strong: tells.strong, answer: tells.answer });
-            }
+        // The table did not let it in, nor will it.
+        if entry.is_none() && self.guards.shuts(port) {
+            return;
         }
         // The table showed it here a moment ago and was put right; now it turns out that the VM is here.
         let late = entry
             .and_then(|e| e.lost.as_deref())
-            .is_some_and(|l| l.port == port && l.late.is_some_and(|t| at.since(t) < PATIENCE));
+            .is_some_and(|l| l.port == port && l.late.is_some_and(|t| at.since(t) < BACKLOG));
         let remote = entry.is_some_and(|e| matches!(e.owner, Owner::Remote(_)));
+        let known = entry.is_some();
+        if !agrees {
+            self.signs.put((port, f.src), known, Sign { at, strong: tells.strong, answer: tells.answer });
+        }
         if agrees {
             self.heard(vni, f.src, at);
             self.activation_heard(vni, f.src, at);
@@ -194,7 +184,7 @@ impl Node {
 
     /// The table agrees: bindings that waited for it are learned.
     pub(super) fn unpark(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
-        self.signs.remove(&(port, mac));
+        self.signs.remove((port, mac));
         for p in self.parked.take((vni, port, mac)) {
             self.learn_binding(vni, mac, p.ip, p.origin, p.router, at);
         }
@@ -214,28 +204,6 @@ impl Node {
                 let port = self.dev_name(port);
                 self.journal.event(Event::BindingRefused { vni, mac, ip: Some(p.ip), port }, at);
             }
-        }
-    }
-
-    /// Whether the kernel has more notifications than were read.
-    pub fn set_behind(&mut self, behind: bool) {
-        self.behind = behind;
-    }
-
-    pub(super) fn strong_sign(&self, port: IfIndex, mac: Mac, at: Time) -> bool {
-        self.signs.get(&(port, mac)).is_some_and(|s| s.strong && at.since(s.at) < PATIENCE)
-    }
-
-    /// Whether a MAC has just answered a probe of ours on this port.
-    pub(super) fn answered(&self, port: IfIndex, mac: Mac, at: Time) -> bool {
-        self.signs.get(&(port, mac)).is_some_and(|s| s.answer && at.since(s.at) < PATIENCE)
-    }
-
-    /// When the first sign of a MAC on this port was seen, and what it was.
-    pub(super) fn first_sign(&self, port: IfIndex, mac: Mac, at: Time) -> (Time, &'static str) {
-        match self.signs.get(&(port, mac)) {
-            Some(s) if at.since(s.at) < PATIENCE => (s.at.min(at), "frame"),
-            _ => (at, "fdb"),
         }
     }
 

@@ -92,6 +92,11 @@ pub(super) struct Guards {
 }
 
 impl Guards {
+    /// A stranger's frames do not come in here.
+    pub(super) fn shuts(&self, port: IfIndex) -> bool {
+        self.on.get(&port).is_some_and(|g| g.refused.is_none())
+    }
+
     pub(super) fn poll_timeout(&self) -> Option<(Time, &'static str)> {
         self.on.values().map(Guard::until).min().map(|t| (t, "guarded port"))
     }

@@ -38,6 +38,7 @@ mod rows;
 mod segment;
 mod sends;
 mod show;
+mod signs;
 mod sometimes;
 pub mod view;
 mod why;
@@ -60,7 +61,6 @@ use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
 use domain::Moderation;
 use duplicates::Duplicated;
-use frames::Sign;
 use journal::Journal;
 use keep::Keep;
 use moves::Moves;
@@ -68,6 +68,7 @@ use parked::Parking;
 use peers::{Conn, Peer};
 use prepare::Prepare;
 use segment::Segment;
+use signs::Signs;
 use sometimes::Sometimes;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -117,7 +118,7 @@ pub struct Node {
     parked: Parking,
     /// The kernel has more to say than was read.
     behind: bool,
-    signs: BTreeMap<(IfIndex, Mac), Sign>,
+    signs: Signs,
     probes: BTreeSet<(Time, Vni, IpAddr)>,
     retries: BTreeSet<(Time, RowKey)>,
     alarmed: Sometimes<(Vni, Mac)>,
@@ -186,7 +187,7 @@ impl Node {
             leaving_queue: VecDeque::new(),
             parked: Parking::default(),
             behind: false,
-            signs: BTreeMap::new(),
+            signs: Signs::default(),
             probes: BTreeSet::new(),
             retries: BTreeSet::new(),
             alarmed: Sometimes::new(ALARM_EVERY, ALARMS),

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 const MOVED: u8 = 7;
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(5);
 /// Frames of one system call.
 const BURST: usize = 64;
 /// The port that floods; the next is one that is in no bridge.
@@ -69,8 +69,9 @@ fn on(bridge: Bridge, system: System, sizes: &Sizes, report: &mut Report) {
     };
     let stop = AtomicBool::new(false);
     std::thread::scope(|s| {
+        let stopping = Stop(&stop);
         s.spawn(|| hot::background(&f, sizes, &stop));
-        let mut moves = Moves::new(&f);
+        let mut moves = Moves::new(&f, &daemons);
         report.times(format!("hot move, {of}: nothing else"), Some(system), &moves.some(sizes.moves));
         let (row, _) = beside(&f, sizes, &mut moves, NOWHERE, Noise::Data, 0);
         report.times(format!("hot move, {of}: a sender into nowhere"), Some(system), &row);
@@ -80,7 +81,7 @@ fn on(bridge: Bridge, system: System, sizes: &Sizes, report: &mut Report) {
             report.number(format!("made-up MACs, {of}, {name}: sent"), system, "", sent as f64);
             report.number(format!("made-up MACs, {of}, {name}: rate"), system, "1/s", sent as f64 / seconds);
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
     });
     for key in ["macs_over_limit", "netlink_overruns"] {
         let n = daemons[0].counters()[key].as_f64().unwrap_or(0.0);
@@ -93,7 +94,7 @@ fn on(bridge: Bridge, system: System, sizes: &Sizes, report: &mut Report) {
 fn beside(
     f: &Fabric,
     sizes: &Sizes,
-    moves: &mut Moves,
+    moves: &mut Moves<'_>,
     port: &str,
     noise: Noise,
     frames: u64,
@@ -101,13 +102,14 @@ fn beside(
     let (stop, sent) = (AtomicBool::new(false), AtomicU64::new(0));
     let wire = f.guest_mouth(0, port);
     std::thread::scope(|s| {
+        let stopping = Stop(&stop);
         let begun = now();
         s.spawn(|| make_noise(&wire, noise, sizes.flood_rate, &sent, &stop));
         let row = moves.some(sizes.moves);
         while sent.load(Ordering::Relaxed) < frames {
             std::thread::sleep(Duration::from_millis(20));
         }
-        stop.store(true, Ordering::Relaxed);
+        drop(stopping);
         let took = Duration::from_nanos(now() - begun).as_secs_f64();
         (row, (sent.load(Ordering::Relaxed), took))
     })
@@ -133,6 +135,15 @@ fn make_noise(wire: &Wire, noise: Noise, rate: u64, sent: &AtomicU64, stop: &Ato
     }
 }
 
+/// Ends the threads that look at it, also when the one that measures gives up.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Xorshift: no two of the first 10 million are likely to be equal, which is all that is asked of it.
 struct Random(u64);
 
@@ -152,16 +163,17 @@ impl Random {
 }
 
 /// One MAC that moves between two sites, seen from a third.
-struct Moves {
+struct Moves<'a> {
     observer: Monitor,
     sites: [(Wire, std::net::IpAddr); 2],
     at: usize,
+    daemons: &'a [Daemon],
 }
 
-impl Moves {
-    fn new(f: &Fabric) -> Self {
+impl<'a> Moves<'a> {
+    fn new(f: &Fabric, daemons: &'a [Daemon]) -> Self {
         let sites = [0, 1].map(|i| (f.guest_mouth(i, "p1"), f.vteps[i].address));
-        let mut new = Self { observer: Monitor::open(&f.vteps[2].ns), sites, at: 0 };
+        let mut new = Self { observer: Monitor::open(&f.vteps[2].ns), sites, at: 0, daemons };
         new.one();
         new
     }
@@ -181,6 +193,14 @@ impl Moves {
         let (site, vtep) = &self.sites[self.at];
         let begun = site.send(&frame::rarp(mac(MOVED, 1)));
         let there = |n: &crate::packet::FdbNote| n.new && n.mac == mac(MOVED, 1) && n.vtep == Some(*vtep);
-        self.observer.find(LIMIT, there).expect("the move ends").at - begun
+        if let Some(n) = self.observer.find(LIMIT, there) {
+            return n.at - begun;
+        }
+        for d in self.daemons {
+            if let Daemon::Vtepd(d) = d {
+                eprintln!("{}\n{:?}", d.status(), d.why("mac", &mac(MOVED, 1).to_string()));
+            }
+        }
+        panic!("the move to {vtep} did not end");
     }
 }

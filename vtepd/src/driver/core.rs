@@ -98,6 +98,8 @@ pub(super) struct Core {
     stop: Stop,
     /// More waits than a turn took.
     again: bool,
+    /// Nothing was ready when it was last looked.
+    slept: bool,
     ready_said: bool,
     housekeeping: Time,
     looks: u32,
@@ -163,6 +165,7 @@ impl Core {
             hup: signal(SignalKind::hangup())?,
             stop: Stop::No,
             again: true,
+            slept: false,
             ready_said: false,
             housekeeping: at + HOUSEKEEPING,
             looks: 0,
@@ -219,7 +222,9 @@ impl Core {
         busy |= self.poll_underlay(cx);
         busy |= self.poll_guards(cx);
         busy |= self.timer.poll(cx).is_ready();
-        if busy || self.ended().is_some() { Poll::Ready(Ok(())) } else { Poll::Pending }
+        let awake = busy || self.ended().is_some();
+        self.slept = !awake;
+        if awake { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     fn poll_signals(&mut self, cx: &mut Context<'_>) -> bool {
@@ -243,7 +248,12 @@ impl Core {
 
     fn poll_kernel(&mut self, cx: &mut Context<'_>) -> Result<bool, CoreFault> {
         if !self.monitor.is_ready(cx) & !self.thread.is_ready(cx) {
+            self.node.set_caught_up(clock::now());
             return Ok(false);
+        }
+        // Nothing can have waited while we slept; what is read now is judged by what was known before it.
+        if std::mem::take(&mut self.slept) {
+            self.node.set_caught_up(clock::now());
         }
         let s = &mut self.scratch;
         let more =
@@ -262,6 +272,9 @@ impl Core {
         let synced = s.kernel.contains(&KernelEvent::Synced);
         for event in s.kernel.drain(..) {
             self.node.handle(Input::Kernel(event), at);
+        }
+        if !more {
+            self.node.set_caught_up(at);
         }
         if synced {
             self.say_ready();
