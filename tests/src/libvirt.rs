@@ -173,9 +173,8 @@ impl Libvirt {
     ///
     /// # Panics
     /// When virsh cannot be started.
-    pub fn migrate(&self, name: &str, to: &Self, address: &str, more: &[&str]) -> Child {
-        let mut c = self.client(&["migrate", "--live"]);
-        c.args(more).args([name, &to.uri(false), &format!("tcp://{address}")]);
+    pub fn migrate(&self, name: &str, to: &Self, address: &str) -> Child {
+        let mut c = self.client(&["migrate", "--live", name, &to.uri(false), &format!("tcp://{address}")]);
         c.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("virsh runs")
     }
 
