@@ -197,3 +197,18 @@ fn the_first_frame_of_an_activated_guest_is_no_late_one() {
     w.run_for(Span::millis(10));
     assert_eq!(w.mac_row(0, mac(1)), remote(1));
 }
+
+/// A guest whose frames are all data is never heard, and moves on like any other: its last frames are late ones (PIT-04).
+#[test]
+fn a_silent_guest_that_was_activated_a_while_ago_leaves_late_frames_as_any_other() {
+    let mut w = World::converged(2, MS);
+    let step = MoveStep::Activate { port: Some("p1".into()), timeout: None };
+    w.step(1, mac(1), &[], step);
+    w.run_for(Span::millis(300));
+    w.frame(0, P2, mac(1), garp());
+    w.run_for(Span::millis(10));
+    assert_eq!(w.mac_row(1, mac(1)), remote(0), "it has moved on");
+    w.frame(1, P1, mac(1), None);
+    w.run_for(Span::millis(10));
+    assert_eq!((w.mac_row(0, mac(1)), w.mac_row(1, mac(1))), (local(P2), remote(0)));
+}

@@ -114,8 +114,8 @@ pub struct Lost {
     pub late: Option<Time>,
     /// Late frames counted.
     pub frames: u32,
-    /// Its hypervisor had said that it runs there, and nothing had been heard of it yet: its frames from that port are
-    /// its first words and not its last.
+    /// Its hypervisor had said just then that it runs there, and nothing had been heard of it yet: its frames from that
+    /// port are its first words and not its last.
     pub told: bool,
 }
 

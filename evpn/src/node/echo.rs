@@ -6,9 +6,12 @@ use super::Node;
 use super::prepare::{Key, LIMIT};
 use crate::fabric::{Row, RowKey};
 use crate::mobility::{self, Claim, Lost};
-use crate::types::{IfIndex, Mac, Seq, Time, Vni};
+use crate::types::{IfIndex, Mac, Seq, Span, Time, Vni};
 use core::cmp::Ordering;
 use std::collections::VecDeque;
+
+/// No live migration is over and followed by another within this time.
+const FIRST_WORDS: Span = Span::millis(50);
 
 /// Rows of ours that were taken back a moment ago: the monitor may still have to tell of them.
 #[derive(Debug, Default)]
@@ -76,6 +79,12 @@ impl Node {
         }
         self.put_back(vni, mac, port);
         true
+    }
+
+    /// A guest was activated here so short a while ago that no guest can have run here and left again: what comes from its port are first words.
+    pub(super) fn activated_just_now(&self, vni: Vni, mac: Mac, at: Time) -> bool {
+        let asked = self.prepare.get((vni, mac)).map(|p| p.asked);
+        self.awaits_guest(vni, mac) && asked.is_some_and(|t| at.since(t) < FIRST_WORDS)
     }
 
     /// The kernel has refused the row of a local MAC. A port without carrier takes none, and no notification will

@@ -137,7 +137,7 @@ impl Node {
 
     /// A remote route beats ours (EVPN-MOB-06): row first, withdrawal once the kernel has it (EVPN-MOB-07).
     fn lose(&mut self, vni: Vni, mac: Mac, l: Local, best: Claim, at: Time) {
-        let told = self.awaits_guest(vni, mac);
+        let told = self.activated_just_now(vni, mac, at);
         self.activation_left(vni, mac, None, "another VTEP advertises it with a better route", at);
         self.forget_mark((vni, mac));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
