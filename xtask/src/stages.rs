@@ -98,7 +98,7 @@ impl Stage {
                 Self::Interop
             }
             "vtepd-tests" if p.target == "sim" => Self::Sim,
-            "vtepd-tests" if p.target == "tidy" => Self::Docs,
+            "vtepd-tests" if ["tidy", "compliance"].contains(&p.target.as_str()) => Self::Docs,
             "vtepd-tests" if p.target.starts_with("cli") => Self::Cli,
             "vtepd-tests" if p.target.starts_with("demo") || p.target.starts_with("lab") => Self::Lab,
             _ => Self::Namespaces,
@@ -125,6 +125,7 @@ mod tests {
         assert_eq!(of("vtepd-tests", "interop_session", true), Stage::Interop);
         assert_eq!(of("vtepd-tests", "sim", true), Stage::Sim);
         assert_eq!(of("vtepd-tests", "tidy", true), Stage::Docs);
+        assert_eq!(of("vtepd-tests", "compliance", true), Stage::Docs);
         assert_eq!(of("vtep-lab", "sabotage", true), Stage::Lab);
     }
 

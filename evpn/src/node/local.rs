@@ -67,7 +67,7 @@ impl Node {
     pub(super) fn claim(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: Option<Claim>, at: Time) {
         let seen = self.activation_sign(vni, mac).unwrap_or_else(|| self.first_sign(port, mac, at));
         let place = Place::Port(self.dev_name(port));
-        // Above every route for this MAC, with or without address, whoever has the best (EVPN-XMOB-02, -03).
+        // Above every route for this MAC, with or without address, whoever has the best (EVPN-XMOB-02, -03, -05).
         let candidates = self.rib.mac_candidates(vni, mac);
         let known =
             mobility::newest(remote.map(|r| r.seq).into_iter().chain(candidates.iter().map(|c| c.seq)));
@@ -116,7 +116,7 @@ impl Node {
         }
     }
 
-    /// Known addresses come with their MAC, in the same flush (PIT-22; a step beyond EVPN-IRB-14 with a
+    /// Known addresses come with their MAC, in the same flush (MIG-HOT-02, PIT-22; a step beyond EVPN-IRB-14 with a
     /// switch back), and are confirmed by a unicast probe.
     fn take_ips_along(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) -> Vec<IpAddr> {
         let along = self.config.mobility.move_ips_with_mac;

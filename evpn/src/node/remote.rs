@@ -38,6 +38,7 @@ impl Node {
                 let vtep = self.config.vtep;
                 let ours = seg.our_claim(mac, l.seq, vtep);
                 self.static_claimed(vni, mac, l.port, &ours, &b, at);
+                // A claim below ours stays among the candidates and changes nothing; nothing is said (EVPN-MOB-10).
                 if mobility::compare(&b, &ours) == Ordering::Greater {
                     self.lose(vni, mac, l, b, at);
                 }
@@ -135,7 +136,8 @@ impl Node {
         }
     }
 
-    /// A remote route beats ours (EVPN-MOB-06): row first, withdrawal once the kernel has it (EVPN-MOB-07).
+    /// A remote route beats ours (EVPN-MOB-06): row first, withdrawal once the kernel has it (EVPN-MOB-07). The addresses go
+    /// with it, those too that the MAC has left behind here (EVPN-XMOB-07, -09).
     fn lose(&mut self, vni: Vni, mac: Mac, l: Local, best: Claim, at: Time) {
         let told = self.activated_just_now(vni, mac, at);
         self.activation_left(vni, mac, None, "another VTEP advertises it with a better route", at);
