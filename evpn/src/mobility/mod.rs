@@ -117,6 +117,8 @@ pub struct Lost {
     /// Its hypervisor had said just then that it runs there, and nothing had been heard of it yet: its frames from that
     /// port are its first words and not its last.
     pub told: bool,
+    /// An address that it had there, to ask for when nobody has the MAC any more.
+    pub ip: Option<IpAddr>,
 }
 
 /// What a fresh local learn of a MAC that is remote means.
@@ -263,7 +265,7 @@ mod tests {
     fn the_late_frame_rule() {
         let r = claim(5, 2);
         let (port, other, guard) = (IfIndex(7), IfIndex(8), Span::secs(1));
-        let lost = Lost { port, at: Time(1_000), late: None, frames: 0, told: false };
+        let lost = Lost { port, at: Time(1_000), late: None, frames: 0, told: false, ip: None };
         let soon = Time(2_000);
         assert_eq!(judge(&r, Some(&lost), port, false, guard, soon), LocalSign::Late);
         assert_eq!(judge(&r, Some(&lost), port, true, guard, soon), LocalSign::Claim);

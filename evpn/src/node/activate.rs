@@ -127,9 +127,9 @@ impl Node {
     }
 
     /// What is wanted for a MAC that is being activated is its row on its port, whatever the peers say meanwhile;
-    /// and a released MAC's remote row is one that a late frame cannot take (PIT-04).
+    /// and the remote row of a released or frozen MAC is one that no late frame can take (PIT-04).
     pub(super) fn shape_row(&self, key: &RowKey, row: Row) -> Row {
-        if self.prepare.is_idle() {
+        if self.prepare.is_idle() && self.duplicated.len() == 0 {
             return row;
         }
         let RowKey::Mac { bridge, mac } = *key else { return row };
@@ -138,7 +138,9 @@ impl Node {
             (Row::Remote { vxlan, .. } | Row::Local { vxlan, .. }, Some(p)) => {
                 Row::Local { vxlan, port: p.port }
             }
-            (Row::Remote { vxlan, vtep, .. }, None) if self.is_released(key.0, mac, None) => {
+            (Row::Remote { vxlan, vtep, .. }, None)
+                if self.is_pinned(key.0, mac) || self.duplicated.is_frozen(key.0, mac) =>
+            {
                 Row::Remote { vxlan, vtep, sticky: true }
             }
             _ => row,
@@ -369,7 +371,7 @@ impl Node {
         if let Some(e) = self.segments.get_mut(&key.0).and_then(|s| s.hosts.macs.get_mut(&key.1))
             && matches!(e.owner, Owner::Remote(_))
         {
-            e.lost = Some(Box::new(Lost { port, at, late: None, frames: 0, told: false }));
+            e.lost = Some(Box::new(Lost { port, at, late: None, frames: 0, told: false, ip: None }));
         }
         let Some(seg) = self.segments.get(&key.0) else { return };
         let (Some(row), Some(vxlan)) = (seg.mac_key(key.1), seg.vxlan) else { return };

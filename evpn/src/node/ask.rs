@@ -11,6 +11,7 @@
 //! must not stand before the withdrawals.
 
 use super::Node;
+use crate::mobility::Lost;
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use crate::wire::RouteKey;
 use std::net::IpAddr;
@@ -23,6 +24,9 @@ pub(super) const ASKED: usize = 16_384;
 const PER_MAC: usize = 4;
 /// Questions put per flush.
 const PER_FLUSH: usize = 64;
+
+/// A port that lost a MAC is asked for it when nobody has it any more for so long: as long as bridges keep rows.
+const FORMER: Span = Span::secs(300);
 
 /// A question to be put.
 #[derive(Clone, Copy, Debug)]
@@ -75,6 +79,17 @@ impl Node {
             _ => None,
         });
         self.ask(vni, mac, ips, port, at);
+    }
+
+    /// Nobody has a MAC any more that was behind a port of ours: if its host has been there all the time, it is asked
+    /// to say so, because it may be silent and its peers would find nobody (EVPN-MOB-11). One question per withdrawal,
+    /// also shortly after another one: that was put when somebody else had the MAC.
+    pub(super) fn ask_former_port(&mut self, vni: Vni, mac: Mac, lost: &Lost, at: Time) {
+        let live = self.links.get(&lost.port).is_some_and(|l| l.up && l.carrier);
+        let Some(ip) = lost.ip.filter(|_| live && at.since(lost.at) < FORMER) else { return };
+        if self.asking.len() < ASKED && !self.is_released(vni, mac, Some(lost.port)) {
+            self.asking.push_back(Question { vni, mac, ip, port: lost.port });
+        }
     }
 
     /// Whether an address may be asked for now; notes that it is.

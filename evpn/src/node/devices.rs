@@ -32,8 +32,11 @@ impl Node {
             self.port_left(vni, index, "port left the bridge", at);
         }
         self.review(affected, at);
-        if !(l.up && l.carrier) {
+        if l.up && l.carrier {
+            self.released_port_up(index, at);
+        } else {
             self.port_without_carrier(index, at);
+            self.released_port_down(index, at);
         }
     }
 
@@ -59,6 +62,7 @@ impl Node {
         if let Some(vni) = l.master.and_then(|m| self.bridges.get(&m).copied()) {
             self.port_left(vni, index, "port removed", at);
         }
+        self.released_port_down(index, at);
         self.review(affected, at);
     }
 

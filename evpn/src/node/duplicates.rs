@@ -121,6 +121,11 @@ impl Duplicated {
                 || ip.is_some_and(|ip| self.found.contains_key(&(vni, About::Ip(ip)))))
     }
 
+    /// A MAC that stays with its owner whatever its frames say.
+    pub(super) fn is_frozen(&self, vni: Vni, mac: Mac) -> bool {
+        self.found.get(&(vni, About::Mac(mac))).is_some_and(Found::frozen)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.found.len()
     }

@@ -70,6 +70,9 @@ impl Node {
             self.heard(vni, f.src, at);
             self.activation_heard(vni, f.src, at);
         }
+        if tells.strong && remote {
+            self.announced_elsewhere(vni, f.src, port);
+        }
         if tells.strong && late && remote {
             self.local_seen(vni, f.src, port, at);
         }

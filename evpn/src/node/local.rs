@@ -65,6 +65,7 @@ impl Node {
 
     /// The MAC is ours from now on (EVPN-MOB-02, -03, -05, -12).
     pub(super) fn claim(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: Option<Claim>, at: Time) {
+        self.announced_again(vni, mac, port, at);
         let seen = self.activation_sign(vni, mac).unwrap_or_else(|| self.first_sign(port, mac, at));
         let place = Place::Port(self.dev_name(port));
         // Above every route for this MAC, with or without address, whoever has the best (EVPN-XMOB-02, -03, -05).

@@ -259,11 +259,23 @@ impl Node {
                 r.at_stop,
             ),
         };
+        let same = |old: &Pending| {
+            (old.port, old.by, &old.ips, old.heed.wanted) == (p.port, p.by, &p.ips, p.heed.wanted)
+                && old.deadline.since(old.asked) == timeout
+        };
+        let repeated = self.prepare.get(key).is_some_and(same);
         self.prepare.put(key, p);
+        // The guest that left is expected back: whoever speaks from now on is it, because the one that left has let go
+        // of its port (PIT-04). While it has not left yet, its release stands.
+        if !matches!(owner, Some(Owner::Local(_))) {
+            self.end_release(key, at);
+        }
         self.note_unmarked(key, at);
-        let e = Event::MovePrepared { vni: t.vni, mac: r.mac, port: port.to_owned(), by: r.by, timeout };
-        self.journal.count("moves_prepared");
-        self.journal.event(e, at);
+        if !repeated {
+            let e = Event::MovePrepared { vni: t.vni, mac: r.mac, port: port.to_owned(), by: r.by, timeout };
+            self.journal.count("moves_prepared");
+            self.journal.event(e, at);
+        }
         Ok(plain(Some(t.vni), r.mac, "prepared", t.notes))
     }
 

@@ -16,6 +16,10 @@ pub(super) struct Release {
     /// The port it leaves; any, when it was not known where it was.
     port: Option<IfIndex>,
     until: Time,
+    /// The port has lost its carrier while the guest was still here.
+    dark: bool,
+    /// It was announced on another port: the row is not pinned any more, so that the bridge can learn it there.
+    open: bool,
 }
 
 impl Node {
@@ -47,7 +51,9 @@ impl Node {
         self.activation_left(vni, r.mac, None, "released", at);
         let timeout = Self::move_timeout(timeout, self.config.mobility.release_time);
         let until = at + timeout;
-        if let Some(old) = self.prepare.releases.insert(key, Release { port, until }) {
+        if let Some(old) =
+            self.prepare.releases.insert(key, Release { port, until, dark: false, open: false })
+        {
             self.prepare.release_timers.remove(&(old.until, key));
         }
         self.prepare.release_timers.insert((until, key));
@@ -71,6 +77,62 @@ impl Node {
     pub(super) fn is_released(&self, vni: Vni, mac: Mac, port: Option<IfIndex>) -> bool {
         let release = self.prepare.releases.get(&(vni, mac));
         release.is_some_and(|r| r.port.is_none() || port.is_none() || r.port == port)
+    }
+
+    /// The row of a released MAC is one that no frame may take.
+    pub(super) fn is_pinned(&self, vni: Vni, mac: Mac) -> bool {
+        self.prepare.releases.get(&(vni, mac)).is_some_and(|r| !r.open)
+    }
+
+    /// A released MAC announces itself on a port that it did not leave. The pinned row would keep the bridge from
+    /// learning it; an ordinary one leaves the decision to the bridge (PIT-07), and the old port's frames are no claim
+    /// still (PIT-04).
+    pub(super) fn announced_elsewhere(&mut self, vni: Vni, mac: Mac, port: IfIndex) {
+        let key = (vni, mac);
+        let Some(r) = self.prepare.releases.get_mut(&key) else { return };
+        if r.port.is_some_and(|old| old != port) && !std::mem::replace(&mut r.open, true) {
+            self.renew_remote_row(key);
+        }
+    }
+
+    /// A port has lost its carrier or is gone. The last frame of a guest that left by it cannot come any more: what
+    /// comes when the port is back is another guest's first (PIT-04). While the MAC is still ours, this waits for the
+    /// port's return: the route may carry the mark of a stopped guest.
+    pub(super) fn released_port_down(&mut self, port: IfIndex, at: Time) {
+        self.end_releases_of(port, at, |r, left| {
+            r.dark |= !left;
+            left
+        });
+    }
+
+    /// A port has its carrier again.
+    pub(super) fn released_port_up(&mut self, port: IfIndex, at: Time) {
+        self.end_releases_of(port, at, |r, _| r.dark);
+    }
+
+    fn end_releases_of(&mut self, port: IfIndex, at: Time, mut over: impl FnMut(&mut Release, bool) -> bool) {
+        let of_port = self.prepare.releases.iter().filter(|(_, r)| r.port == Some(port));
+        let keys: Vec<Key> = of_port.map(|(k, _)| *k).collect();
+        for key in keys {
+            let left = !matches!(self.owner_now(key), Some(Owner::Local(l)) if l.port == port);
+            if self.prepare.releases.get_mut(&key).is_some_and(|r| over(r, left)) {
+                self.journal.count("releases_ended_by_port");
+                self.end_release(key, at);
+            }
+        }
+    }
+
+    /// A released MAC that another VTEP had and that nobody has any more is announced here: it is back (EVPN-MOB-11).
+    pub(super) fn announced_again(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
+        let key = (vni, mac);
+        let taken_over = |s: &super::segment::Segment| s.memory.get(mac).is_some_and(|m| !m.ours);
+        if self.prepare.releases.contains_key(&key)
+            && self.strong_sign(port, mac, at)
+            && self.owner_now(key).is_none()
+            && self.segments.get(&vni).is_some_and(taken_over)
+        {
+            self.end_release(key, at);
+        }
     }
 
     /// A released guest that is behind another VTEP by now.
@@ -149,7 +211,9 @@ impl Node {
             return;
         }
         let (key, until) = ((r.vni, r.mac), at + left);
-        if let Some(old) = self.prepare.releases.insert(key, Release { port: None, until }) {
+        if let Some(old) =
+            self.prepare.releases.insert(key, Release { port: None, until, dark: false, open: false })
+        {
             self.prepare.release_timers.remove(&(old.until, key));
         }
         self.prepare.release_timers.insert((until, key));

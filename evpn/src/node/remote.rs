@@ -58,11 +58,15 @@ impl Node {
             }
             (Some(Owner::Remote(old)), None) => {
                 seg.memory.note(mac, old.claim.seq, false, at);
-                let shadow = seg.hosts.disown(mac).and_then(|e| e.shadow);
+                let entry = seg.hosts.disown(mac);
+                let (shadow, lost) = entry.map_or((None, None), |e| (e.shadow, e.lost));
                 if let Some(key) = key {
                     self.want_remove(&key, false);
                 }
                 self.note_gone(vni, mac, Place::Vtep(old.claim.vtep), old.claim.seq, at);
+                if let Some(lost) = lost.filter(|_| shadow.is_none()) {
+                    self.ask_former_port(vni, mac, &lost, at);
+                }
                 // The row on a local port was never overwritten, and no further frame will tell (EVPN-MOB-11).
                 if let Some(port) = shadow {
                     self.claim(vni, mac, port, None, at);
@@ -147,10 +151,11 @@ impl Node {
         let mut keys = vec![seg.type2_key(mac, None)];
         keys.extend(ips.iter().map(|ip| seg.type2_key(mac, Some(*ip))));
         let heard = seg.hosts.macs.get(&mac).map_or(at, |e| e.heard);
+        let ip = ips.first().copied();
         seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: best }), at);
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.moves += 1;
-            e.lost = Some(Box::new(Lost { port: l.port, at, late: None, frames: 0, told }));
+            e.lost = Some(Box::new(Lost { port: l.port, at, late: None, frames: 0, told, ip }));
             e.shadow = Some(l.port);
         }
         let row = seg.mac_key(mac).zip(seg.remote_row(best.vtep, best.sticky));
