@@ -64,8 +64,13 @@ impl World {
             self.released.insert((from.node, mac), self.now);
         }
         self.move_out(g, from, late);
+        // Where nobody knows whose it is, a late frame is as good as an early one, unless it was announced as such.
+        let unclear = late > 0 && !release && self.macs.get(&mac).is_some_and(|m| m.muddled);
         self.settle_in(g, at, true);
         self.activate(g, at);
+        if let Some(m) = self.macs.get_mut(&mac) {
+            m.muddled |= unclear;
+        }
         self.push(quiet, Ev::Say(g, at, by));
         for k in 0..late {
             self.push(Span::millis(3 * (k + 1)), Ev::Late(from, mac));
