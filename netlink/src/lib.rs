@@ -11,6 +11,7 @@
 //! This crate never decides whose MAC it is; it makes the kernel agree with `Want` and tells what the kernel
 //! said (design section 2).
 
+mod again;
 pub mod fake;
 pub mod linux;
 pub mod mirror;

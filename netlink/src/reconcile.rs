@@ -9,6 +9,7 @@
 //!    it is back, so that an old write never overtakes a newer one.
 //! 3. Hand results back with [`Reconciler::done`], in any order between the urgent and the bulk batch.
 
+use crate::again::{After, Again};
 use crate::mirror::Mirror;
 use crate::op::{Op, OpResult};
 use crate::plan::{Refused, plan_row};
@@ -68,6 +69,8 @@ struct Dump {
     scope: Scope,
     /// Rows seen in this generation, or touched by a notification since it began.
     fresh: BTreeSet<RowId>,
+    /// Something went meanwhile, or the kernel called the read interrupted: rows that stay may be missing (PIT-13).
+    short: bool,
 }
 
 /// Identity of a row, without its value.
@@ -111,6 +114,7 @@ pub struct Reconciler {
     synced: bool,
     wanted_scope: BTreeSet<Scope>,
     dump: Option<Dump>,
+    again: Again,
     generation: u64,
     audit: Option<RowKey>,
     /// Refusals already reported, so that an audit does not report them again and again.
@@ -177,6 +181,7 @@ impl Reconciler {
     pub fn observe(&mut self, ev: &KernelEvent) {
         if *ev == KernelEvent::Overrun {
             self.synced = false;
+            self.again.restart();
             self.wanted_scope.insert(Scope::All);
             return;
         }
@@ -184,6 +189,8 @@ impl Reconciler {
             && let Some(id) = id_of(ev)
         {
             d.fresh.insert(id);
+            d.short |=
+                matches!(ev, KernelEvent::FdbGone(_) | KernelEvent::NeighGone(_) | KernelEvent::LinkGone(_));
         }
         self.take_in(ev);
     }
@@ -385,6 +392,9 @@ impl Reconciler {
         if !self.synced {
             return 0;
         }
+        if self.again.tick() {
+            self.wanted_scope.insert(Scope::All);
+        }
         let mut marked = 0;
         let mut scratch = Vec::new();
         let start = self.audit.take();
@@ -439,7 +449,7 @@ impl Reconciler {
         }
         self.generation += 1;
         let (generation, fresh) = (self.generation, BTreeSet::new());
-        self.dump = Some(Dump { generation, scope, fresh });
+        self.dump = Some(Dump { generation, scope, fresh, short: false });
         Some((generation, scope))
     }
 
@@ -459,6 +469,13 @@ impl Reconciler {
             if self.take_in(ev) || link {
                 news.push(ev.clone());
             }
+        }
+    }
+
+    /// The kernel marked the read as interrupted (`NLM_F_DUMP_INTR`), however often it was begun again.
+    pub fn interrupted(&mut self, generation: u64) {
+        if let Some(d) = self.dump.as_mut().filter(|d| d.generation == generation) {
+            d.short = true;
         }
     }
 
@@ -516,6 +533,10 @@ impl Reconciler {
         let Some(d) = self.dump.take_if(|d| d.generation == generation) else { return };
         // An overrun since then asks for another one, and only that one ends with `Synced`.
         if d.scope == Scope::All && !self.wanted_scope.contains(&Scope::All) {
+            if self.again.read(d.short, self.synced) == After::Repeat {
+                self.wanted_scope.insert(Scope::All);
+                return;
+            }
             self.synced = true;
             news.push(KernelEvent::Synced);
         }

@@ -389,6 +389,26 @@ impl FakeKernel {
         rows
     }
 
+    /// The rest of a read that began with `first` some time ago. The kernel reads each table in parts and finds its
+    /// place again by counting, so rows that went meanwhile hide others that stayed (PIT-13). `percent` of each
+    /// table had been read then.
+    pub fn resume_dump(&mut self, scope: Scope, first: &[KernelEvent], percent: usize) -> Vec<KernelEvent> {
+        let now = self.dump(scope);
+        let table = |ev: &KernelEvent| match ev {
+            KernelEvent::Fdb(FdbRow::Bridge(_)) => 1,
+            KernelEvent::Fdb(FdbRow::Vxlan(_)) => 2,
+            KernelEvent::Neigh(_) => 3,
+            _ => 0,
+        };
+        let mut out = Vec::with_capacity(now.len());
+        for t in 0..4 {
+            let read = first.iter().filter(|ev| table(ev) == t).count() * percent.min(100) / 100;
+            out.extend(first.iter().filter(|ev| table(ev) == t).take(read).cloned());
+            out.extend(now.iter().filter(|ev| table(ev) == t).skip(read).cloned());
+        }
+        out
+    }
+
     /// Single-row reads: the row as it is, or the event that it is gone.
     pub fn confirm(&self, suspects: &[KernelEvent]) -> Vec<KernelEvent> {
         suspects

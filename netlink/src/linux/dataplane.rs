@@ -164,6 +164,9 @@ impl Dataplane {
                 if let Err(e) = &result {
                     tracing::warn!(error = %e, "reading the kernel's tables failed, trying again");
                 }
+                if result == Ok(false) {
+                    self.reconciler.interrupted(generation);
+                }
                 let suspects = self.reconciler.end_dump(generation, result.is_ok());
                 if suspects.is_empty() {
                     self.reconciler.confirmed(generation, &[], events);

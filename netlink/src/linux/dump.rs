@@ -50,7 +50,13 @@ impl Reader {
 
     /// All devices, bridges completed.
     pub fn links(&mut self) -> Result<Vec<Link>, OpError> {
+        self.whole_links().map(|(links, _)| links)
+    }
+
+    /// The same, and whether the kernel called it complete.
+    fn whole_links(&mut self) -> Result<(Vec<Link>, bool), OpError> {
         let mut out = BTreeMap::new();
+        let mut whole = false;
         for _ in 0..ATTEMPTS {
             self.begin(RTM_GETLINK, NLM_F_DUMP);
             self.out.bytes(&[0; 16]);
@@ -62,6 +68,7 @@ impl Reader {
                 }
             })?;
             if !interrupted {
+                whole = true;
                 break;
             }
         }
@@ -69,7 +76,7 @@ impl Reader {
         for l in out.values_mut().filter(|l| matches!(l.kind, LinkKind::Bridge(_))) {
             complete_bridge(l, all.iter());
         }
-        Ok(out.into_values().collect())
+        Ok((out.into_values().collect(), whole))
     }
 
     /// Forwarding rows of bridges and VXLAN devices, in chunks. Returns whether the kernel called it complete;
@@ -126,16 +133,17 @@ impl Reader {
         Ok(false)
     }
 
-    /// Everything in scope, links first. Links follow the interest as they are read.
+    /// Everything in scope, links first. Links follow the interest as they are read. Returns whether the kernel
+    /// called all of it complete; it may be short even then (PIT-13).
     pub fn read(
         &mut self,
         scope: Scope,
         interest: &mut Interest,
         each: &mut dyn FnMut(&[KernelEvent]),
-    ) -> Result<(), OpError> {
+    ) -> Result<bool, OpError> {
         match scope {
             Scope::All => {
-                let links = self.links()?;
+                let (links, mut whole) = self.whole_links()?;
                 for l in &links {
                     interest.note(l);
                 }
@@ -143,14 +151,12 @@ impl Reader {
                 for chunk in events.chunks(CHUNK) {
                     each(chunk);
                 }
-                self.fdb(interest, each)?;
-                self.neigh(interest, each)?;
+                whole &= self.fdb(interest, each)?;
+                whole &= self.neigh(interest, each)?;
+                Ok(whole)
             }
-            Scope::Neigh(_) => {
-                self.neigh(interest, each)?;
-            }
+            Scope::Neigh(_) => self.neigh(interest, each),
         }
-        Ok(())
     }
 
     /// Asks for each of these suspected losses by itself: the row as it is, or the event unchanged if the kernel

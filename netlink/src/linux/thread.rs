@@ -56,8 +56,8 @@ pub enum Response {
     ReadEnd {
         /// From the request.
         generation: u64,
-        /// Whether the kernel answered to the end.
-        result: Result<(), OpError>,
+        /// Whether the kernel called all of it complete, if it answered to the end.
+        result: Result<bool, OpError>,
     },
     /// To `Confirm`.
     Confirmed {
