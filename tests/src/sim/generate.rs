@@ -45,6 +45,8 @@ pub fn generate(seed: u64, wish: Wish) -> Plan {
         both: rng.percent(15),
         lag: rng.pick(&[0, 300, 3_000]),
         memory: rng.percent(50),
+        // Drawn apart, so that the rest of a seed's plan is what it was.
+        parts: Rng::new(!seed).percent(30),
     };
     let guests: Vec<Guest> = (0..rng.range(1, 4))
         .map(|_| match rng.below(4) {
@@ -73,6 +75,7 @@ pub fn long(moves: usize) -> Plan {
         both: false,
         lag: 0,
         memory: true,
+        parts: false,
     };
     let guests = vec![Guest { v4: true, v6: true }; 4];
     let mut steps: Vec<Step> =

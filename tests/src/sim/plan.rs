@@ -50,6 +50,8 @@ pub struct Fabric {
     pub lag: u64,
     /// Daemons have a state directory.
     pub memory: bool,
+    /// Tables are read in two parts, up to 20 ms apart, and rows that go in between hide others (PIT-13).
+    pub parts: bool,
 }
 
 /// A VM.
@@ -319,8 +321,8 @@ impl What {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fabric { seed, nodes, reflectors, delay, hold, room, both, lag, memory } = self.fabric;
-        writeln!(
+        let Fabric { seed, nodes, reflectors, delay, hold, room, both, lag, memory, parts } = self.fabric;
+        write!(
             f,
             "fabric seed={seed} nodes={nodes} reflectors={reflectors} delay={}..{} hold={hold} \
              room={room} both={} lag={lag} memory={}",
@@ -329,6 +331,7 @@ impl fmt::Display for Plan {
             u8::from(both),
             u8::from(memory)
         )?;
+        writeln!(f, "{}", if parts { " parts=1" } else { "" })?;
         for g in &self.guests {
             let mut ips = String::new();
             if g.v4 {
@@ -398,5 +401,6 @@ fn parse_fabric(w: &Words<'_>) -> Result<Fabric, String> {
         both: w.opt("both")? != 0,
         lag: w.opt("lag")?,
         memory: w.opt("memory")? != 0,
+        parts: w.opt("parts")? != 0,
     })
 }

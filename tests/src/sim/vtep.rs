@@ -13,6 +13,7 @@ use evpn::node::{
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
 use netlink::fake::FakeKernel;
 use netlink::op::{Kernel as _, Op, OpResult};
+use netlink::reconcile::Scope;
 use netlink::{Batch, Reconciler};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -254,11 +255,18 @@ impl World {
     }
 
     /// A dump has been read.
-    pub(super) fn dumped(&mut self, i: usize, epoch: u32, generation: u64, rows: &[KernelEvent]) {
+    pub(super) fn dumped(&mut self, i: usize, epoch: u32, read: (u64, Scope), rows: Vec<KernelEvent>) {
         if self.vteps[i].epoch != epoch {
             return;
         }
         let Some(mut d) = self.vteps[i].daemon.take() else { return };
+        let (generation, scope) = read;
+        let rows = if self.plan.fabric.parts {
+            let percent = (37 * generation + 13 * u64::from(epoch)) % 100;
+            self.vteps[i].kernel.resume_dump(scope, &rows, percent as usize)
+        } else {
+            rows
+        };
         self.hear(i, &mut d);
         let mut news = Vec::new();
         for chunk in rows.chunks(256) {
@@ -365,8 +373,11 @@ impl World {
         }
         if let Some((generation, scope)) = d.rec.take_scope() {
             let rows = self.vteps[i].kernel.dump(scope);
-            let lag = self.lag();
-            self.push(lag, Ev::Dumped(i, self.vteps[i].epoch, generation, rows));
+            let mut lag = self.lag();
+            if self.plan.fabric.parts {
+                lag += Span::micros(7_919 * (generation + u64::from(self.vteps[i].epoch)) % 20_000);
+            }
+            self.push(lag, Ev::Dumped(i, self.vteps[i].epoch, (generation, scope), rows));
         }
     }
 

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use evpn::fabric::KernelEvent;
 use evpn::types::{IfIndex, Mac, Span, Time};
 use netlink::Batch;
+use netlink::reconcile::Scope;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::fmt::Write as _;
@@ -39,7 +40,7 @@ pub(super) enum Ev {
     /// A tap saw a frame.
     Tap(usize, u32, IfIndex, Bytes),
     /// A dump has been read.
-    Dumped(usize, u32, u64, Vec<KernelEvent>),
+    Dumped(usize, u32, (u64, Scope), Vec<KernelEvent>),
     /// A batch gets its turn.
     Applied(usize, u32, Box<Batch>),
     /// Something arrives at one end of a connection.
@@ -399,7 +400,7 @@ impl World {
             Ev::House(i, epoch) => self.house(i, epoch),
             Ev::Kernel(i) => self.monitor(i),
             Ev::Tap(i, epoch, port, f) => self.tapped(i, epoch, port, f),
-            Ev::Dumped(i, epoch, generation, rows) => self.dumped(i, epoch, generation, &rows),
+            Ev::Dumped(i, epoch, read, rows) => self.dumped(i, epoch, read, rows),
             Ev::Applied(i, epoch, batch) => self.applied(i, epoch, *batch),
             Ev::Tcp(tcp, side, item) => self.arrive(tcp, side, item),
             Ev::Frame(i, from, f) => self.decapsulated(i, from, &f),
