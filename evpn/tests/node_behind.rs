@@ -5,8 +5,9 @@ mod world;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use evpn::fabric::{FdbRow, KernelEvent};
-use evpn::node::{Input, Node};
+use evpn::node::{Event, Input, Node, Show, view};
 use evpn::types::{IfIndex, Mac, Seq, Span, Time};
+use std::net::{IpAddr, Ipv4Addr};
 use world::{P1, P2, VXLAN, World, bridge_row, mac};
 
 const MS: Span = Span::millis(1);
@@ -109,4 +110,44 @@ fn strangers_do_not_crowd_out_the_announcement_of_a_mac_that_moves() {
     flood(&mut w, P2, at, 20_000);
     row(&mut w);
     assert_eq!(seq(&mut w), Seq(2));
+}
+
+/// A turn at a later time, before which nothing was read.
+fn later(w: &mut World, span: Span) {
+    w.now = w.now + span;
+    w.input(0, Input::Wall { unix: 1_800_000_000 });
+}
+
+/// A turn took longer than a binding waits for its row, which lies unread meanwhile.
+#[test]
+fn a_binding_is_not_refused_before_the_rows_of_its_time_have_been_read() {
+    let mut w = World::converged(2, MS);
+    let now = w.now;
+    let address = Ipv4Addr::new(10, 0, 0, 9);
+    let announced = |w: &mut World| {
+        let bytes = evpn::wire::frame::gratuitous_arp(mac(9), address);
+        w.input(0, Input::Frame { port: P1, bytes });
+    };
+    let refused =
+        |w: &World| w.hosts[0].events.iter().any(|(_, e)| matches!(e, Event::BindingRefused { .. }));
+    node(&mut w).set_caught_up(now);
+    announced(&mut w);
+    later(&mut w, Span::millis(50));
+    assert!(!refused(&w));
+    w.hosts[0].fdb.insert(mac(9), P1);
+    w.kernel(0, KernelEvent::Fdb(FdbRow::Bridge(bridge_row(mac(9), P1, false))));
+    let bound = |w: &mut World| {
+        let view::Rows::Hosts(hosts) = w.ask(0, Show::Hosts) else { panic!("hosts") };
+        hosts.iter().any(|h| h.ip == IpAddr::V4(address) && h.mac == mac(9))
+    };
+    assert!(bound(&mut w));
+    // When everything has been read and the table still does not agree, it is refused (PIT-07).
+    let bytes = evpn::wire::frame::gratuitous_arp(mac(8), Ipv4Addr::new(10, 0, 0, 8));
+    w.input(0, Input::Frame { port: P1, bytes });
+    later(&mut w, Span::millis(50));
+    assert!(!refused(&w));
+    let now = w.now;
+    node(&mut w).set_caught_up(now);
+    later(&mut w, Span::ZERO);
+    assert!(refused(&w));
 }

@@ -194,10 +194,12 @@ impl Node {
     }
 
     /// The forwarding table did not agree in time. While the kernel has more to say than was read, nobody knows
-    /// that yet: a rack that moves at once is announced faster than its rows are told.
+    /// that yet: a rack that moves at once is announced faster than its rows are told. Nor while a long turn has kept
+    /// us from reading.
     pub(super) fn due_parked(&mut self, at: Time) {
+        let read = self.caught_up(at);
         while !self.behind
-            && let Some(((vni, port, mac), p)) = self.parked.due(at)
+            && let Some(((vni, port, mac), p)) = self.parked.due(read)
         {
             if p.known {
                 continue;

@@ -83,6 +83,11 @@ impl Node {
         self.signs.caught_up = at;
     }
 
+    /// Until when all that the kernel had to say has been handled; not later than now.
+    pub(super) fn caught_up(&self, at: Time) -> Time {
+        at.min(self.signs.caught_up)
+    }
+
     /// Whether a MAC has announced itself on this port, just now.
     pub(super) fn strong_sign(&self, port: IfIndex, mac: Mac, at: Time) -> bool {
         self.signs.get(port, mac, at).is_some_and(|s| s.strong)

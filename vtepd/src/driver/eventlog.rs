@@ -11,8 +11,8 @@ use tracing::{debug, info, warn};
 
 /// Events that may wait to be logged. More are not logged, only counted; `show events` has them all the same.
 const QUEUE: usize = 16_384;
-/// Moves logged one by one per second.
-const MOVES_PER_SECOND: u64 = 50;
+/// Events of a kind that comes in masses, logged one by one per second.
+const PER_SECOND: u64 = 50;
 
 /// See the module.
 #[derive(Debug)]
@@ -20,8 +20,29 @@ pub(super) struct EventLog {
     queue: Option<SyncSender<(u64, Event)>>,
     thread: Option<JoinHandle<()>>,
     lost: u64,
-    /// Second of the boot clock, and moves logged in it.
-    moves: (u64, u64),
+    moves: Masses,
+    forced: Masses,
+}
+
+/// Events of one kind: the second of the boot clock, and how many came in it.
+#[derive(Debug, Default)]
+struct Masses {
+    second: u64,
+    seen: u64,
+}
+
+impl Masses {
+    /// Takes one in. Whether it is to be logged, and how many of an earlier second were not.
+    fn take(&mut self, at: Time) -> (bool, u64) {
+        let second = at.0 / 1_000_000_000;
+        let mut more = 0;
+        if self.second != second {
+            more = self.seen.saturating_sub(PER_SECOND);
+            *self = Self { second, seen: 0 };
+        }
+        self.seen += 1;
+        (self.seen <= PER_SECOND, more)
+    }
 }
 
 impl EventLog {
@@ -30,25 +51,33 @@ impl EventLog {
         let (queue, waiting) = sync_channel::<(u64, Event)>(QUEUE);
         let run = move || waiting.iter().for_each(|(n, event)| log(n, &event));
         let thread = std::thread::Builder::new().name("events".into()).spawn(run)?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), lost: 0, moves: (0, 0) })
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+            lost: 0,
+            moves: Masses::default(),
+            forced: Masses::default(),
+        })
     }
 
     /// Logs an event of that time if its level is wanted. Never waits. Of many moves at once (a rack is
-    /// evacuated) the first of each second are logged one by one and the rest by their number.
+    /// evacuated), and of what follows from them, the first of each second are logged one by one and the rest by
+    /// their number.
     pub(super) fn push(&mut self, at: Time, n: u64, event: Event) {
-        if matches!(event, Event::Move(_)) {
-            let second = at.0 / 1_000_000_000;
-            if self.moves.0 != second {
-                let more = self.moves.1.saturating_sub(MOVES_PER_SECOND);
-                if more > 0 {
-                    info!(count = more, "moves not listed here, see `vtepd show moves`");
-                }
-                self.moves = (second, 0);
-            }
-            self.moves.1 += 1;
-            if self.moves.1 > MOVES_PER_SECOND {
-                return;
-            }
+        let (listed, more, kind) = if matches!(event, Event::Move(_)) {
+            let (listed, more) = self.moves.take(at);
+            (listed, more, "moves not listed here, see `vtepd show moves`")
+        } else if matches!(event, Event::WithdrawForced { .. }) {
+            let (listed, more) = self.forced.take(at);
+            (listed, more, "withdrawals that did not wait for the kernel, not listed here")
+        } else {
+            (true, 0, "")
+        };
+        if more > 0 {
+            info!(count = more, "{kind}");
+        }
+        if !listed {
+            return;
         }
         let level = match event.level() {
             Level::Debug => LevelFilter::DEBUG,
@@ -218,5 +247,21 @@ fn log(n: u64, event: &Event) {
         Event::StaleSwept { rows } => {
             say!(level, n, rows, "unconfirmed rows removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_a_second_are_listed_and_the_rest_are_counted() {
+        let mut m = Masses::default();
+        let at = |ms: u64| Time(ms * 1_000_000);
+        let listed = (0..200).filter(|n| m.take(at(1000 + n)).0).count();
+        assert_eq!(listed as u64, PER_SECOND);
+        assert_eq!(m.take(at(2000)), (true, 150));
+        assert_eq!(m.take(at(2001)), (true, 0));
+        assert_eq!(m.take(at(3500)), (true, 0), "nothing was left out");
     }
 }
