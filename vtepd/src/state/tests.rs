@@ -214,15 +214,16 @@ fn compaction_bounds_the_file_and_loses_nothing() {
         k.append(&[Record { unix: crate::driver::clock::unix_seconds(), ..rec(n, seq) }]);
         told.insert(n as u8, seq);
         if seq % 500 == 0 {
-            let before = counter(&k, "state_compactions");
+            // One may have been under way all the time and be the last: its size tells, not the number.
             eventually("a compaction", || {
                 assert!(!k.tick());
-                counter(&k, "state_compactions") > before
+                counter(&k, "state_bytes") <= care.least
             });
-            assert!(counter(&k, "state_bytes") <= 600 * SLOT as u64, "{:?}", k.counters());
         }
     }
     assert!(counter(&k, "state_fsyncs") > 0 && counter(&k, "state_failures") == 0);
+    // The last one may still have its temporary name.
+    assert!(counter(&k, "state_compactions") >= 39, "{:?}", k.counters());
     // Below the least size no further compaction begins, so that the thread, which a real kill would end, is at rest.
     eventually("the proper name", || {
         assert!(!k.tick());
