@@ -447,7 +447,7 @@ impl World {
             }
             Output::Resync => {
                 if self.mutant != Some(Mutant::ResyncSkipped) {
-                    d.rec.resync(netlink::reconcile::Scope::All);
+                    d.rec.resync(Scope::All);
                 }
             }
             Output::Event { event, .. } => self.node_event(i, &event),
