@@ -430,6 +430,36 @@ fn every_order_of_lifecycle_events_has_its_steps() {
     assert_eq!(told(&["Started Migrated", "Resumed Migrated"], false), [""; 0]);
 }
 
+/// The end of a quick migration: libvirt has forgotten the guest before it can be asked for its NICs.
+#[test]
+fn a_guest_that_is_gone_before_it_can_be_described_is_released_all_the_same() {
+    let run = |first: &str| {
+        let mut g = Guests::default();
+        let event = |g: &mut Guests, what: &str| {
+            g.event(&parse(&format!("event 'lifecycle' for domain vm1: {what}")).expect("an event"));
+            std::iter::from_fn(|| g.poll_output()).filter(|o| matches!(o, Out::Describe(_))).count()
+        };
+        assert_eq!(event(&mut g, first), 1);
+        g.described("vm1", Some(&Domain::parse(&xml("vnet3")).expect("a domain")));
+        event(&mut g, "Resumed Migrated");
+        assert_eq!(event(&mut g, "Suspended Migrated"), 1);
+        event(&mut g, "Stopped Migrated");
+        g.described("vm1", None);
+        let steps: Vec<_> = std::iter::from_fn(|| g.poll_output()).collect();
+        assert!(
+            matches!(&steps[..], [Out::Wish(w)] if w.step == Step::Release { at_stop: false }),
+            "{steps:?}"
+        );
+        assert_eq!(g.phase("vm1"), None);
+        // Nothing is kept of it.
+        assert_eq!((event(&mut g, "Suspended Migrated"), event(&mut g, "Stopped Migrated")), (1, 0));
+        g.described("vm1", None);
+        assert_eq!(g.poll_output(), None);
+    };
+    run("Started Booted");
+    run("Started Migrated");
+}
+
 #[test]
 fn a_guest_that_runs_before_it_is_described_is_activated_then() {
     let mut g = Guests::default();

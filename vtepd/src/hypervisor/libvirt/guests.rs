@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Domains with an event while the lists are being made; with more of them nothing is compared.
 pub(super) const MAX_SINCE: usize = 4096;
+/// Domains whose NICs are kept.
+const MAX_KNOWN: usize = 4096;
 
 /// What is wanted.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -41,11 +43,14 @@ pub enum Phase {
     Leaving,
 }
 
+/// MACs and ports.
+type Nics = Vec<(Mac, Option<String>)>;
+
 #[derive(Debug)]
 struct Guest {
     phase: Phase,
-    /// MACs and ports, once described.
-    nics: Option<Vec<(Mac, Option<String>)>>,
+    /// Once described.
+    nics: Option<Nics>,
     /// Came before the description: it runs here.
     resumed: bool,
     /// Came before the description: it has left.
@@ -63,6 +68,8 @@ pub struct Guests {
     pub(super) ran: Option<BTreeSet<String>>,
     /// Domains that have had an event since the lists were asked for: what the lists say of them may be older.
     pub(super) since_asked: BTreeSet<String>,
+    /// NICs of domains that run here: a migration may be over, and the description gone, before it can be asked for.
+    known: BTreeMap<String, Nics>,
 }
 
 impl Guests {
@@ -108,21 +115,50 @@ impl Guests {
             }
             ("Stopped", "Migrated", Some(Phase::Leaving)) => self.has_left(name),
             ("Stopped" | "Crashed", _, Some(Phase::Arriving | Phase::Arrived)) => self.ended(name),
-            ("Stopped" | "Crashed", _, Some(Phase::Leaving)) => {
-                self.all.remove(name);
-            }
+            ("Stopped" | "Crashed", _, _) => self.forget(name),
+            ("Started", _, None) => self.get_to_know(name),
             _ => {}
+        }
+    }
+
+    fn forget(&mut self, name: &str) {
+        self.all.remove(name);
+        self.known.remove(name);
+    }
+
+    /// Forgets the NICs of domains that are not there.
+    pub(super) fn keep_known(&mut self, there: impl Fn(&str) -> bool) {
+        let all = &self.all;
+        self.known.retain(|n, _| there(n) || all.contains_key(n));
+    }
+
+    /// Asks for the description of a domain that runs here, once.
+    pub(super) fn get_to_know(&mut self, name: &str) {
+        if !self.known.contains_key(name) && !self.all.contains_key(name) && self.known.len() < MAX_KNOWN {
+            self.known.insert(name.to_owned(), Nics::new());
+            self.out.push_back(Out::Describe(name.to_owned()));
         }
     }
 
     /// A domain's description, or that there is none.
     pub fn described(&mut self, name: &str, domain: Option<&Domain>) {
+        let nics: Option<Nics> =
+            domain.map(|d| d.interfaces.iter().map(|i| (i.mac, i.port.clone())).collect());
+        if let Some(nics) = &nics
+            && (self.known.contains_key(name) || self.known.len() < MAX_KNOWN)
+        {
+            self.known.insert(name.to_owned(), nics.clone());
+        } else if self.known.get(name).is_some_and(Vec::is_empty) {
+            self.known.remove(name);
+        }
         let Some(g) = self.all.get_mut(name) else { return };
-        let Some(domain) = domain else {
+        // What is leaving may be gone already; what is known of it from before still holds.
+        let before = self.known.get(name).filter(|k| g.phase == Phase::Leaving && !k.is_empty()).cloned();
+        let Some(nics) = nics.or(before) else {
             self.all.remove(name);
             return;
         };
-        g.nics = Some(domain.interfaces.iter().map(|i| (i.mac, i.port.clone())).collect());
+        g.nics = Some(nics);
         if g.missed {
             self.arrive(name);
         } else if g.phase == Phase::Arriving {
@@ -160,14 +196,14 @@ impl Guests {
     pub(super) fn ended(&mut self, name: &str) {
         self.out.push_back(Out::Note(name.to_owned(), "is not here any more"));
         self.all_nics(name, |port| port.map(|_| Step::Abort));
-        self.all.remove(name);
+        self.forget(name);
     }
 
     /// Releases if it has left and is described.
     fn release(&mut self, name: &str) {
         if self.all.get(name).is_some_and(|g| g.left && g.nics.is_some()) {
             self.all_nics(name, |_| Some(Step::Release { at_stop: false }));
-            self.all.remove(name);
+            self.forget(name);
         }
     }
 

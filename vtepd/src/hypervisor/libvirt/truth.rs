@@ -85,7 +85,11 @@ impl Guests {
                 (false, ran) => self.out.push_back(Out::AskWhyPaused(name.clone(), ran)),
             }
         }
-        let since = &self.since_asked;
+        let since = self.since_asked.clone();
+        self.keep_known(|n| lists.active.contains(n) || since.contains(n));
+        for name in lists.running.iter().filter(|n| !known.contains_key(*n) && !since.contains(*n)) {
+            self.get_to_know(name);
+        }
         ran.retain(|n| lists.active.contains(n) || since.contains(n));
         ran.extend(lists.running.iter().filter(|n| !since.contains(*n)).take(MAX_RAN).cloned());
         self.ran = Some(ran);
