@@ -197,7 +197,10 @@ fn virsh(dir: &Path, lines: &str) -> LibvirtSettings {
         "#!/bin/sh\n\
          echo \"$@\" >> {d}/calls\n\
          case \"$*\" in\n\
-         *'event --loop'*) echo $$ > {d}/pid; cat {d}/lines; exec sleep 60;;\n\
+         *'event --loop'*) echo $$ > {d}/pid\n\
+         while [ -e {d}/busy ] && ! grep -q 'domain slow' {d}/calls; do sleep 0.02; done\n\
+         cat {d}/lines; exec sleep 60;;\n\
+         *'dumpxml --domain slow'*) exec sleep 60;;\n\
          *'list --name --state-running') cat {d}/running 2>/dev/null; exit 0;;\n\
          *'list --name') cat {d}/running {d}/paused 2>/dev/null; exit 0;;\n\
          *'domstate --reason --domain vm1') exec cat {d}/reason;;\n\
@@ -235,6 +238,26 @@ async fn lifecycle_events_prepare_and_activate_at_the_target() {
 async fn lifecycle_events_release_at_the_source() {
     let lines = include_str!("fixtures/virsh-migration-source.txt");
     assert_eq!(watched(lines, 1).await, [format!("release {MAC}")]);
+}
+
+/// A host where many guests run, whose descriptions take long: the one that moves waits for none of them.
+#[tokio::test(flavor = "current_thread")]
+async fn guests_that_only_run_here_hold_up_none_that_moves() {
+    let dir = tempfile::tempdir().expect("directory");
+    let lines = include_str!("fixtures/virsh-migration-target.txt");
+    let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)) };
+    let names: String = (0..60).map(|n| format!("slow{n}\n")).collect();
+    std::fs::write(dir.path().join("running"), names).expect("written");
+    std::fs::write(dir.path().join("busy"), "").expect("written");
+    let (core, mut end) = core::pair();
+    hypervisor::start(&settings, &core, &Board::default());
+    let begun = std::time::Instant::now();
+    let mut steps = Vec::new();
+    while steps.len() < 2 {
+        let next = tokio::time::timeout(SOON, answer(&mut end, &elsewhere())).await;
+        steps.extend(next.unwrap_or_else(|_| panic!("only {steps:?} after {:?}", begun.elapsed())));
+    }
+    assert_eq!(steps, [format!("prepare {MAC} lo"), format!("activate {MAC} lo")]);
 }
 
 /// A time when nobody listened.
@@ -388,7 +411,7 @@ fn told(lines: &[&str], describe: bool) -> Vec<String> {
         g.event(&parse(&format!("event 'lifecycle' for domain 'vm1': {line}")).expect("an event"));
         while let Some(o) = g.poll_output() {
             match o {
-                Out::Describe(name) => {
+                Out::Describe(name) | Out::GetToKnow(name) => {
                     assert_eq!(name, "vm1");
                     g.described(&name, describe.then_some(&domain));
                 }
@@ -437,7 +460,8 @@ fn a_guest_that_is_gone_before_it_can_be_described_is_released_all_the_same() {
         let mut g = Guests::default();
         let event = |g: &mut Guests, what: &str| {
             g.event(&parse(&format!("event 'lifecycle' for domain vm1: {what}")).expect("an event"));
-            std::iter::from_fn(|| g.poll_output()).filter(|o| matches!(o, Out::Describe(_))).count()
+            let asks = |o: &Out| matches!(o, Out::Describe(_) | Out::GetToKnow(_));
+            std::iter::from_fn(|| g.poll_output()).filter(asks).count()
         };
         assert_eq!(event(&mut g, first), 1);
         g.described("vm1", Some(&Domain::parse(&xml("vnet3")).expect("a domain")));

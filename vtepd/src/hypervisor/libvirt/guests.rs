@@ -24,6 +24,8 @@ const MAX_KNOWN: usize = 4096;
 pub enum Out {
     /// The description of that domain; answer with [`Guests::described`].
     Describe(String),
+    /// The same, without hurry: it does not move now.
+    GetToKnow(String),
     /// Whether that domain is paused because it is being migrated; answer with [`Guests::paused`] and the flag.
     AskWhyPaused(String, bool),
     /// Ask the core.
@@ -136,7 +138,7 @@ impl Guests {
     pub(super) fn get_to_know(&mut self, name: &str) {
         if !self.known.contains_key(name) && !self.all.contains_key(name) && self.known.len() < MAX_KNOWN {
             self.known.insert(name.to_owned(), Nics::new());
-            self.out.push_back(Out::Describe(name.to_owned()));
+            self.out.push_back(Out::GetToKnow(name.to_owned()));
         }
     }
 

@@ -26,6 +26,8 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_s
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 /// Domains asked about at a time.
 const DESCRIBING: usize = 4;
+/// And of those that do not move: whoever moves waits for none of them, however many run here.
+const GETTING_TO_KNOW: usize = 1;
 /// The lists are asked when virsh has been started, and once more after this time: only then does it surely listen,
 /// and what happened in between is in the second ones.
 const LISTENS_AFTER: Duration = Duration::from_secs(2);
@@ -46,6 +48,7 @@ struct Watch {
     /// Of this run of virsh the lists are to be asked then.
     list_at: Option<tokio::time::Instant>,
     permits: Arc<Semaphore>,
+    unhurried: Arc<Semaphore>,
     told: Option<String>,
 }
 
@@ -70,6 +73,7 @@ pub(super) async fn run(settings: LibvirtSettings, core: Core, board: Board) {
         asking: JoinSet::new(),
         list_at: None,
         permits: Arc::new(Semaphore::new(DESCRIBING)),
+        unhurried: Arc::new(Semaphore::new(GETTING_TO_KNOW)),
         told: None,
     };
     let mut pause = BACK_OFF.0;
@@ -205,21 +209,23 @@ impl Watch {
         self.carry_out();
     }
 
+    fn describe(&mut self, name: String, permits: Arc<Semaphore>) {
+        let settings = self.settings.clone();
+        self.asking.spawn(async move {
+            let _permit = permits.acquire().await;
+            let xml = ask(&settings, &["dumpxml", "--domain", &name]).await;
+            let domain = xml.and_then(|x| Domain::parse(&x).ok()).filter(|d| d.name == name);
+            Told::Description(name, domain)
+        });
+    }
+
     fn carry_out(&mut self) {
         while let Some(out) = self.guests.poll_output() {
             match out {
                 Out::Wish(wish) => self.keeper.wish(wish),
                 Out::Note(domain, text) => self.note(Some(&domain), false, text),
-                Out::Describe(name) => {
-                    let permits = Arc::clone(&self.permits);
-                    let settings = self.settings.clone();
-                    self.asking.spawn(async move {
-                        let _permit = permits.acquire().await;
-                        let xml = ask(&settings, &["dumpxml", "--domain", &name]).await;
-                        let domain = xml.and_then(|x| Domain::parse(&x).ok()).filter(|d| d.name == name);
-                        Told::Description(name, domain)
-                    });
-                }
+                Out::Describe(name) => self.describe(name, Arc::clone(&self.permits)),
+                Out::GetToKnow(name) => self.describe(name, Arc::clone(&self.unhurried)),
                 Out::AskWhyPaused(name, ran) => {
                     let permits = Arc::clone(&self.permits);
                     let settings = self.settings.clone();

@@ -242,7 +242,6 @@ impl Session {
         Ok(())
     }
 
-    /// To the log, to `watch` and to the history; where the core is too busy for that, to the log at least.
     /// From the stop at the source to the resume here, the guest's frames wait in its tap (PIT-26).
     fn check_queue(&mut self, port: &str) {
         let room = nics::queue_of(port);
@@ -258,6 +257,7 @@ impl Session {
         }
     }
 
+    /// To the log, to `watch` and to the history; where the core is too busy for that, to the log at least.
     fn note(&self, note: &Note) {
         let path = self.path.display();
         let guest = self.machine.name().map_or_else(|| path.to_string(), |n| format!("{n} ({path})"));
