@@ -246,8 +246,8 @@ async fn guests_that_only_run_here_hold_up_none_that_moves() {
     let dir = tempfile::tempdir().expect("directory");
     let lines = include_str!("fixtures/virsh-migration-target.txt");
     let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)) };
-    let names: String = (0..60).map(|n| format!("slow{n}\n")).collect();
-    std::fs::write(dir.path().join("running"), names).expect("written");
+    let names: Vec<String> = (0..60).map(|n| format!("slow{n}")).collect();
+    std::fs::write(dir.path().join("running"), names.join("\n")).expect("written");
     std::fs::write(dir.path().join("busy"), "").expect("written");
     let (core, mut end) = core::pair();
     hypervisor::start(&settings, &core, &Board::default());
