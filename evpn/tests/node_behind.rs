@@ -3,28 +3,14 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use evpn::fabric::{FdbRow, KernelEvent};
 use evpn::node::{Event, Input, Node, Show, view};
 use evpn::types::{IfIndex, Mac, Seq, Span, Time};
 use std::net::{IpAddr, Ipv4Addr};
+use world::frames::rarp;
 use world::{P1, P2, VXLAN, World, bridge_row, mac};
 
 const MS: Span = Span::millis(1);
-
-/// RARP announce as QEMU sends it (HOST-RARP-01).
-fn rarp(m: Mac) -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0; 4]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0; 4]);
-    b.resize(60, 0);
-    b.freeze()
-}
 
 /// MAC 1 has just moved from node 0 to node 1.
 fn moved() -> World {

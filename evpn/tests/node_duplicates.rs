@@ -3,40 +3,19 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use evpn::fabric::Row;
 use evpn::node::view::{DuplicateView, Place};
 use evpn::node::{About, Command, Config, DuplicateAction, DuplicateMode, Event, Reply};
 use evpn::types::{IfIndex, Mac, Span};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
+use world::frames::{arp, rarp};
 use world::{Guest, P1, P2, VXLAN, World, mac, vni, vtep};
 
 const MS: Span = Span::millis(1);
 
 fn ip(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, n)
-}
-
-/// ARP request of a host for some address, or for its own (gratuitous, HOST-GARP-01).
-fn arp(m: Mac, from: Ipv4Addr, target: Ipv4Addr) -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
-    b.put_slice(&m.0);
-    b.put_slice(&from.octets());
-    b.put_slice(&[0; 6]);
-    b.put_slice(&target.octets());
-    b.freeze()
-}
-
-/// RARP announce as QEMU sends it (HOST-RARP-01).
-fn rarp(m: Mac) -> Bytes {
-    let head = [&[0xff; 6][..], &m.0, &[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3], &m.0, &[0; 4], &m.0, &[0; 4]];
-    let mut b = BytesMut::from(&head.concat()[..]);
-    b.resize(60, 0);
-    b.freeze()
 }
 
 fn mode(mode: DuplicateMode, action: DuplicateAction) -> impl Fn(&mut Config) {

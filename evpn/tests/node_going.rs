@@ -5,14 +5,14 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use evpn::fabric::Row;
 use evpn::node::{Event, MoveReply, MoveStep, Reply, Show, view::Rows};
 use evpn::types::{IfIndex, Seq, Span, Time};
 use evpn::wire::ExtCommunity;
 use proptest::prelude::*;
-use std::net::IpAddr;
-use world::{P1, P2, VXLAN, World, mac, vtep};
+use std::net::{IpAddr, Ipv4Addr};
+use world::{P1, P2, VXLAN, World, frames, mac, vtep};
 
 const NODES: usize = 3;
 const MS: Span = Span::millis(1);
@@ -29,15 +29,7 @@ const RELEASE: MoveStep = MoveStep::Release { timeout: None };
 
 /// Gratuitous ARP request of the guest.
 fn garp() -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&mac(1).0);
-    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
-    b.put_slice(&mac(1).0);
-    b.put_slice(&[10, 1, 0, 1]);
-    b.put_slice(&[0; 6]);
-    b.put_slice(&[10, 1, 0, 1]);
-    b.freeze()
+    frames::garp(mac(1), Ipv4Addr::new(10, 1, 0, 1))
 }
 
 fn local(port: IfIndex) -> Option<Row> {

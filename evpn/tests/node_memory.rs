@@ -4,27 +4,15 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use evpn::fabric::Row;
 use evpn::mobility::{Memory, Record};
 use evpn::node::{Input, MobilityConfig};
 use evpn::types::{Mac, Seq, Span, Time};
+use world::frames::rarp;
 use world::{P1, P2, VXLAN, World, mac, vni, vtep};
 
 const MS: Span = Span::millis(1);
 const HOUR: u64 = 3600;
-
-fn rarp(m: Mac) -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0; 4]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0; 4]);
-    b.freeze()
-}
 
 #[allow(clippy::unnecessary_wraps)] // compared with what the kernel may not have
 fn remote(i: usize) -> Option<Row> {

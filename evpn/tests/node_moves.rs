@@ -2,42 +2,15 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use evpn::fabric::{FdbRow, KernelEvent, Row, RowKey, VxlanFdb};
 use evpn::node::{Event, Input};
-use evpn::types::{Mac, Seq, Span, Time};
+use evpn::types::{Seq, Span, Time};
 use std::net::{IpAddr, Ipv4Addr};
+use world::frames::{arp, rarp};
 use world::{BRIDGE, P1, P2, VXLAN, World, mac, own_mac, vni, vtep};
 
 fn ip(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, n)
-}
-
-/// RARP announce as QEMU sends it (HOST-RARP-01).
-fn rarp(m: Mac) -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0; 4]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0; 4]);
-    b.resize(60, 0);
-    b.freeze()
-}
-
-/// ARP request of a host for some address, or for its own (gratuitous, HOST-GARP-01).
-fn arp(m: Mac, from: Ipv4Addr, target: Ipv4Addr) -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
-    b.put_slice(&m.0);
-    b.put_slice(&from.octets());
-    b.put_slice(&[0; 6]);
-    b.put_slice(&target.octets());
-    b.freeze()
 }
 
 #[allow(clippy::unnecessary_wraps)] // compared with what the kernel may not have

@@ -5,12 +5,12 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use evpn::fabric::{FdbRow, KernelEvent, Link, LinkKind, PortFlags, Row};
 use evpn::node::{Command, Event, Input, MoveReply, MoveRequest, MoveStep, Refusal, Reply, Requester};
 use evpn::types::{IfIndex, Mac, Seq, Span, Vni};
 use std::net::{IpAddr, Ipv4Addr};
-use world::{BRIDGE, P1, P2, Trace, VXLAN, World, bridge_row, mac, own_mac, vni, vtep};
+use world::{BRIDGE, P1, P2, Trace, VXLAN, World, bridge_row, frames, mac, own_mac, vni, vtep};
 
 const MS: Span = Span::millis(1);
 
@@ -31,15 +31,7 @@ const RELEASE: MoveStep = MoveStep::Release { timeout: None };
 /// Gratuitous ARP request.
 fn garp(m: Mac, from: IpAddr) -> Bytes {
     let IpAddr::V4(from) = from else { panic!("IPv4 only") };
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
-    b.put_slice(&m.0);
-    b.put_slice(&from.octets());
-    b.put_slice(&[0; 6]);
-    b.put_slice(&from.octets());
-    b.freeze()
+    frames::garp(m, from)
 }
 
 fn local(port: IfIndex) -> Option<Row> {

@@ -5,13 +5,13 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use evpn::fabric::Row;
 use evpn::node::{Input, MoveStep, Reply};
 use evpn::types::{IfIndex, Span};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
-use world::{P1, P2, VXLAN, World, mac, vtep};
+use world::{P1, P2, VXLAN, World, frames, mac, vtep};
 
 const NODES: usize = 3;
 
@@ -21,15 +21,7 @@ fn ip(n: u8) -> IpAddr {
 
 /// Gratuitous ARP request of the guest.
 fn garp() -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&mac(1).0);
-    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
-    b.put_slice(&mac(1).0);
-    b.put_slice(&[10, 1, 0, 1]);
-    b.put_slice(&[0; 6]);
-    b.put_slice(&[10, 1, 0, 1]);
-    b.freeze()
+    frames::garp(mac(1), Ipv4Addr::new(10, 1, 0, 1))
 }
 
 /// Something that happens. Node and port are small numbers, times are milliseconds.

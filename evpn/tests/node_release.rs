@@ -3,26 +3,18 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use evpn::fabric::{KernelEvent, Link, LinkKind, PortFlags, Row};
 use evpn::node::{DuplicateAction, Event, MoveStep, Reply};
 use evpn::types::{IfIndex, Mac, Span};
 use std::net::Ipv4Addr;
-use world::{BRIDGE, Guest, P1, P2, VXLAN, World, mac, own_mac, vtep};
+use world::{BRIDGE, Guest, P1, P2, VXLAN, World, frames, mac, own_mac, vtep};
 
 const MS: Span = Span::millis(1);
 const RELEASE: MoveStep = MoveStep::Release { timeout: None };
 
 fn garp(m: Mac) -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
-    b.put_slice(&m.0);
-    b.put_slice(&[10, 1, 0, 1]);
-    b.put_slice(&[0; 6]);
-    b.put_slice(&[10, 1, 0, 1]);
-    b.freeze()
+    frames::garp(m, Ipv4Addr::new(10, 1, 0, 1))
 }
 
 #[allow(clippy::unnecessary_wraps)] // compared with what the kernel may not have

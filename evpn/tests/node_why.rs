@@ -2,29 +2,17 @@
 
 mod world;
 
-use bytes::{BufMut, Bytes, BytesMut};
 use evpn::node::About;
 use evpn::node::view::{MoveKind, Place, WhyView};
 use evpn::types::{Mac, Seq, Span, Vni};
 use std::net::{IpAddr, Ipv4Addr};
+use world::frames::garp;
 use world::{P1, P2, World, mac, own_mac, vni, vtep};
 
 const MS: Span = Span::millis(1);
 
 fn ip(n: u8) -> Ipv4Addr {
     Ipv4Addr::new(10, 1, 0, n)
-}
-
-fn garp(m: Mac, of: Ipv4Addr) -> Bytes {
-    let mut b = BytesMut::new();
-    b.put_slice(&[0xff; 6]);
-    b.put_slice(&m.0);
-    b.put_slice(&[0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1]);
-    b.put_slice(&m.0);
-    b.put_slice(&of.octets());
-    b.put_slice(&[0; 6]);
-    b.put_slice(&of.octets());
-    b.freeze()
 }
 
 fn why_mac(w: &mut World, i: usize, m: Mac) -> WhyView {

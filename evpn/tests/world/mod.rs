@@ -3,6 +3,8 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod frames;
+
 use bytes::Bytes;
 use evpn::fabric::{
     BridgeFdb, BridgeLink, FdbRow, KernelEvent, Link, LinkKind, PortFlags, Row, RowKey, VxlanLink,
