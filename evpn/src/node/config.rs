@@ -1,5 +1,6 @@
 //! Configuration of a node, already validated.
 
+use super::host_config::{ArpConfig, VniHosts};
 use crate::mobility::{IpPrefix, MacPattern};
 use crate::types::{Asn, Mac, RouterId, Span, Vni};
 use crate::wire::RouteTarget;
@@ -30,6 +31,8 @@ pub struct Config {
     pub restart_time: Span,
     /// How moves are decided.
     pub mobility: MobilityConfig,
+    /// How addresses are learned, kept and told.
+    pub arp: ArpConfig,
 }
 
 /// How moves are decided, for all VNIs.
@@ -163,6 +166,8 @@ pub struct VniConfig {
     pub bridge_mac: Mac,
     /// What may move in this VNI.
     pub mobility: VniMobility,
+    /// ARP, ND and flooding.
+    pub hosts: VniHosts,
 }
 
 /// What may move in a VNI.

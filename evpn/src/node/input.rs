@@ -18,7 +18,7 @@ pub const SEND_PATH: usize = 64 << 10;
 pub enum Input {
     /// From the kernel monitor or a resync.
     Kernel(KernelEvent),
-    /// A frame seen inbound on an access port by the tap (ARP, RARP, ND).
+    /// A frame seen inbound by the tap of an access port or a VXLAN device (ARP, RARP, ND, DHCP).
     Frame {
         /// The port.
         port: IfIndex,

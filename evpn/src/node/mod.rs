@@ -19,6 +19,7 @@ mod frames;
 mod going;
 mod guard;
 mod handing;
+mod host_config;
 mod input;
 mod journal;
 mod keep;
@@ -49,6 +50,7 @@ pub use config::{
 };
 pub use event::{Event, Level};
 pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
+pub use host_config::{ArpConfig, Conflict, Gateway, GatewayAddress, Storm, TellPeers, Unknown, VniHosts};
 pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester,
     SEND_PATH, Show, WhyRequest,

@@ -38,10 +38,20 @@ pub enum Output {
         /// Connection.
         conn: ConnId,
     },
-    /// Open a frame tap on this access port.
+    /// Open a frame tap on this access port, or on a VXLAN device for what comes in from the overlay.
     Tap(IfIndex),
     /// Close the tap.
     Untap(IfIndex),
+    /// Send a frame to one VTEP through the underlay, VXLAN header of this VNI in front, past flood lists and
+    /// suppression (PIT-14, PIT-17, PIT-19).
+    Encap {
+        /// VNI.
+        vni: Vni,
+        /// Remote VTEP.
+        vtep: IpAddr,
+        /// From the destination MAC on.
+        frame: Bytes,
+    },
     /// Send a frame out of an access port.
     Emit {
         /// Port.

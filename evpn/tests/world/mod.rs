@@ -12,10 +12,10 @@ use evpn::fabric::{
 };
 use evpn::mobility::Record;
 use evpn::node::{
-    About, Command, Config, ConnEvent, Event, Flooding, GuardChange, Input, MacFilter, MoveRequest, MoveStep,
-    NeighborConfig, Node, Output, Query, Requester,
+    About, ArpConfig, Command, Config, ConnEvent, Event, Flooding, GuardChange, Input, MacFilter,
+    MoveRequest, MoveStep, NeighborConfig, Node, Output, Query, Requester,
 };
-use evpn::node::{MobilityConfig, Reply, Show, Targets, VniConfig, VniMobility, WhyRequest, view};
+use evpn::node::{MobilityConfig, Reply, Show, Targets, VniConfig, VniHosts, VniMobility, WhyRequest, view};
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Seq, Span, Time, Vni};
 use evpn::wire::{DecodeCtx, EvpnNlri, EvpnRoute, Message, Nlri};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,6 +43,11 @@ pub fn mac(n: u8) -> Mac {
 /// Address of a node's own devices.
 pub fn own_mac(i: usize) -> Mac {
     Mac([2, 0, 0, 0, 1, i as u8])
+}
+
+/// Source of a node's probes.
+pub fn probe_mac(i: usize) -> Mac {
+    Mac([2, 0, 0, 0, 2, i as u8])
 }
 
 pub fn config(i: usize, n: usize) -> Config {
@@ -80,9 +85,11 @@ pub fn config(i: usize, n: usize) -> Config {
             mtu: Some(1450),
             bridge_mac: own_mac(i),
             mobility: VniMobility::default(),
+            hosts: VniHosts::new(probe_mac(i)),
         }],
         restart_time: Span::secs(120),
         mobility: MobilityConfig::default(),
+        arp: ArpConfig::default(),
     }
 }
 
@@ -105,6 +112,8 @@ pub struct Host {
     pub fdb: BTreeMap<Mac, IfIndex>,
     pub events: Vec<(Time, Event)>,
     pub emitted: Vec<(IfIndex, Bytes)>,
+    /// Frames sent to one VTEP through the underlay.
+    pub encapsulated: Vec<(IpAddr, Bytes)>,
     pub blocked: BTreeSet<(IfIndex, Mac)>,
     /// Ports that let only these in, and how many frames they have dropped.
     pub guarded: BTreeMap<IfIndex, (BTreeSet<Mac>, u64)>,
@@ -213,6 +222,7 @@ impl World {
                     fdb: BTreeMap::new(),
                     events: vec![],
                     emitted: vec![],
+                    encapsulated: vec![],
                     blocked: BTreeSet::new(),
                     guarded: BTreeMap::new(),
                     recalls: 0,
@@ -446,6 +456,7 @@ impl World {
                 self.answer_arp(i, port, &frame);
                 self.hosts[i].emitted.push((port, frame));
             }
+            Output::Encap { vtep, frame, .. } => self.hosts[i].encapsulated.push((vtep, frame)),
             Output::Blocked(set) => self.hosts[i].blocked = set,
             Output::Guard { port, change } => self.hosts[i].guarding(port, change),
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),

@@ -7,8 +7,8 @@ use bytes::Bytes;
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
 use evpn::mobility::Record;
 use evpn::node::{
-    Config, ConnEvent, Event, Flooding, Input, MobilityConfig, NeighborConfig, Node, Output, Targets,
-    VniConfig, VniMobility,
+    ArpConfig, Config, ConnEvent, Event, Flooding, Input, MobilityConfig, NeighborConfig, Node, Output,
+    Targets, VniConfig, VniHosts, VniMobility,
 };
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
 use netlink::fake::FakeKernel;
@@ -149,9 +149,11 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
             mtu: None,
             bridge_mac: Mac([2, 0, 0, 1, i as u8, 0]),
             mobility: VniMobility::default(),
+            hosts: VniHosts::new(Mac([2, 0, 0, 2, i as u8, 0])),
         }],
         restart_time: Span::secs(20),
         mobility,
+        arp: ArpConfig::default(),
     }
 }
 
@@ -437,6 +439,7 @@ impl World {
                     self.out_of_port(i, port, &frame);
                 }
             }
+            Output::Encap { vtep, frame, .. } => self.encapsulated(i, vtep, frame.to_vec()),
             Output::Persist(records) => {
                 for mut r in records {
                     if self.mutant == Some(Mutant::KeptTooLow) {

@@ -3,6 +3,7 @@
 //! serde stops at the first error, so the document is walked with a collector of our own. What comes out is
 //! [`Settings`]: the node's own configuration, already validated, and what only the daemon needs.
 
+mod arp;
 mod fixed;
 mod hypervisor;
 mod mobility;
@@ -152,12 +153,14 @@ pub fn parse(file: &Path, text: String) -> Result<Settings, Box<Report>> {
 fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let (document, syntax) = DeTable::parse_recoverable(text);
     let mut c = Collector::default();
-    let known = ["vtep", "bgp", "mobility", "neighbor", "vni", "qmp", "libvirt", "api", "metrics", "log"];
+    let known =
+        ["vtep", "bgp", "mobility", "arp", "neighbor", "vni", "qmp", "libvirt", "api", "metrics", "log"];
     let root = Section::new("", document.get_ref(), 0..0, &known, &mut c);
 
     let vtep = vtep::vtep(&root, &mut c);
     let bgp = vtep::bgp(&root, &mut c);
     let mobility = mobility::mobility(&root, &mut c);
+    let arp = arp::arp(&root, bgp.restart_time, &mut c);
     let neighbors = neighbor::neighbors(&root, &vtep, &mut c);
     let (vnis, ports) = vni::vnis(&root, &vtep, &mut c);
     let hypervisor = hypervisor::hypervisor(&root, &mut c);
@@ -179,6 +182,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
                 vnis,
                 restart_time: bgp.restart_time,
                 mobility,
+                arp,
             },
             state_dir: vtep.state_dir,
             source_filter: vtep.source_filter,

@@ -27,8 +27,17 @@ pub(super) fn device(name: &str) -> Result<(), String> {
 /// A stable, locally administered address for the bridge of one VNI on one VTEP (PIT-01): the same after every
 /// start, different on every VTEP, because the bridges of a VNI are hosts in one broadcast domain.
 pub(super) fn bridge_mac(vtep: IpAddr, vni: Vni) -> Mac {
+    derived(0xcbf2_9ce4_8422_2325, vtep, vni)
+}
+
+/// The source of our probes in one VNI on one VTEP (PIT-15): as [`bridge_mac`], and never the same.
+pub(super) fn probe_mac(vtep: IpAddr, vni: Vni) -> Mac {
+    derived(0x6c62_272e_07bb_0142, vtep, vni)
+}
+
+fn derived(seed: u64, vtep: IpAddr, vni: Vni) -> Mac {
     // FNV-1a over the address and the VNI; 46 of its bits are kept.
-    let mut hash = 0xcbf2_9ce4_8422_2325u64;
+    let mut hash = seed;
     let mut mix = |b: u8| hash = (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
     match vtep {
         IpAddr::V4(a) => a.octets().into_iter().for_each(&mut mix),
@@ -53,6 +62,9 @@ mod tests {
         assert_eq!(mac.0[0] & 3, 2);
         assert_ne!(mac, bridge_mac(b, vni(100)));
         assert_ne!(mac, bridge_mac(a, vni(101)));
+        assert_ne!(mac, probe_mac(a, vni(100)));
+        assert_ne!(probe_mac(b, vni(100)), probe_mac(a, vni(100)));
+        assert_eq!(probe_mac(a, vni(100)).0[0] & 3, 2);
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use super::vtep::{MTU, Vtep, choice};
 use super::walk::{At, Collector, Place, Section, kind};
-use super::{PortAt, fixed, mobility, names, targets};
-use evpn::node::{Flooding, Targets, VniConfig, VniMobility};
+use super::{PortAt, arp, fixed, mobility, names, targets};
+use evpn::node::{Flooding, Targets, VniConfig, VniHosts, VniMobility};
 use evpn::types::Vni;
 use std::collections::BTreeMap;
 
@@ -35,7 +35,7 @@ pub(super) fn vnis(root: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> (Vec<V
     let mut devices = BTreeMap::new();
     let mut at_start = Vec::new();
     let mut out = Vec::new();
-    let keys: Vec<&str> = KEYS.iter().copied().chain(mobility::VNI_KEYS).collect();
+    let keys: Vec<&str> = KEYS.iter().copied().chain(mobility::VNI_KEYS).chain(arp::VNI_KEYS).collect();
     for s in root.sections("vni", &keys, c) {
         out.extend(vni(&s, vtep, &mut numbers, &mut devices, &mut at_start, c));
     }
@@ -84,6 +84,7 @@ fn vni(
     let (sticky, gateway_macs) = fixed::fixed(s, c);
     let allowed = fixed::allowed(s, c);
     let mobility = mobility::of_vni(s, vtep, c);
+    let hosts = arp::of_vni(s, c);
     let vni = vni?.value;
     Some(VniConfig {
         vni,
@@ -97,6 +98,7 @@ fn vni(
         mtu,
         bridge_mac: names::bridge_mac(vtep.address?, vni),
         mobility: VniMobility { sticky, gateway_macs, allowed, ..mobility },
+        hosts: VniHosts { probe_mac: names::probe_mac(vtep.address?, vni), ..hosts },
     })
 }
 

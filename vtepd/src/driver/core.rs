@@ -7,6 +7,7 @@
 
 use super::clock;
 use super::conns::Conns;
+use super::encap::Encap;
 use super::eventlog::EventLog;
 use super::guards::Guards;
 use super::requests::Requests;
@@ -87,6 +88,7 @@ pub(super) struct Core {
     plane: Dataplane,
     conns: Conns,
     taps: Taps,
+    encap: Encap,
     requests: Requests,
     /// What outlives this process.
     keeper: Keeper,
@@ -156,6 +158,7 @@ impl Core {
             plane,
             conns,
             taps: Taps::default(),
+            encap: Encap::new(config.vtep, config.udp_port),
             requests,
             keeper,
             log: EventLog::start()?,
@@ -418,6 +421,11 @@ impl Core {
             Output::Emit { port, frame } => {
                 if let Err(e) = self.taps.send(port, &frame) {
                     tracing::debug!(port = port.0, error = %e, "a frame could not be sent");
+                }
+            }
+            Output::Encap { vni, vtep, frame } => {
+                if let Err(e) = self.encap.send(vni, vtep, &frame) {
+                    tracing::debug!(%vni, %vtep, error = %e, "a frame could not be sent to a VTEP");
                 }
             }
             // Once per flush, and before the octets that tell a peer: those go out in `write_out`.
