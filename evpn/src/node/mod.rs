@@ -7,6 +7,7 @@
 mod activate;
 mod ask;
 mod config;
+mod deactivate;
 mod devices;
 mod domain;
 mod duplicate_ips;
@@ -41,6 +42,7 @@ mod sends;
 mod show;
 mod signs;
 mod sometimes;
+mod target;
 pub mod view;
 mod why;
 

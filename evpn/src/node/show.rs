@@ -1,27 +1,21 @@
 //! Answers to commands: slices of the tables as views.
 
+mod kernel;
+mod routes;
+
 use super::event::Event;
-use super::input::{About, Command, MacFilter, Query, Show};
+use super::input::{About, Command, Query, Show};
 use super::output::{Output, Reply};
-use super::view::{
-    HostView, KernelView, MacView, NeighborView, Page, Place, RouteView, Rows, StatusView, VERSION, VniView,
-};
+use super::view::{HostView, MacView, NeighborView, Page, Place, Rows, StatusView, VERSION, VniView};
 use super::{Node, Segment};
-use crate::fabric::{Row, RowKey};
 use crate::hosts::{MacEntry, Owner};
-use crate::rib::RouteInfo;
 use crate::session::State;
 use crate::types::{Mac, Time, Vni};
-use crate::wire::{EvpnRoute, NextHop};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 /// Most rows of a slice.
 const SLICE: usize = 256;
-/// Cursors into the route table that are still good.
-const CURSORS: usize = 64;
-/// Slices of the route table looked at for one answer.
-const SLICES_PER_ANSWER: usize = 8;
 
 impl Node {
     pub(super) fn answer(&mut self, id: u64, command: &Command, at: Time) {
@@ -321,132 +315,6 @@ impl Node {
             }
         }
     }
-
-    fn routes(&mut self, q: &Query, limit: usize) -> Result<(Rows, Option<String>), String> {
-        let mut from =
-            match q.cursor.as_deref() {
-                None => None,
-                Some(c) => {
-                    let n = c.parse::<u64>().ok();
-                    let held =
-                        n.and_then(|n| self.cursors.iter().find(|(id, _)| *id == n)).map(|(_, c)| c.clone());
-                    Some(held.ok_or_else(|| {
-                        format!("cursor `{c}` is unknown or too old: start again without one")
-                    })?)
-                }
-            };
-        let mut rows = Vec::new();
-        // A filtered listing looks at a bounded number of routes per slice.
-        for _ in 0..SLICES_PER_ANSWER {
-            let found = self.rib.routes_after(from.as_ref(), limit);
-            let Some(last) = found.last().map(|r| r.cursor.clone()) else {
-                return Ok((Rows::Routes(rows), None));
-            };
-            let full = found.len() == limit;
-            rows.extend(found.iter().filter(|r| route_matches(r, &q.filter)).map(|r| self.route(r)));
-            if !full {
-                return Ok((Rows::Routes(rows), None));
-            }
-            from = Some(last);
-            if rows.len() >= limit {
-                break;
-            }
-        }
-        self.next_cursor += 1;
-        if self.cursors.len() == CURSORS {
-            self.cursors.pop_front();
-        }
-        self.cursors.extend(from.map(|c| (self.next_cursor, c)));
-        Ok((Rows::Routes(rows), Some(self.next_cursor.to_string())))
-    }
-
-    fn route(&self, r: &RouteInfo) -> RouteView {
-        let (route_type, rd, label) = match &r.route {
-            EvpnRoute::EthernetAd(x) => (1, Some(x.rd), Some(x.label)),
-            EvpnRoute::MacIp(x) => (2, Some(x.rd), Some(x.label1)),
-            EvpnRoute::Imet(x) => (3, Some(x.rd), r.attrs.pmsi.as_ref().map(|p| p.label)),
-            EvpnRoute::EthernetSegment(x) => (4, Some(x.rd), None),
-            EvpnRoute::Prefix(x) => (5, Some(x.rd), Some(x.label)),
-            EvpnRoute::Smet(x) => (6, Some(x.rd), None),
-            EvpnRoute::JoinSync(x) => (7, Some(x.key.rd), None),
-            EvpnRoute::LeaveSync(x) => (8, Some(x.key.rd), None),
-            EvpnRoute::Unknown(x) => (x.route_type, None, None),
-        };
-        RouteView {
-            route: r.route.to_string(),
-            route_type,
-            rd: rd.map_or_else(|| "-".into(), |r| r.to_string()),
-            from: r.peer.and_then(|p| self.peer_address(p)),
-            next_hop: Some(match r.next_hop {
-                NextHop::V4(a) => a.into(),
-                NextHop::V6(a) | NextHop::V6Both(a, _) => a.into(),
-            }),
-            vni: label.map(|l| l.0),
-            seq: r.seq,
-            sticky: r.sticky,
-            communities: r.attrs.ext_communities.iter().map(ToString::to_string).collect(),
-            imported: r.imported.clone(),
-            best: r.best,
-            why_not: r.why_not.map(|w| w.to_string()),
-        }
-    }
-
-    fn kernel(&self, q: &Query, limit: usize) -> Result<(Rows, Option<String>), String> {
-        // The cursor is the number of wanted rows passed: rows may shift between slices, `revision` tells.
-        let skip = q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<usize>().map_err(|_| bad_cursor(c)))?;
-        let mut rows = Vec::new();
-        let mut passed = skip;
-        for (key, row) in self.want.iter().skip(skip) {
-            passed += 1;
-            if !self.kernel_matches(key, row, &q.filter) {
-                continue;
-            }
-            rows.push(self.kernel_row(key, Some(row)));
-            if rows.len() == limit {
-                break;
-            }
-        }
-        let next = (passed < self.want.len()).then(|| passed.to_string());
-        Ok((Rows::Kernel(rows), next))
-    }
-
-    fn kernel_matches(&self, key: &RowKey, row: &Row, f: &MacFilter) -> bool {
-        let dev_vni = |i| self.bridges.get(&i).copied();
-        let (vni, mac, ip) = match key {
-            RowKey::Mac { bridge, mac } => (dev_vni(*bridge), Some(*mac), None),
-            RowKey::Flood { vxlan, vtep } => {
-                let vni = self.segments.values().find(|s| s.vxlan == Some(*vxlan)).map(|s| s.config.vni);
-                (vni, None, Some(*vtep))
-            }
-            RowKey::Neigh { dev, ip } => {
-                let mac = if let Row::Neigh { mac, .. } = row { Some(*mac) } else { None };
-                (dev_vni(*dev), mac, Some(*ip))
-            }
-        };
-        f.vni.is_none_or(|v| Some(v) == vni)
-            && f.mac.is_none_or(|m| Some(m) == mac)
-            && f.ip.is_none_or(|i| Some(i) == ip)
-    }
-
-    pub(super) fn kernel_row(&self, key: &RowKey, row: Option<&Row>) -> KernelView {
-        let (device, kind, name) = match key {
-            RowKey::Mac { bridge, mac } => (self.dev_name(*bridge), "mac", mac.to_string()),
-            RowKey::Flood { vxlan, vtep } => (self.dev_name(*vxlan), "flood", vtep.to_string()),
-            RowKey::Neigh { dev, ip } => (self.dev_name(*dev), "neigh", ip.to_string()),
-        };
-        let want = match row {
-            None => "nothing of ours".into(),
-            Some(Row::Remote { vxlan, vtep, sticky }) => {
-                format!("{} to {vtep}{}", self.dev_name(*vxlan), if *sticky { " sticky" } else { "" })
-            }
-            Some(Row::Local { port, .. }) => format!("{} local", self.dev_name(*port)),
-            Some(Row::Cleared { port }) => format!("nothing on {}", self.dev_name(*port)),
-            Some(Row::Flood) => "replicate".into(),
-            Some(Row::Neigh { mac, router }) => format!("{mac}{}", if *router { " router" } else { "" }),
-        };
-        let (stale, wanted) = (self.stale.contains(key), row.is_some());
-        KernelView { device, kind: kind.into(), key: name, want, has: None, stale, wanted }
-    }
 }
 
 /// A slice of a list whose cursor is an index.
@@ -458,22 +326,6 @@ fn slice<'a, T>(
     let from = q.cursor.as_deref().map_or(Ok(0), |c| c.parse::<usize>().map_err(|_| bad_cursor(c)))?;
     let next = (from.saturating_add(limit) < all.len()).then(|| (from + limit).to_string());
     Ok((all.iter().enumerate().skip(from).take(limit), next))
-}
-
-fn route_matches(r: &RouteInfo, f: &MacFilter) -> bool {
-    let (mac, ip) = match &r.route {
-        EvpnRoute::MacIp(x) => (Some(x.mac), x.ip),
-        EvpnRoute::Imet(x) => (None, Some(x.originator)),
-        _ => (None, None),
-    };
-    let label = match &r.route {
-        EvpnRoute::MacIp(x) => x.label1.vni(),
-        EvpnRoute::Imet(_) => r.attrs.pmsi.as_ref().and_then(|p| p.label.vni()),
-        _ => None,
-    };
-    f.vni.is_none_or(|v| label == Some(v) || r.imported.contains(&v))
-        && f.mac.is_none_or(|m| mac == Some(m))
-        && f.ip.is_none_or(|i| ip == Some(i))
 }
 
 fn bad_cursor(c: &str) -> String {
