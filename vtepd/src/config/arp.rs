@@ -87,7 +87,7 @@ fn gateway(s: &Section<'_>, c: &mut Collector) -> Option<Gateway> {
     if t.get("addresses").is_none()
         || (addresses.is_empty() && t.texts("addresses", c).is_some_and(|l| l.is_empty()))
     {
-        c.push(t.problem("addresses", at.clone(), "a gateway needs an address").help(HELP));
+        c.push(t.problem("addresses", at, "a gateway needs an address").help(HELP));
     }
     let ra = t.boolean("ra", c).unwrap_or(false);
     let mac = match t.text("mac", c) {
