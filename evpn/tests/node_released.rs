@@ -1,0 +1,105 @@
+//! What a release does at the source (MIG-HOT-03, PIT-04): forwarding goes on until the new route is here, then
+//! nothing local wins the MAC back.
+
+mod world;
+
+use evpn::node::Event;
+use evpn::types::{Seq, Span};
+use world::steps::{RELEASE, activate, before, done, garp, ip, local, names, remote, told};
+use world::{P1, P2, VXLAN, mac};
+
+/// MIG-HOT-03, PIT-04: forwarding goes on until the new route is here; then nothing local wins it back.
+#[test]
+fn a_released_guest_is_served_until_the_route_comes_and_never_wins_its_mac_back() {
+    let mut w = before();
+    let r = done(&mut w, 0, RELEASE);
+    assert_eq!((r.state.as_str(), r.seq), ("released", Some(Seq(0))));
+    assert_eq!((w.hosts[0].fdb.get(&mac(1)), w.mac_row(2, mac(1))), (Some(&P1), remote(0, false)));
+    assert_eq!(told(&w, 0), 0, "nobody hears of it");
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    done(&mut w, 1, activate(Some("p2")));
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, true), "static and sticky: a late frame cannot take it");
+    w.frame(1, P2, mac(1), Some(garp(mac(1), ip(1))));
+    w.hosts[0].emitted.clear();
+    let before = told(&w, 0);
+    for _ in 0..20 {
+        // Even the strongest signs, and even if the bridge should let it through.
+        w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::secs(1));
+        assert_eq!(w.hosts[0].fdb.get(&mac(1)), Some(&VXLAN), "put back");
+    }
+    assert_eq!((told(&w, 0), w.hosts[0].emitted.len()), (before, 0), "no route, and nobody is probed");
+    assert_eq!(w.mac_row(2, mac(1)), remote(1, false));
+    assert_eq!(names(&w, 0), ["released", "late frame"]);
+    let alarms = w.hosts[0].events.iter().filter(|(_, e)| matches!(e, Event::BindingRefused { .. })).count();
+    assert_eq!(alarms, 0, "and nobody is alarmed");
+    // From another port it is a guest that has come by other means.
+    w.run_for(Span::secs(45));
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, false), "after the release time an ordinary row");
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!(w.mac_row(1, mac(1)), remote(0, false), "and an ordinary move back");
+}
+
+#[test]
+fn a_released_guest_on_another_port_is_another_story() {
+    let mut w = before();
+    done(&mut w, 0, RELEASE);
+    done(&mut w, 1, activate(Some("p2")));
+    w.frame(0, P2, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!((w.mac_row(0, mac(1)), w.mac_row(1, mac(1))), (local(P2), remote(0, false)));
+}
+
+/// The release comes after the route: order does not matter.
+#[test]
+fn a_release_that_comes_late_makes_the_row_sticky_then() {
+    let mut w = before();
+    done(&mut w, 1, activate(Some("p2")));
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, false));
+    assert_eq!(done(&mut w, 0, RELEASE).state, "released");
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, true));
+    assert_eq!(done(&mut w, 0, RELEASE).state, "released", "twice is once");
+    // A third owner: the row follows it, and stays sticky.
+    w.frame(2, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!(w.mac_row(0, mac(1)), remote(2, true));
+}
+
+#[test]
+fn the_guest_comes_back_to_its_source_before_the_release_is_over() {
+    let mut w = before();
+    done(&mut w, 0, RELEASE);
+    done(&mut w, 1, activate(Some("p2")));
+    w.frame(1, P2, mac(1), Some(garp(mac(1), ip(1))));
+    // And back, with its hypervisor's help.
+    done(&mut w, 1, RELEASE);
+    let r = done(&mut w, 0, activate(Some("p1")));
+    assert_eq!((r.state.as_str(), r.seq), ("active", Some(Seq(2))));
+    assert_eq!((w.mac_row(0, mac(1)), w.mac_row(1, mac(1))), (local(P1), remote(0, true)));
+    assert_eq!(w.mac_row(2, mac(1)), remote(0, false));
+    // Its release is forgotten: when it moves on by itself the row is an ordinary one.
+    w.frame(2, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!(w.mac_row(0, mac(1)), remote(2, false));
+}
+
+/// PIT-04: a daemon that is restarted goes on with the release.
+#[test]
+fn a_release_survives_a_kill_of_the_daemon() {
+    let mut w = before();
+    done(&mut w, 0, RELEASE);
+    done(&mut w, 1, activate(Some("p2")));
+    w.frame(1, P2, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::secs(5));
+    w.kill(0);
+    w.run_for(Span::secs(1));
+    w.start(0, true);
+    w.run_for(Span::secs(10));
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, true));
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!((w.mac_row(0, mac(1)), w.mac_row(2, mac(1))), (remote(1, true), remote(1, false)));
+    w.run_for(Span::secs(60));
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, false), "and it ends when it would have ended");
+}
