@@ -47,6 +47,7 @@ pub fn generate(seed: u64, wish: Wish) -> Plan {
         memory: rng.percent(50),
         // Drawn apart, so that the rest of a seed's plan is what it was.
         parts: Rng::new(!seed).percent(30),
+        frr: [None; 2],
     };
     let guests: Vec<Guest> = (0..rng.range(1, 4))
         .map(|_| match rng.below(4) {
@@ -59,7 +60,9 @@ pub fn generate(seed: u64, wish: Wish) -> Plan {
         Maker { rng, nodes, hosts: nodes + reflectors, guests: guests.len(), at: BEGIN, steps: Vec::new() };
     m.fill();
     m.steps.sort_by_key(|s| s.at);
-    Plan { fabric, guests, steps: m.steps }
+    let mut plan = Plan { fabric, guests, steps: m.steps };
+    super::frr::join(&mut plan);
+    plan
 }
 
 /// So many hot moves of four guests among three nodes, one every 200 ms: no guest is back at a place within the guard
@@ -76,6 +79,7 @@ pub fn long(moves: usize) -> Plan {
         lag: 0,
         memory: true,
         parts: false,
+        frr: [None; 2],
     };
     let guests = vec![Guest { v4: true, v6: true }; 4];
     let mut steps: Vec<Step> =

@@ -1,6 +1,7 @@
 //! Guests: ARP and ND state machines behind a port. They announce themselves or not, answer when asked, go on
 //! talking for a while at the place they have left, and believe what they are told.
 
+use super::frr::is_frr;
 use super::plan::By;
 use super::world::{Ev, World};
 use bytes::Bytes;
@@ -72,7 +73,7 @@ impl Vm {
 impl World {
     /// A guest runs here now; its port has carrier.
     pub(super) fn plug(&mut self, at: Place) {
-        if let Some(v) = self.vteps.get_mut(at.node) {
+        if let Some(v) = self.machine_mut(at.node) {
             v.kernel.set_carrier(v.ports[at.slot], true);
             self.kernel_changed(at.node);
         }
@@ -83,7 +84,7 @@ impl World {
         for m in self.macs.values_mut() {
             m.residue.remove(&at);
         }
-        if let Some(v) = self.vteps.get_mut(at.node) {
+        if let Some(v) = self.machine_mut(at.node) {
             v.kernel.set_carrier(v.ports[at.slot], false);
             self.kernel_changed(at.node);
         }
@@ -153,7 +154,7 @@ impl World {
     /// A frame leaves a guest: through the bridge, past the tap.
     pub(super) fn emit(&mut self, at: Place, f: Bytes) {
         let now = self.now;
-        let Some(v) = self.vteps.get_mut(at.node) else { return };
+        let Some(v) = self.machine_mut(at.node) else { return };
         let port = v.ports[at.slot];
         if v.kernel.link(port).is_none_or(|l| !l.carrier) {
             return;
@@ -162,7 +163,9 @@ impl World {
         let out = v.kernel.inject(port, &f);
         let epoch = v.epoch;
         self.kernel_changed(at.node);
-        if matches!(f.get(12..14), Some([0x08, 0x06] | [0x80, 0x35] | [0x86, 0xdd])) {
+        if is_frr(at.node) {
+            self.frr_hears(at.node, &f);
+        } else if matches!(f.get(12..14), Some([0x08, 0x06] | [0x80, 0x35] | [0x86, 0xdd])) {
             let lag = self.lag();
             self.push(lag, Ev::Tap(at.node, epoch, port, f));
         }
@@ -185,7 +188,8 @@ impl World {
 
     /// A frame comes out of an access port.
     pub(super) fn out_of_port(&mut self, node: usize, port: IfIndex, f: &[u8]) {
-        let Some(slot) = self.vteps[node].ports.iter().position(|p| *p == port) else { return };
+        let ports = self.machine(node).map(|v| v.ports.iter());
+        let Some(slot) = ports.and_then(|mut p| p.position(|p| *p == port)) else { return };
         let at = Place { node, slot };
         for g in 0..self.vms.len() {
             let vm = &self.vms[g];

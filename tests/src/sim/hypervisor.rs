@@ -1,5 +1,6 @@
 //! Hypervisors that say what they do: prepared, activated, aborted and released moves (PIT-06, PIT-04).
 
+use super::frr::is_frr;
 use super::guest::Place;
 use super::plan::{By, What};
 use super::vtep::vni;
@@ -17,6 +18,9 @@ impl World {
     fn ask_node(&mut self, node: usize, mac: Mac, step: MoveStep) -> bool {
         let request =
             MoveRequest { vni: Some(vni()), mac, ips: Vec::new(), step, by: Requester::Api, at_stop: false };
+        if is_frr(node) {
+            return false;
+        }
         let heard = self.vteps[node].listens(self.now);
         self.input(node, Input::Command { id: 1, command: Command::Move(request) });
         heard
@@ -25,7 +29,10 @@ impl World {
     /// The target is told that a guest will come.
     pub(super) fn prepare(&mut self, n: usize, guest: usize, node: usize, lead: Span) {
         let mac = self.vms[guest].mac;
-        if self.vms[guest].here.is_none_or(|p| p.node == node) || self.vms[guest].twin.is_some() {
+        if is_frr(node)
+            || self.vms[guest].here.is_none_or(|p| p.node == node)
+            || self.vms[guest].twin.is_some()
+        {
             return;
         }
         self.ask_node(node, mac, MoveStep::Prepare { port: format!("p{guest}"), timeout: None });
@@ -59,13 +66,15 @@ impl World {
             return;
         };
         let (mac, at) = (self.vms[g].mac, Place { node, slot: g });
-        if release {
+        if release && !is_frr(from.node) {
             self.ask_node(from.node, mac, MoveStep::Release { timeout: None });
             self.released.insert((from.node, mac), self.now);
         }
         self.move_out(g, from, late);
+        self.frr_departure(mac, from, late);
         // Where nobody knows whose it is, a late frame is as good as an early one, unless it was announced as such.
-        let unclear = late > 0 && !release && self.macs.get(&mac).is_some_and(|m| m.muddled);
+        let unclear =
+            late > 0 && (!release || is_frr(from.node)) && self.macs.get(&mac).is_some_and(|m| m.muddled);
         self.settle_in(g, at, true);
         self.activate(g, at);
         if let Some(m) = self.macs.get_mut(&mac) {

@@ -9,6 +9,7 @@
 //! | `vtep` | one node, its reconciler and its kernel, driven as the daemon drives them |
 //! | `net` | connections and encapsulated frames: delays, cuts, resets, full buffers |
 //! | `reflector` | route reflectors as FRR is one |
+//! | `frr` | VTEPs that behave as FRR does |
 //! | `guest` | VMs: ARP and ND state machines |
 //! | `hypervisor` | prepared, activated, aborted and released moves |
 //! | `truth` | what must be so, without any code of `evpn::mobility`, and the comparison |
@@ -20,6 +21,7 @@
 //! times the longest one-way delay and 50 ms, but for guests that had moved faster than news travels: those speak
 //! once more first.
 
+mod frr;
 mod generate;
 mod guest;
 mod hypervisor;

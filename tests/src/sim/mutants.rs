@@ -59,11 +59,13 @@ pub enum Mutant {
     ArrivalUnnoticed,
     /// What a dump did not show is taken for gone (PIT-13).
     ShortDumpsBelieved,
+    /// A session without an UPDATE in its first second is given up: FRR's first comes after 1.05 s.
+    Impatient,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NothingRestored,
         Self::KeptTooLow,
         Self::Chatter,
@@ -89,6 +91,7 @@ impl Mutant {
         Self::DepartureUnnoticed,
         Self::ArrivalUnnoticed,
         Self::ShortDumpsBelieved,
+        Self::Impatient,
     ];
 
     /// Notifications that never reach the daemon.

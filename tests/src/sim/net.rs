@@ -1,6 +1,7 @@
 //! Connections and frames between VTEPs: delays of their own in each direction, order kept within a connection
 //! and nowhere else, cuts in which TCP retransmits, resets in which it gives up.
 
+use super::frr::is_frr;
 use super::mutants::Mutant;
 use super::sniff;
 use super::vtep::{ROOM, address};
@@ -43,7 +44,8 @@ pub(super) struct Tcp {
 impl World {
     /// One-way delay of a packet, jitter included.
     fn delay(&mut self, from: usize, to: usize) -> Span {
-        let base = self.delays[from * self.hosts() + to];
+        let known = self.frr_delay(from, to);
+        let base = known.unwrap_or_else(|| self.delays[from * self.hosts() + to]);
         Span::micros(base + self.rng.below(base / 4 + 1))
     }
 
@@ -53,7 +55,7 @@ impl World {
     }
 
     fn host_of(&self, address_of: IpAddr) -> Option<usize> {
-        (0..self.hosts()).find(|i| address(*i) == address_of)
+        self.all_hosts().find(|i| address(*i) == address_of)
     }
 
     pub(super) fn is_cut(&self, a: usize, b: usize) -> bool {
@@ -64,6 +66,7 @@ impl World {
     fn alive(&self, i: usize) -> bool {
         match self.vteps.get(i) {
             Some(v) => v.daemon.is_some(),
+            None if is_frr(i) => self.frr_alive(i),
             None => self.reflectors.get(i - self.vteps.len()).is_some_and(|r| r.alive),
         }
     }
@@ -76,7 +79,9 @@ impl World {
         ends[1].open = false;
         self.tcps.push(Tcp { ends });
         let tcp = self.tcps.len() - 1;
-        self.vteps[i].conns.insert(conn, (tcp, 0));
+        if let Some(v) = self.vteps.get_mut(i) {
+            v.conns.insert(conn, (tcp, 0));
+        }
         self.carry(tcp, 1, Item::Syn);
     }
 
@@ -159,6 +164,9 @@ impl World {
 
     fn host_event(&mut self, host: usize, conn: ConnId, (tcp, side): (usize, usize), event: ConnEvent) {
         let gone = matches!(event, ConnEvent::Closed { .. } | ConnEvent::Failed { .. });
+        if is_frr(host) {
+            return self.frr_event(host, tcp, side, event);
+        }
         if host >= self.vteps.len() {
             return self.rr_event(host, tcp, side, event);
         }

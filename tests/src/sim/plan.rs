@@ -52,6 +52,37 @@ pub struct Fabric {
     pub memory: bool,
     /// Tables are read in two parts, up to 20 ms apart, and rows that go in between hide others (PIT-13).
     pub parts: bool,
+    /// VTEPs that behave as FRR does, hosts 64 and 65.
+    pub frr: [Option<Frr>; 2],
+}
+
+/// A VTEP that behaves as FRR does. As text its release, and `-` without `arp_accept`: `frr=8.4,10-`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Frr {
+    /// As 8.4: it remembers sequences after withdrawals and refuses lower ones.
+    pub remembers: bool,
+    /// `arp_accept` is set on its bridge.
+    pub accepts: bool,
+}
+
+impl fmt::Display for Frr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.remembers { "8.4" } else { "10" })?;
+        f.write_str(if self.accepts { "" } else { "-" })
+    }
+}
+
+impl FromStr for Frr {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let (release, accepts) = s.strip_suffix('-').map_or((s, true), |r| (r, false));
+        match release {
+            "8.4" => Ok(Self { remembers: true, accepts }),
+            "10" => Ok(Self { remembers: false, accepts }),
+            _ => Err(format!("frr={s} is neither 8.4 nor 10")),
+        }
+    }
 }
 
 /// A VM.
@@ -321,7 +352,8 @@ impl What {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Fabric { seed, nodes, reflectors, delay, hold, room, both, lag, memory, parts } = self.fabric;
+        let Fabric { seed, nodes, reflectors, delay, hold, room, both, lag, memory, parts, frr } =
+            self.fabric;
         write!(
             f,
             "fabric seed={seed} nodes={nodes} reflectors={reflectors} delay={}..{} hold={hold} \
@@ -331,7 +363,11 @@ impl fmt::Display for Plan {
             u8::from(both),
             u8::from(memory)
         )?;
-        writeln!(f, "{}", if parts { " parts=1" } else { "" })?;
+        f.write_str(if parts { " parts=1" } else { "" })?;
+        for (n, peer) in frr.into_iter().flatten().enumerate() {
+            write!(f, "{}{peer}", if n == 0 { " frr=" } else { "," })?;
+        }
+        writeln!(f)?;
         for g in &self.guests {
             let mut ips = String::new();
             if g.v4 {
@@ -391,6 +427,10 @@ fn parse_fabric(w: &Words<'_>) -> Result<Fabric, String> {
         .split_once("..")
         .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
         .ok_or_else(|| format!("delay={delay} is not low..high"))?;
+    let mut frr = [None; 2];
+    for (n, text) in w.0.get("frr").into_iter().flat_map(|t| t.split(',')).enumerate() {
+        *frr.get_mut(n).ok_or("frr= has more than two")? = Some(text.parse()?);
+    }
     Ok(Fabric {
         seed: w.num("seed")?,
         nodes: w.num("nodes")?,
@@ -402,5 +442,6 @@ fn parse_fabric(w: &Words<'_>) -> Result<Fabric, String> {
         lag: w.opt("lag")?,
         memory: w.opt("memory")? != 0,
         parts: w.opt("parts")? != 0,
+        frr,
     })
 }

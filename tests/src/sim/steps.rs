@@ -1,5 +1,6 @@
 //! What the steps of a plan do to guests, kernels, daemons and paths.
 
+use super::frr::is_frr;
 use super::guest::Place;
 use super::plan::{By, What};
 use super::truth::MacTruth;
@@ -12,6 +13,9 @@ use std::net::IpAddr;
 impl World {
     pub(super) fn step(&mut self, n: usize) {
         let what = self.plan.steps[n].what;
+        if self.is_nowhere(&what) {
+            return;
+        }
         let nodes = self.vteps.len();
         if self.trace.is_some() {
             self.note(&format!("step {what:?}"));
@@ -60,14 +64,15 @@ impl World {
             }
             What::Cut { a, b, time } => self.cut(a, b, Span::micros(time)),
             What::Wan { node, time } => {
-                for a in 0..self.hosts() {
-                    for b in a + 1..self.hosts() {
+                for a in self.all_hosts() {
+                    for b in self.all_hosts().filter(|b| a < *b) {
                         if self.site(a, node) != self.site(b, node) {
                             self.cut(a, b, Span::micros(time));
                         }
                     }
                 }
             }
+            What::Kill { node, time } if is_frr(node) => self.frr_killed(node, Span::micros(time)),
             What::Kill { node, time } if node >= self.vteps.len() => {
                 self.upsets += 1;
                 self.strays(|_| true);
@@ -174,6 +179,7 @@ impl World {
         }
         match fault {
             Fault::Cut(a, b) => self.heal(a, b),
+            Fault::Down(node) if is_frr(node) => self.frr_boot(node),
             Fault::Down(node) if node >= self.vteps.len() => self.rr_boot(node),
             Fault::Down(node) => self.boot(node),
             Fault::Queue(node) => {
@@ -212,7 +218,8 @@ impl World {
         self.vms[g].twin = None;
         let ips: Vec<IpAddr> = self.vms[g].ips().collect();
         let (now, settle, calm) = (self.now, self.settle(), self.calm_since.is_some());
-        if !self.vteps[at.node].listens(now) {
+        self.frr_arrival(g, at);
+        if !self.listens(at.node) {
             // No daemon sees it come, to take along what is known of it.
             for ip in &ips {
                 if let Some(t) = self.ips.get_mut(ip) {
@@ -278,6 +285,7 @@ impl World {
         let Some(from) = self.vms[g].here.filter(|p| p.node != node) else { return };
         let mac = self.vms[g].mac;
         self.move_out(g, from, late);
+        self.frr_departure(mac, from, late);
         self.untold(g, by, self.now - Span::micros(self.plan.fabric.lag));
         let unclear = late > 0 && self.macs.get(&mac).is_some_and(|m| m.muddled);
         self.arrive_at(g, Place { node, slot: g }, by);
@@ -387,14 +395,14 @@ impl World {
     }
 
     /// Routes of a node go, or may go: see [`MacTruth::goes_astray`].
-    fn strays(&mut self, on: impl Fn(usize) -> bool) {
+    pub(super) fn strays(&mut self, on: impl Fn(usize) -> bool) {
         for m in self.macs.values_mut().filter(|m| m.place.is_some_and(|p| on(p.node))) {
             m.goes_astray(self.now, &self.slowed);
         }
     }
 
     fn split(&mut self, g: usize, node: usize, time: Span, first: bool) {
-        let Some(here) = self.vms[g].here.filter(|p| p.node != node) else { return };
+        let Some(here) = self.vms[g].here.filter(|p| p.node != node && !is_frr(p.node)) else { return };
         let twin = Place { node, slot: g };
         if self.is_released(node, self.vms[g].mac) {
             return;

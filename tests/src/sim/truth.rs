@@ -1,6 +1,7 @@
 //! What must be so, kept apart from every table of a node: who runs where, who has said what, and what the
 //! kernels may hold. No code of `evpn::mobility` is used.
 
+use super::frr::is_frr;
 use super::guest::Place;
 use super::plan::By;
 use super::sniff::Seen;
@@ -178,7 +179,9 @@ impl World {
             }
         }
         for ip in ips {
-            self.says_ip(g, at, ip, true);
+            let heard = self.would_hear(at, ip, by);
+            self.says_ip(g, at, ip, heard);
+            self.frr_address(at, ip, heard);
         }
     }
 
@@ -186,7 +189,7 @@ impl World {
     pub(super) fn says_ip(&mut self, g: usize, at: Place, ip: IpAddr, must: bool) {
         let (mac, now, settle) = (self.vms[g].mac, self.now, self.settle());
         let single = self.vms[g].twin.is_none();
-        let listening = self.vteps.get(at.node).is_none_or(|v| v.listens(now));
+        let listening = self.listens(at.node);
         let speaker = |m: Mac| self.macs.get(&m).and_then(|m| m.speaker).map(|(_, t)| t);
         let t = self.ips.entry(ip).or_default();
         if t.mac != Some(mac) {
@@ -226,7 +229,10 @@ impl World {
         if self.now < said + grace || !self.calm_around_now(said) {
             return;
         }
-        if t.muddled || self.macs.get(&mac).is_none_or(|m| m.twin.is_some() || m.muddled) {
+        if t.muddled
+            || self.owner_is_deaf(ip, mac)
+            || self.macs.get(&mac).is_none_or(|m| m.twin.is_some() || m.muddled)
+        {
             return;
         }
         let v = &self.vteps[node];
@@ -252,6 +258,10 @@ impl World {
     /// A guest was answered.
     pub(super) fn told_address(&mut self, g: usize, ip: IpAddr, mac: Mac) {
         self.vms[g].cache.insert(ip, mac);
+        if self.vms[g].here.is_some_and(|p| is_frr(p.node)) {
+            // FRR's kernel has answered, and what it knows is its own affair (B.3, D.2-2).
+            return;
+        }
         let Some(t) = self.ips.get(&ip) else { return };
         let (Some(owner), Some(said)) = (t.mac, t.said) else { return };
         // The answer was under way for up to a round trip.
@@ -343,7 +353,7 @@ impl World {
             || m.spoken.is_some_and(|x| !self.calm_around(x))
             || t.said.is_some_and(|x| !self.calm_around(x));
         let (Some(place), None, Some(_)) = (m.place, m.twin, m.spoken) else { return };
-        if muddled && !all {
+        if muddled && !all || self.owner_is_deaf(ip, mac) {
             return;
         }
         for (i, v) in self.vteps.iter().enumerate() {
@@ -375,7 +385,8 @@ impl World {
                 bad.push(("extra-row", format!("node {i} has {row:?}, which belongs to nobody")));
             }
         }
-        let others: BTreeSet<IpAddr> = (0..self.vteps.len()).filter(|j| *j != i).map(address).collect();
+        let vteps = self.all_hosts().filter(|j| *j != i && self.machine(*j).is_some());
+        let others: BTreeSet<IpAddr> = vteps.map(address).collect();
         if flood != others {
             bad.push(("flood", format!("node {i} floods to {flood:?}, not to {others:?}")));
         }

@@ -1,5 +1,6 @@
 //! One VTEP: a whole node with the real reconciler on a fake kernel, driven as the daemon drives them.
 
+use super::frr::{self, is_frr};
 use super::mutants::Mutant;
 use super::plan::{Fabric, Guest};
 use super::world::{Ev, Fault, World};
@@ -35,7 +36,9 @@ pub(super) fn vni() -> Vni {
 
 /// Address of a VTEP.
 pub(super) fn address(i: usize) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(10, 255, 0, i as u8 + 1))
+    // Every other FRR-like one is below all nodes, where ties are concerned.
+    let net = if is_frr(i) && i.is_multiple_of(2) { 254 } else { 255 };
+    IpAddr::V4(Ipv4Addr::new(10, net, 0, i as u8 + 1))
 }
 
 /// The daemon: what a kill takes away.
@@ -115,7 +118,11 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
     if mutant == Some(Mutant::NoGuardTime) {
         mobility.guard_time = Span::ZERO;
     }
-    let peers = if f.reflectors > 0 { f.nodes..f.nodes + f.reflectors } else { 0..f.nodes };
+    let peers: Vec<usize> = if f.reflectors > 0 {
+        (f.nodes..f.nodes + f.reflectors).collect()
+    } else {
+        (0..f.nodes).chain(frr::hosts(f)).collect()
+    };
     Config {
         vtep: own,
         asn: Asn(65000),
@@ -124,6 +131,7 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
         bgp_port: 179,
         listen: None,
         neighbors: peers
+            .into_iter()
             .filter(|j| *j != i)
             .map(|j| NeighborConfig {
                 address: address(j),
@@ -224,6 +232,9 @@ impl World {
 
     /// The kernel has something to say soon.
     pub(super) fn kernel_changed(&mut self, i: usize) {
+        if is_frr(i) {
+            return self.frr_kernel(i);
+        }
         let v = &mut self.vteps[i];
         if v.daemon.is_some() && !v.kernel_due && v.kernel.readable() {
             v.kernel_due = true;

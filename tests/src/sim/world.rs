@@ -1,5 +1,6 @@
 //! The clock and the queue: everything that happens in a run happens here, in one order.
 
+use super::frr::{self, FrrEv};
 use super::guest::{Place, Vm};
 use super::mutants::Mutant;
 use super::net::{Item, Tcp};
@@ -65,6 +66,8 @@ pub(super) enum Ev {
     Reflect(usize, u32),
     /// A reflector's look at its sessions.
     Tick(usize, u32),
+    /// Something that waits at an FRR-like VTEP.
+    Frr(usize, u32, FrrEv),
     /// One of two copies stops.
     Single(usize, bool),
     /// A fault ends.
@@ -137,6 +140,7 @@ pub(super) struct World {
     n: u64,
     pub(super) vteps: Vec<Vtep>,
     pub(super) reflectors: Vec<Reflector>,
+    pub(super) frrs: Vec<frr::Peer>,
     pub(super) vms: Vec<Vm>,
     pub(super) tcps: Vec<Tcp>,
     /// One-way delays in microseconds, from × to.
@@ -208,6 +212,7 @@ impl World {
             n: 0,
             vteps: (0..f.nodes).map(|i| Vtep::new(i, slots)).collect(),
             reflectors: (0..f.reflectors).map(|_| Reflector::default()).collect(),
+            frrs: frr::hosts(&f).zip(f.frr).filter_map(|(i, k)| Some(frr::Peer::new(i, k?, slots))).collect(),
             vms: plan.guests.iter().enumerate().map(|(i, g)| Vm::new(i, *g)).collect(),
             tcps: Vec::new(),
             delays,
@@ -260,7 +265,8 @@ impl World {
     /// have begun to just before.
     pub(super) fn longest(&self) -> Span {
         let one = self.plan.fabric.delay.1 * 5 / 4 + 1;
-        Span::micros(if self.plan.fabric.reflectors > 0 { 2 * one + 50_000 } else { one })
+        let way = Span::micros(if self.plan.fabric.reflectors > 0 { 2 * one + 50_000 } else { one });
+        way + self.frr_hops()
     }
 
     /// Until tap or monitor tells.
@@ -292,7 +298,7 @@ impl World {
     pub(super) fn session(&mut self, i: usize, peer: IpAddr, up: bool) {
         if up {
             self.up.insert((i, peer));
-            let to = (0..self.hosts()).find(|j| super::vtep::address(*j) == peer).unwrap_or(0);
+            let to = self.all_hosts().find(|j| super::vtep::address(*j) == peer).unwrap_or(0);
             *self.ups.entry((i, to)).or_default() += 1;
         } else {
             self.up.remove(&(i, peer));
@@ -308,12 +314,12 @@ impl World {
     /// Sessions that there have to be, counted at the nodes' ends.
     fn needed(&self) -> usize {
         let f = &self.plan.fabric;
-        if f.reflectors > 0 { f.nodes * f.reflectors } else { f.nodes * (f.nodes - 1) }
+        if f.reflectors > 0 { f.nodes * f.reflectors } else { f.nodes * (f.nodes - 1 + self.frrs.len()) }
     }
 
     /// Notes when quiet begins and ends.
-    fn look(&mut self) {
-        let calm = self.faults.is_empty() && self.up.len() == self.needed();
+    pub(super) fn look(&mut self) {
+        let calm = self.faults.is_empty() && self.up.len() == self.needed() && self.frrs_are_up();
         match (calm, self.calm_since) {
             (true, None) => self.calm_since = Some(self.now),
             (false, Some(since)) => {
@@ -332,6 +338,9 @@ impl World {
         }
         for i in 0..self.plan.fabric.nodes {
             self.boot(i);
+        }
+        for i in frr::hosts(&self.plan.fabric) {
+            self.frr_boot(i);
         }
         for i in 0..self.plan.steps.len() {
             let at = Time(self.plan.steps[i].at * 1000);
@@ -359,6 +368,11 @@ impl World {
         }
         self.last_words();
         events += self.until(self.now + self.settle());
+        if !self.frrs.is_empty() {
+            // An address is heard at FRR only after all others have given it up (D.1).
+            self.last_words();
+            events += self.until(self.now + self.settle());
+        }
         self.check_kernels(true);
         events += self.until(self.now + REST);
         self.check_kernels(true);
@@ -421,6 +435,7 @@ impl World {
             Ev::Hand(n) => self.hand(n),
             Ev::Reflect(host, epoch) => self.reflect(host, epoch),
             Ev::Tick(host, epoch) => self.rr_tick(host, epoch),
+            Ev::Frr(host, epoch, ev) => self.frr_happens(host, epoch, ev),
             Ev::Single(g, first) => self.single(g, first),
             Ev::Heal(fault) => {
                 if self.over(fault) {
@@ -433,7 +448,7 @@ impl World {
     }
 
     fn decapsulated(&mut self, i: usize, from: usize, f: &[u8]) {
-        let Some(v) = self.vteps.get_mut(i) else { return };
+        let Some(v) = self.machine_mut(i) else { return };
         let out = v.kernel.inject_vxlan(v.vxlan, super::vtep::address(from), f);
         // Never back into the overlay (split horizon); the fake keeps to that.
         self.spread(i, out);
@@ -448,6 +463,7 @@ impl World {
             let unclear = |ip: IpAddr| {
                 let t = self.ips.get(&ip);
                 t.is_some_and(|t| t.muddled || t.said.is_some_and(|s| !self.calm_around(s)))
+                    || self.is_untold(at, ip)
             };
             if m.muddled || m.spoken.is_none_or(|t| !self.calm_around(t)) || vm.ips().any(unclear) {
                 self.say(g, at, By::Garp);
