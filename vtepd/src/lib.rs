@@ -8,3 +8,4 @@ pub mod hypervisor;
 pub mod log;
 pub mod metrics;
 pub mod state;
+mod warden;

@@ -31,7 +31,9 @@ fn every_configuration_in_the_documents_is_valid() {
 fn the_reference_shows_every_key_with_its_default() {
     let text = toml_blocks(&read("docs/configuration.md")).remove(0);
     // A mistyped key lists all that are known in its section.
-    for section in ["vtep", "bgp", "mobility", "neighbor", "vni", "qmp", "libvirt", "api", "metrics", "log"] {
+    for section in
+        ["vtep", "bgp", "mobility", "arp", "neighbor", "vni", "qmp", "libvirt", "api", "metrics", "log"]
+    {
         let list = matches!(section, "neighbor" | "vni" | "qmp");
         let head = if list { format!("[[{section}]]") } else { format!("[{section}]") };
         let report =
@@ -49,4 +51,13 @@ fn the_service_file_names_the_capabilities_that_the_daemon_asks_for() {
     let unit = read("vtepd/packaging/vtepd.service");
     assert!(vtepd::driver::host::CAPABILITY_HELP.contains("CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE"));
     assert!(unit.contains("\nAmbientCapabilities=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE\n"));
+}
+
+/// PIT-20: the warden needs less than the daemon, and has no more.
+#[test]
+fn the_wardens_service_has_the_privilege_to_delete_rows_and_stays() {
+    let unit = read("vtepd/packaging/vtepd-warden.service");
+    assert!(unit.contains("\nExecStart=/usr/bin/vtepd warden --config /etc/vtepd/vtepd.toml --stay\n"));
+    assert!(unit.contains("\nCapabilityBoundingSet=CAP_NET_ADMIN\n"));
+    assert!(read("vtepd/packaging/vtepd.service").contains("vtepd-warden.service"));
 }

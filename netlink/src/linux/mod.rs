@@ -1,5 +1,6 @@
 //! The real kernel.
 
+mod answers;
 mod codec;
 mod dataplane;
 pub mod dump;
@@ -17,6 +18,7 @@ mod taps;
 mod thread;
 mod writer;
 
+pub use answers::delete_answers;
 pub use dataplane::{Dataplane, DataplaneConfig};
 pub use links::Installer;
 pub use monitor::{Interest, Monitor};

@@ -60,6 +60,40 @@ enum Cmd {
     Clear(clear::ClearArgs),
     /// For hook scripts of hypervisors
     Hook(hook::HookArgs),
+    /// Delete the daemon's answers to ARP and ND when it has been silent for `arp.stale-time`; the daemon starts one itself
+    Warden(WardenArgs),
+}
+
+/// `vtepd warden`
+#[derive(Args, Clone, Debug)]
+struct WardenArgs {
+    /// The daemon's configuration file
+    #[arg(long, short, value_name = "FILE", required_unless_present = "vtep", conflicts_with = "vtep")]
+    config: Option<PathBuf>,
+    /// The daemon's VTEP address
+    #[arg(long, value_name = "IP")]
+    vtep: Option<IpAddr>,
+    /// Go on after rows have been deleted, as a service of its own
+    #[arg(long)]
+    stay: bool,
+    /// The socket is standard input: how the daemon starts it
+    #[arg(long, hide = true)]
+    listening: bool,
+}
+
+fn warden(args: &WardenArgs) -> u8 {
+    let vtep = match (args.vtep, &args.config) {
+        (Some(vtep), _) => vtep,
+        (None, Some(file)) => match config::load(file) {
+            Ok(settings) => settings.node.vtep,
+            Err(report) => {
+                out::complain(&report.render(out::Look::stderr_color()));
+                return USAGE;
+            }
+        },
+        (None, None) => return USAGE,
+    };
+    crate::warden::main(vtep, args.listening, args.stay)
 }
 
 /// `vtepd run`
@@ -266,6 +300,7 @@ pub fn main() -> ExitCode {
         Cmd::Move(args) => client_runtime(step::step(args)),
         Cmd::Clear(args) => client_runtime(clear::clear(args)),
         Cmd::Hook(args) => return ExitCode::from(hook::hook(&args)),
+        Cmd::Warden(args) => return ExitCode::from(warden(&args)),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 const DAY: Span = Span::secs(24 * 3600);
 /// Only what works is taken.
-const KEYS: [&str; 0] = [];
+const KEYS: [&str; 1] = ["stale-time"];
 
 /// `[arp]`; `stale-time` is `restart_time` unless given.
 pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> ArpConfig {

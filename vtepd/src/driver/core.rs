@@ -16,6 +16,7 @@ use super::timer::Timer;
 use super::underlay::Underlay;
 use super::watch::Watch;
 use crate::state::{Keeper, Restored};
+use crate::warden;
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
 use evpn::node::{ConnEvent, Event, Input, Node, Output};
 use evpn::types::{ConnId, Span, Time};
@@ -107,6 +108,7 @@ pub(super) struct Core {
     looks: u32,
     underlay: Underlay,
     guards: Guards,
+    warden: Option<warden::Link>,
     /// Neighbours that have not told all their routes yet; the source filter waits for them, or until.
     unsettled: BTreeSet<IpAddr>,
     filter_at: Option<Time>,
@@ -150,6 +152,8 @@ impl Core {
                 other => early.push(other),
             }
         }
+        // Before the tables are read: what an earlier run's warden deletes later would be missing from them.
+        let warden = warden::Link::call(&config);
         let plane = open(&node).map_err(CoreFault::Kernel)?;
         let mut core = Self {
             node,
@@ -173,6 +177,7 @@ impl Core {
             housekeeping: at + HOUSEKEEPING,
             looks: 0,
             guards: Guards::default(),
+            warden,
             underlay: Underlay::start(config.vtep, config.udp_port)?,
             unsettled: config.neighbors.iter().map(|n| n.address).collect(),
             filter_at: source_filter.then_some(at + config.restart_time),
@@ -470,6 +475,9 @@ impl Core {
         }
         if self.keeper.tick() {
             self.node.handle(Input::KeepAgain, now);
+        }
+        if let Some(w) = &mut self.warden {
+            w.keep();
         }
         self.plane.audit(self.node.want(), AUDIT_ROWS);
         if self.filter_at.is_some_and(|at| self.unsettled.is_empty() || now >= at) {
