@@ -21,6 +21,8 @@ pub(super) enum Item {
     Fin,
     /// So many octets have arrived at the other end.
     Ack(u64),
+    /// What was lost in a cut arrives now, in its order.
+    Again,
 }
 
 /// One end of a connection.
@@ -183,9 +185,15 @@ impl World {
     pub(super) fn arrive(&mut self, tcp: usize, side: usize, item: Item) {
         let [a, b] = [self.tcps[tcp].ends[0].host, self.tcps[tcp].ends[1].host];
         if self.is_cut(a, b) {
-            // A lost SYN is not worth a retransmission: the node dials again.
-            if !matches!(item, Item::Syn) {
+            // A lost SYN is not worth a retransmission: the node dials again. The end of this cut retransmits all.
+            if !matches!(item, Item::Syn | Item::Again) {
                 self.tcps[tcp].ends[side].parked.push_back(item);
+            }
+            return;
+        }
+        if matches!(item, Item::Again) {
+            for item in std::mem::take(&mut self.tcps[tcp].ends[side].parked) {
+                self.arrive(tcp, side, item);
             }
             return;
         }
@@ -221,7 +229,7 @@ impl World {
                 // Nobody is there any more: RST.
                 self.carry(tcp, 1 - side, Item::Fin);
             }
-            Item::SynAck | Item::Ack(_) | Item::Fin => {}
+            Item::SynAck | Item::Ack(_) | Item::Fin | Item::Again => {}
         }
     }
 
@@ -262,7 +270,8 @@ impl World {
         self.conn_event(host, conn, ConnEvent::Room(room));
     }
 
-    /// A path carries packets again: TCP retransmits what it has.
+    /// A path carries packets again: TCP retransmits what it has. What was under way when the cut ended arrives before that
+    /// and waits for it: TCP hands octets over in their order.
     pub(super) fn heal(&mut self, a: usize, b: usize) {
         if !self.cuts.remove(&(a.min(b), a.max(b))) {
             return;
@@ -274,14 +283,15 @@ impl World {
                 continue;
             }
             for side in 0..2 {
-                let parked = std::mem::take(&mut self.tcps[tcp].ends[side].parked);
+                let parked = &self.tcps[tcp].ends[side].parked;
+                if parked.is_empty() {
+                    continue;
+                }
                 if parked.iter().any(|i| matches!(i, Item::Fin)) {
                     // This end takes a session for up whose other end is gone, until it is told.
                     self.begin(Fault::Repair, self.longest() + Span::millis(1));
                 }
-                for item in parked {
-                    self.carry(tcp, side, item);
-                }
+                self.carry(tcp, side, Item::Again);
             }
         }
     }
