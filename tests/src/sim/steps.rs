@@ -436,8 +436,12 @@ impl World {
             m.muddled = true;
             m.events += 1;
             m.left.insert(goes.node, now);
+            m.residue.insert(goes);
         }
-        self.unplug(goes);
+        // The port may be another guest's by now, who keeps it up.
+        if !self.vms.iter().any(|v| v.here == Some(goes) || v.twin == Some(goes)) {
+            self.unplug(goes);
+        }
     }
 
     // ---- kernels -----------------------------------------------------------------------------------------
