@@ -237,12 +237,29 @@ impl World {
                 Some(ip) if f.get(12..14) == Some(&[0x08, 0x06]) => Some(IpAddr::V4(ip)),
                 _ => vm.v6.map(IpAddr::V6),
             };
+            // A guest that has another address by now does not answer for the one it had.
+            if ip.is_none_or(|ip| tells(&f) != Some(ip)) {
+                return;
+            }
             self.spoke(g, at, By::Data, true);
             if let Some(ip) = ip {
                 self.says_ip(g, at, ip, false);
             }
             self.emit(at, f);
         }
+    }
+}
+
+/// The address that an answer is about.
+fn tells(f: &[u8]) -> Option<IpAddr> {
+    match frame::parse(f).ok()?.body {
+        frame::Body::Arp(a) => Some(a.sender_ip.into()),
+        frame::Body::NeighborAdvertisement(na) => Some(na.target.into()),
+        frame::Body::Rarp(_)
+        | frame::Body::NeighborSolicitation(_)
+        | frame::Body::RouterSolicitation(_)
+        | frame::Body::RouterAdvertisement(_)
+        | frame::Body::Other(_) => None,
     }
 }
 
