@@ -7,6 +7,7 @@ use super::vtep::vni;
 use super::world::{Ev, World};
 use evpn::node::{Command, Input, MoveRequest, MoveStep, Requester};
 use evpn::types::{Mac, Span};
+use std::net::IpAddr;
 
 /// How long a release lasts, with some reserve.
 const RELEASED: Span = Span::secs(61);
@@ -76,6 +77,15 @@ impl World {
         let unclear =
             late > 0 && (!release || is_frr(from.node)) && self.macs.get(&mac).is_some_and(|m| m.muddled);
         self.settle_in(g, at, true);
+        if self.calm_since.is_none() {
+            // What is known moves along only if all was quiet, as in every other move.
+            let ips: Vec<IpAddr> = self.vms[g].ips().collect();
+            for ip in ips {
+                if let Some(t) = self.ips.get_mut(&ip) {
+                    t.must = false;
+                }
+            }
+        }
         self.activate(g, at);
         if let Some(m) = self.macs.get_mut(&mac) {
             m.muddled |= unclear;
