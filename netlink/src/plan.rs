@@ -206,7 +206,9 @@ fn remote(mirror: &Mirror, at: Place, vtep: IpAddr, sticky: bool, ops: &mut Vec<
 fn local(mirror: &Mirror, at: Place, port: IfIndex, ops: &mut Vec<Op>) -> Result<(), Refused> {
     let Place { bridge, mac, vxlan } = at;
     let row = mirror.bridge_row(bridge, mac);
-    if row.is_some_and(|r| r.port == port) {
+    // Marked, it is what is left of a remote row whose deletion was refused: it would outlive its guest, carrier or no.
+    let marked = |r: BridgeEntry| r.ext_learned() && !r.is_static() && !r.permanent();
+    if row.is_some_and(|r| r.port == port && !marked(r)) {
         if let Some(vtep) = mirror.self_row(vxlan, mac).filter(|s| s.ext_learned()).and_then(|s| s.vtep) {
             ops.push(Op::DelSelf { vxlan, mac, vtep });
         }

@@ -1,7 +1,9 @@
 //! The plan as a law: whatever is wanted and whatever the kernel holds.
 #![allow(clippy::unwrap_used, reason = "test helpers may panic")]
 
-use evpn::fabric::{DeviceWant, FdbRow, KernelEvent, NeighRow, NeighState, Row, RowKey, Want, WriteResult};
+use evpn::fabric::{
+    BridgeFdb, DeviceWant, FdbRow, KernelEvent, NeighRow, NeighState, Row, RowKey, Want, WriteResult,
+};
 use evpn::types::{IfIndex, Mac, Vni};
 use netlink::fake::FakeKernel;
 use netlink::plan::{plan, plan_key};
@@ -349,7 +351,8 @@ fn holds(lab: &Lab, key: RowKey, row: Row) -> bool {
                 && own(mac) == Some(vtep)
         }
         (RowKey::Mac { mac, .. }, Row::Local { port, .. }) => {
-            bridge(mac).is_some_and(|b| b.port == port) && own(mac).is_none()
+            let lasts = |b: BridgeFdb| b.ext_learned && !b.is_static && !b.permanent;
+            bridge(mac).is_some_and(|b| b.port == port && !lasts(b)) && own(mac).is_none()
         }
         // A static row there is somebody else's, and stays.
         (RowKey::Mac { mac, .. }, Row::Cleared { port }) => {
@@ -384,6 +387,28 @@ fn a_remote_write_that_overtakes_the_guest_is_repaired_without_another_frame() {
     lab.settle();
     assert!(holds(&lab, key, Row::Local { vxlan, port }), "{:?}", lab.k.snapshot());
     assert_eq!(lab.told.iter().filter(|(k, _)| *k == key).count(), 2);
+}
+
+/// PIT-06: the kernel refuses to delete the remote row of a MAC that is activated here, and takes the local one over it.
+/// The mark that stays (`a_plain_write_over_a_marked_row_keeps_the_mark`) would keep the row for ever: no frame tells of
+/// the guest, no ageing and no carrier loss ends it.
+#[test]
+fn a_local_row_over_a_remote_one_that_could_not_be_deleted_is_written_anew() {
+    let mut lab = Lab::new();
+    lab.hear();
+    let key = RowKey::Mac { bridge: lab.bridge, mac: mac(1) };
+    let (vxlan, port) = (lab.vxlan, lab.ports[0]);
+    lab.want.set(key, Row::Remote { vxlan, vtep: vtep(2), sticky: false }, true);
+    lab.settle();
+    lab.k.fail_next(libc::ENOBUFS);
+    let row = Row::Local { vxlan, port };
+    lab.want.set(key, row, true);
+    lab.write(10);
+    assert!(matches!(lab.told.last(), Some((_, WriteResult::Failed { .. }))), "{:?}", lab.told);
+    lab.settle();
+    assert!(holds(&lab, key, row), "{:?}", lab.k.snapshot());
+    lab.k.set_carrier(port, false);
+    assert!(!lab.k.snapshot().iter().any(|r| matches!(r, FdbRow::Bridge(b) if b.mac == mac(1))));
 }
 
 /// Design section 6: twenty late frames from the source after a lost move; the row is put back each time.
