@@ -272,6 +272,8 @@ fn a_damaged_state_file_is_set_aside_and_told_and_the_daemon_runs() {
         std::fs::read(setup.dir.path().join("state/sequences.journal.corrupt-1")).expect("kept"),
         bytes
     );
+    let told = d.show_text("events");
+    assert!(told.contains("state-damaged") && told.contains("offset=120"), "{told}");
     assert_eq!(d.stop().0.code(), Some(0));
     let d = setup.start(&host);
     assert!(!d.log().contains("damaged"), "rebuilt: {}", d.log());
@@ -322,6 +324,16 @@ fn a_full_disk_is_told_and_the_daemon_goes_on_and_catches_up() {
         "it catches up",
         || if count("state_bytes") > 0 { Ok(()) } else { Err(d.show_text("status")) },
     );
-    assert!(d.log().contains("sequences are kept again"), "{}", d.log());
+    eventually("its end is told", || {
+        let told = d.show_text("events");
+        if told.contains("state-recovered") { Ok(()) } else { Err(told) }
+    });
+    let told = d.show_text("events");
+    assert_eq!(told.matches("state-failing").count(), 1, "{told}");
+    assert!(told.contains("No space left on device"), "{told}");
+    eventually("the log has it", || {
+        let log = d.log();
+        if log.contains("sequences are kept again") { Ok(()) } else { Err(log) }
+    });
     assert_eq!(d.stop().0.code(), Some(0));
 }

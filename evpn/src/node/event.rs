@@ -425,6 +425,36 @@ pub enum Event {
         /// An operator should look.
         warn: bool,
     },
+    /// The journal of sequences in the state directory was damaged (EVPN-MOB-12). The daemon goes on.
+    StateDamaged {
+        /// The file.
+        path: String,
+        /// First octet that is not believed; `None` when it was found while the file was in use.
+        offset: Option<u64>,
+        /// What is wrong.
+        what: String,
+        /// What became of the file.
+        outcome: String,
+    },
+    /// Sequences cannot be kept: a full disk, or one that fails. Tried again every second. Told once as long as it
+    /// lasts, and again when it becomes worse.
+    StateFailing {
+        /// The file.
+        path: String,
+        /// What the system says.
+        why: String,
+        /// What would be lost, and when.
+        risk: String,
+    },
+    /// They are kept again, for some seconds by now.
+    StateRecovered {
+        /// The file.
+        path: String,
+        /// How many records had waited.
+        records: usize,
+        /// How long it lasted.
+        after: Span,
+    },
     /// Rows adopted at start that nobody confirmed are removed.
     StaleSwept {
         /// How many.
@@ -456,6 +486,7 @@ impl Event {
             | Self::Guest { warn: false, .. }
             | Self::DuplicateEnded { .. }
             | Self::PortOpened { .. }
+            | Self::StateRecovered { .. }
             | Self::StaleSwept { .. } => Level::Info,
             Self::UpdateFault { .. }
             | Self::StickyConflict { .. }
@@ -478,6 +509,8 @@ impl Event {
             | Self::Guest { warn: true, .. }
             | Self::PortGuarded { .. }
             | Self::GuardRefused { .. }
+            | Self::StateDamaged { .. }
+            | Self::StateFailing { .. }
             | Self::Limit { .. } => Level::Warn,
         }
     }

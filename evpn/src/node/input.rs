@@ -1,5 +1,6 @@
 //! Everything that can change a node's state.
 
+use super::event::Event;
 use super::guard::GuardNews;
 use super::view::{MoveKind, MoveView};
 use crate::fabric::{BridgeFdb, KernelEvent, RowKey, WriteResult};
@@ -67,6 +68,8 @@ pub enum Input {
     Restored(Vec<Record>),
     /// The state directory has lost what it had: everything worth keeping is handed over again.
     KeepAgain,
+    /// What the driver has noticed about itself; it joins the history and is told like any other event.
+    Tell(Event),
     /// Withdraw everything and close all sessions with Cease/2; `Output::Stopped` follows.
     Shutdown,
 }

@@ -236,6 +236,7 @@ impl Node {
             Input::Wall { unix } => self.wall_told(unix, at),
             Input::Restored(records) => self.restored(&records, at),
             Input::KeepAgain => self.keep_again(at),
+            Input::Tell(event) => self.journal.event(event, at),
             Input::Shutdown => self.shutdown(at),
         }
     }

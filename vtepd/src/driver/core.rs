@@ -136,13 +136,16 @@ impl Core {
         seed: u64,
         source_filter: bool,
         requests: Requests,
-        (keeper, restored): (Keeper, Restored),
+        (mut keeper, restored): (Keeper, Restored),
         open: impl FnOnce(&Node) -> io::Result<Dataplane>,
     ) -> Result<Self, CoreFault> {
         let at = clock::now();
         let mut conns = Conns::new(config.asn, &config.neighbors);
         let mut node = Node::new(config.clone(), seed, at);
         node.handle(Input::Wall { unix: clock::unix_seconds() }, at);
+        for event in keeper.news() {
+            node.handle(Input::Tell(event), at);
+        }
         node.handle(Input::Restored(restored.records), at);
         node.flush(at);
         let mut early = Vec::new();
@@ -475,6 +478,9 @@ impl Core {
         }
         if self.keeper.tick() {
             self.node.handle(Input::KeepAgain, now);
+        }
+        for event in self.keeper.news() {
+            self.node.handle(Input::Tell(event), now);
         }
         if let Some(w) = &mut self.warden {
             w.keep();

@@ -244,6 +244,15 @@ fn log(n: u64, event: &Event) {
         Event::Guest { guest, text, warn: _ } => {
             say!(level, n, guest, text, "guest");
         }
+        Event::StateDamaged { path, offset, what, outcome } => {
+            say!(level, n, path, offset, what, outcome, "state file damaged");
+        }
+        Event::StateFailing { path, why, risk } => {
+            say!(level, n, path, why, risk, "sequences are not kept; tried again every second");
+        }
+        Event::StateRecovered { path, records, after } => {
+            say!(level, n, path, records, %after, "sequences are kept again");
+        }
         Event::StaleSwept { rows } => {
             say!(level, n, rows, "unconfirmed rows removed");
         }

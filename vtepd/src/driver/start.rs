@@ -7,7 +7,7 @@ use super::side::Side;
 use crate::api::socket::{self, ClaimError};
 use crate::cli::{FAILED, OK, RunArgs, USAGE, out};
 use crate::config::{self, Settings};
-use crate::state::{Care, Damage, Keeper, Restored, StateError};
+use crate::state::{Care, Keeper, Restored, StateError};
 use crate::{api, log};
 use netlink::linux::{Dataplane, DataplaneConfig};
 use std::fmt::Write as _;
@@ -156,18 +156,6 @@ fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartErro
 /// What the state directory had.
 fn report_state(r: &Restored) {
     let records = r.records.len();
-    if let Some(Damage { path, offset, what, aside }) = &r.damage {
-        let path = path.display();
-        match aside {
-            Ok(aside) => {
-                let aside = aside.display();
-                tracing::warn!(%path, offset, what, %aside, records, "state file damaged: set aside, what stood before is used");
-            }
-            Err(why) => {
-                tracing::warn!(%path, offset, what, %why, records, "state file damaged: cut off there, it could not be set aside");
-            }
-        }
-    }
     if r.raised > 0 {
         tracing::warn!(
             records,

@@ -10,9 +10,9 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 /// Until something that failed is tried again.
@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub(super) fsyncs: AtomicU64,
     pub(super) failures: AtomicU64,
     pub(super) compactions: AtomicU64,
+    /// Why what was written may not be on disk, as long as that is so.
+    pub(super) complaint: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -45,6 +47,7 @@ impl Shared {
             fsyncs: AtomicU64::new(0),
             failures: AtomicU64::new(0),
             compactions: AtomicU64::new(0),
+            complaint: Mutex::new(None),
         }
     }
 }
@@ -100,7 +103,6 @@ pub(super) struct Disk {
     suspect: bool,
     /// The core knows that its file is rotten.
     told: bool,
-    complained: bool,
 }
 
 impl Disk {
@@ -113,8 +115,8 @@ impl Disk {
         shared: Arc<Shared>,
         offer: SyncSender<Fresh>,
     ) -> Self {
-        let (stage, suspect, told, complained) = (Stage::None, false, false, false);
-        Self { dir, file, base, care, boot, shared, offer, stage, suspect, told, complained }
+        let (stage, suspect, told) = (Stage::None, false, false);
+        Self { dir, file, base, care, boot, shared, offer, stage, suspect, told }
     }
 
     pub(super) fn run(mut self, asks: &Receiver<Ask>) {
@@ -156,22 +158,15 @@ impl Disk {
     /// What is due; returns when to come back although nobody asked.
     fn work(&mut self) -> Option<Instant> {
         let done = self.sync_and_name().and_then(|()| self.compact_if_worth_it());
-        match done {
-            Ok(()) => {
-                self.complained = false;
-                None
-            }
-            Err(e) => {
-                self.shared.failures.fetch_add(1, Ordering::Relaxed);
-                if !std::mem::replace(&mut self.complained, true) {
-                    tracing::warn!(
-                        path = %self.dir.join(NAME).display(), error = %e,
-                        "sequences may not survive a crash of the machine; tried again every second"
-                    );
-                }
-                Some(Instant::now() + RETRY)
-            }
+        // The core looks once a second and tells people (`trouble.rs`).
+        if let Ok(mut complaint) = self.shared.complaint.lock() {
+            // A file that cannot be read back is the core's to replace, and to tell.
+            *complaint = done.as_ref().err().filter(|_| !self.told).map(ToString::to_string);
         }
+        done.is_err().then(|| {
+            self.shared.failures.fetch_add(1, Ordering::Relaxed);
+            Instant::now() + RETRY
+        })
     }
 
     fn sync_and_name(&mut self) -> io::Result<()> {

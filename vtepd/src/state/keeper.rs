@@ -3,8 +3,10 @@
 use super::disk::{Ask, Disk, Fresh, Shared};
 use super::format::{self, Frame, SLOT};
 use super::open::{self, Opened, Restored};
+use super::trouble::{Risk, Told};
 use super::{Care, NAME, StateError, failed};
 use evpn::mobility::Record;
+use evpn::node::Event;
 use evpn::types::{Mac, Vni};
 use rustix::fs::fdatasync;
 use std::collections::BTreeMap;
@@ -32,6 +34,7 @@ pub struct Keeper {
     first: Vec<u8>,
     /// What could not be written yet; `None` while all is well.
     held_back: Option<BTreeMap<(Vni, Mac), Record>>,
+    told: Told,
     failures: u64,
     lost: u64,
     buf: Vec<u8>,
@@ -60,6 +63,7 @@ impl Keeper {
     ) -> Result<(Self, Restored), StateError> {
         let path = dir.join(NAME);
         let (opened, restored) = open::open(dir, care.hold, unix, boot)?;
+        let told = Told::new(&path, restored.damage.as_ref());
         let Opened { file, len, first, live } = opened;
         let shared = Arc::new(Shared::new(len));
         let (asks, to_do) = sync_channel(8);
@@ -78,6 +82,7 @@ impl Keeper {
             len,
             first,
             held_back,
+            told,
             failures: 0,
             lost: 0,
             buf,
@@ -136,18 +141,27 @@ impl Keeper {
         } else {
             self.adopt();
         }
+        let complaint = self.shared.complaint.lock().map_or(None, |c| c.clone());
+        match complaint {
+            _ if self.held_back.is_some() => {}
+            Some(why) => self.told.trouble(Risk::Crash, &why),
+            None => self.told.well(),
+        }
         false
+    }
+
+    /// What is worth telling since the last time: damage, trouble that began, trouble that is over.
+    pub fn news(&mut self) -> Vec<Event> {
+        self.told.take()
     }
 
     /// The thread could not read back what was written: set aside, rebuilt from the node's memory.
     fn start_anew(&mut self) -> bool {
-        let path = self.path.display();
         let replaced = open::replace(&self.path, &self.boot)
             .and_then(|(file, len, aside)| Ok((file.try_clone()?, file, len, aside)));
         match replaced {
             Ok((theirs, file, len, aside)) => {
-                let aside = aside.display();
-                tracing::warn!(%path, %aside, "state file damaged while in use: set aside and written anew");
+                self.told.replaced(&aside);
                 self.shared.rotten.store(false, Ordering::Release);
                 (self.file, self.len, self.first) = (file, len, Vec::new());
                 self.shared.len.store(len, Ordering::Release);
@@ -156,7 +170,8 @@ impl Keeper {
             }
             Err(error) => {
                 self.failures += 1;
-                tracing::warn!(%path, %error, "state file damaged while in use, and it could not be set aside");
+                let why = format!("the file is damaged and could not be set aside: {error}");
+                self.told.trouble(Risk::Damage, &why);
                 false
             }
         }
@@ -182,12 +197,7 @@ impl Keeper {
 
     fn refused(&mut self, e: &io::Error) {
         self.failures += 1;
-        if self.held_back.is_none() || self.failures == 1 {
-            tracing::warn!(
-                path = %self.path.display(), error = %e,
-                "sequences are not kept: a restart now would forget them; tried again every second"
-            );
-        }
+        self.told.trouble(Risk::Restart, &e.to_string());
         self.held_back.get_or_insert_default();
     }
 
@@ -202,9 +212,7 @@ impl Keeper {
             Ok(()) => {
                 self.first = Vec::new();
                 self.held_back = None;
-                if self.failures > 0 {
-                    tracing::info!(path = %self.path.display(), records = n, "sequences are kept again");
-                }
+                self.told.caught_up(n);
             }
             Err(e) => self.refused(&e),
         }

@@ -16,6 +16,7 @@ mod format;
 mod keeper;
 mod open;
 mod table;
+mod trouble;
 
 pub use keeper::Keeper;
 pub use open::{Damage, Restored};

@@ -5,6 +5,7 @@ use super::format::{self, BootId, Frame, SLOT};
 use super::table::RAISE;
 use super::*;
 use evpn::mobility::Record;
+use evpn::node::Event;
 use evpn::types::{Mac, Seq, Vni};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -12,21 +13,21 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const NOW: u64 = 1_700_000_000;
-const HERE: BootId = [1; 16];
+pub(super) const NOW: u64 = 1_700_000_000;
+pub(super) const HERE: BootId = [1; 16];
 const LATER: BootId = [2; 16];
 
-fn care() -> Care {
+pub(super) fn care() -> Care {
     Care { batch: Duration::from_millis(1), ..Care::new(Span::secs(24 * 3600)) }
 }
 
-fn rec(n: u16, seq: u32) -> Record {
+pub(super) fn rec(n: u16, seq: u32) -> Record {
     let [a, b] = n.to_be_bytes();
     let vni = Vni::new(100).expect("valid");
     Record { vni, mac: Mac([2, 0, 0, 0, a, b]), seq: Seq(seq), ours: true, unix: NOW, released_until: None }
 }
 
-fn start(dir: &Path, boot: BootId) -> (Keeper, Restored) {
+pub(super) fn start(dir: &Path, boot: BootId) -> (Keeper, Restored) {
     Keeper::open_under(dir, care(), NOW, boot).expect("usable")
 }
 
@@ -44,7 +45,7 @@ fn journal(dir: &Path) -> PathBuf {
     dir.join(NAME)
 }
 
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+pub(super) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !done() {
         assert!(begun.elapsed() < Duration::from_secs(20), "never: {what}");
@@ -148,9 +149,15 @@ fn a_damaged_file_is_set_aside_and_its_good_part_is_used() {
         bytes[at] ^= 1;
         bytes.extend(format::encode(&Frame::Record(rec(9, 9))));
         std::fs::write(&path, &bytes).expect("writable");
-        let (k, r) = start(dir.path(), HERE);
+        let (mut k, r) = start(dir.path(), HERE);
         let d = r.damage.as_ref().expect("noticed");
         let aside = d.aside.as_ref().expect("set aside");
+        let told = k.news();
+        let [Event::StateDamaged { offset: Some(from), what, outcome, .. }] = &*told else {
+            panic!("{told:?}")
+        };
+        assert_eq!((*from, what), (d.offset, &d.what));
+        assert!(outcome.contains(&*aside.to_string_lossy()), "{outcome}");
         assert_eq!((d.offset, d.what.as_str()), ((at - 7) as u64, "wrong checksum"));
         let n = if round <= 9 { round } else { round - 9 };
         assert_eq!(*aside, dir.path().join(format!("{NAME}.corrupt-{n}")));
@@ -256,6 +263,9 @@ fn a_file_that_rots_while_in_use_is_set_aside_and_written_anew() {
     }
     eventually("it is noticed", || k.tick());
     assert!(!k.tick(), "once");
+    let told = k.news();
+    let [Event::StateDamaged { offset: None, outcome, .. }] = &*told else { panic!("{told:?}") };
+    assert!(outcome.contains("corrupt-1 and written anew"), "{outcome}");
     let aside = std::fs::read(dir.path().join(format!("{NAME}.corrupt-1"))).expect("set aside");
     assert_eq!(aside.len(), 32 * SLOT);
     // What the node does then; and it goes on, compactions included.
