@@ -2,7 +2,7 @@
 //!
 //! Snapshots live in `tests/snapshots`; `INSTA_UPDATE=always cargo test -p vtepd --test config` rewrites them.
 
-use evpn::node::{Flooding, Targets};
+use evpn::node::{Flooding, Targets, TellPeers};
 use evpn::types::{Asn, Span};
 use std::path::Path;
 use vtepd::config::{self, LogFormat, Settings};
@@ -43,6 +43,7 @@ fn a_small_file_has_sensible_defaults() {
         ("br100", "vx100", &["p1".to_owned()][..])
     );
     assert_eq!((v.flooding, v.arp_suppression, v.mtu), (Flooding::Replicate, true, None));
+    assert_eq!((v.hosts.tell_peers, s.node.arp.tell_rate), (TellPeers::Auto, 2000));
     assert_eq!((&v.import, &v.export), (&Targets::Auto, &Targets::Auto));
 }
 
@@ -111,6 +112,10 @@ mac-limit = 1000
 port-mac-limit = 0
 flood-guard = 200
 unguarded-ports = ["tap1", "uplink0"]
+tell-peers = "always"
+
+[arp]
+tell-rate = 500
 
 [[qmp]]
 socket = "/run/qemu/vm-*.sock"
@@ -150,6 +155,7 @@ format = "json"
     assert_eq!(ports, [("52:54:00:aa:00:01", "tap1"), ("net0", "tap0")]);
     assert_eq!(s.socket, Path::new("/tmp/a.sock"));
     assert_eq!(s.metrics, Some("[::1]:9475".parse().expect("an address")));
+    assert_eq!((s.node.vnis[0].hosts.tell_peers, s.node.arp.tell_rate), (TellPeers::Always, 500));
 }
 
 #[test]
@@ -174,6 +180,9 @@ fn limits_and_domains_of_a_vni_are_checked() {
     insta::assert_snapshot!("owners_per_hour_too_many", vni("owners-per-hour = 65"));
     insta::assert_snapshot!("flood_guard_negative", vni("flood-guard = -1"));
     insta::assert_snapshot!("unguarded_port_impossible", vni("unguarded-ports = [\"tap0\", \"a:b\"]"));
+    insta::assert_snapshot!("tell_peers_that_is_none", vni("tell-peers = true"));
+    insta::assert_snapshot!("tell_peers_misspelt", vni("tell-peers = \"sometimes\""));
+    insta::assert_snapshot!("tell_rate_zero", with_head("[arp]\ntell-rate = 0\n"));
 }
 
 /// The promise of the whole module: nothing is found only after something else was repaired.

@@ -266,8 +266,9 @@ impl Node {
                 want.insert(l.index, *vni);
             }
         }
-        for (i, _) in self.taps.iter().filter(|(i, _)| !want.contains_key(i)) {
+        for (i, vni) in self.taps.iter().filter(|(i, _)| !want.contains_key(i)) {
             self.journal.push(Output::Untap(*i));
+            self.tell.forget_port(*vni, *i);
         }
         for (i, _) in want.iter().filter(|(i, _)| !self.taps.contains_key(i)) {
             self.journal.push(Output::Tap(*i));

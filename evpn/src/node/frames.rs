@@ -50,6 +50,7 @@ impl Node {
         }
         let tells = self.tells(vni, &f);
         self.duplicate_heard(vni, f.src, port, tells.binding.map(|b| b.0));
+        self.note_holder(vni, &f);
         let Some(seg) = self.segments.get(&vni) else { return };
         let entry = seg.hosts.macs.get(&f.src);
         let agrees = entry.and_then(|e| e.local()).is_some_and(|l| l.port == port);

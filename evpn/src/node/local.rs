@@ -339,7 +339,9 @@ impl Node {
         let before = old.map(|o| (o, self.place_and_seq(vni, o.mac)));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         seg.hosts.bind(ip, Binding { mac, origin, router, confirmed: at, probes: 0 });
-        if let Some(key) = seg.neigh_key(ip) {
+        let key = seg.neigh_key(ip);
+        let adopted = key.and_then(|k| self.adopted_mac(&k)).filter(|m| *m != mac);
+        if let Some(key) = key {
             self.stale.remove(&key);
             self.want.remove(&key, true);
         }
@@ -362,6 +364,9 @@ impl Node {
         self.originate_ip(vni, mac, ip, true);
         self.moves.joined(vni, mac, ip);
         self.record_binding(vni, mac, ip, before, at);
+        if let Some(before) = adopted {
+            self.tell_changed(vni, ip, mac, before, at);
+        }
     }
 
     /// A sign of life of a local MAC.

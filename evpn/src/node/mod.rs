@@ -20,6 +20,7 @@ mod frames;
 mod going;
 mod guard;
 mod handing;
+mod holders;
 mod host_config;
 mod input;
 mod journal;
@@ -43,6 +44,7 @@ mod show;
 mod signs;
 mod sometimes;
 mod target;
+mod tell;
 pub mod view;
 mod why;
 
@@ -140,6 +142,7 @@ pub struct Node {
     moderation: Moderation,
     full: limits::Full,
     guards: guard::Guards,
+    tell: tell::Tell,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -208,6 +211,7 @@ impl Node {
             moderation: Moderation::default(),
             full: limits::Full::default(),
             guards: guard::Guards::default(),
+            tell: tell::Tell::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -271,6 +275,7 @@ impl Node {
         self.keep(at);
         self.pump(at);
         self.due_questions();
+        self.due_tells(at);
         self.moves.expire(at, &mut self.journal);
         self.due_handings(at);
         if self.stopping {
@@ -307,6 +312,7 @@ impl Node {
         offer(self.moderation.poll_timeout());
         offer(self.full.poll_timeout());
         offer(self.guards.poll_timeout());
+        offer(self.tell_timeout().map(|t| (t, "hosts to tell")));
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));

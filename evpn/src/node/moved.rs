@@ -73,6 +73,7 @@ impl Node {
             kernel,
             acked,
             tell,
+            hosts: false,
         };
         self.moves.past.macs.remove((vni, mac));
         self.moves.open(opening, at, &mut self.journal);
@@ -109,6 +110,7 @@ impl Node {
             kernel: ready,
             acked: None,
             tell: if advertised { Tell::Later } else { Tell::Nothing },
+            hosts: false,
         };
         self.moves.open(opening, at, &mut self.journal);
     }
@@ -141,6 +143,7 @@ impl Node {
             kernel: seg.mac_key(mac).is_some_and(|k| self.want.is_dirty(&k)),
             acked: None,
             tell: Tell::Nothing,
+            hosts: false,
         };
         self.moves.open(opening, at, &mut self.journal);
     }
@@ -192,7 +195,7 @@ impl Node {
         let Some(seg) = self.segments.get(&vni) else { return };
         let (to, seq) = self.owner_of(seg, mac);
         let (kind, mac_before, from, seq_before) = match before {
-            Some(u) if u.mac == mac => return,
+            Some(u) if u.mac == mac => return self.tell_resumed(vni, ip, mac, at),
             Some(u) => (MoveKind::ChangedMac, Some(u.mac), u.place, u.seq),
             None => match self.moves.past.moved.get((vni, mac)) {
                 Some(m) if at.since(m.at) < NEW_IP && has_another(seg, mac, ip) => {
@@ -209,6 +212,8 @@ impl Node {
             (false, ..) => None,
         };
         let tell = told_of.filter(|_| seg.advertised).map_or(Tell::Nothing, |k| Tell::Now(vec![k]));
+        let kernel = seg.neigh_key(ip).is_some_and(|k| self.want.is_dirty(&k));
+        let hosts = mac_before.is_some_and(|before| self.tell_changed(vni, ip, mac, before, at));
         let opening = Opening {
             kind,
             vni,
@@ -229,9 +234,10 @@ impl Node {
             seq,
             silent: None,
             seen: if arrived { at } else { self.news_at },
-            kernel: seg.neigh_key(ip).is_some_and(|k| self.want.is_dirty(&k)),
+            kernel,
             acked: None,
             tell,
+            hosts,
         };
         self.moves.open(opening, at, &mut self.journal);
     }

@@ -60,6 +60,8 @@ pub(super) struct Opening {
     /// The row was acknowledged before the move was decided on (PIT-06).
     pub(super) acked: Option<Time>,
     pub(super) tell: Tell,
+    /// Local hosts are to be told of another MAC.
+    pub(super) hosts: bool,
 }
 
 impl Opening {
@@ -87,11 +89,13 @@ struct Open {
     view: MoveView,
     kernel: bool,
     telling: Telling,
+    /// Local hosts are still to be told.
+    hosts: bool,
 }
 
 impl Open {
     fn complete(&self) -> bool {
-        self.telling == Telling::Peers(0) && (!self.kernel || self.view.acked.is_some())
+        self.telling == Telling::Peers(0) && !self.hosts && (!self.kernel || self.view.acked.is_some())
     }
 }
 
@@ -151,7 +155,7 @@ impl Moves {
         let ticket = (subject, view.id);
         let telling = if matches!(o.tell, Tell::Nothing) { Telling::Peers(0) } else { Telling::Pending };
         self.open_ips += usize::from(matches!(subject, Subject::Ip(..)));
-        self.open.insert(subject, Open { view, kernel: o.kernel, telling });
+        self.open.insert(subject, Open { view, kernel: o.kernel, telling, hosts: o.hosts });
         self.deadlines.push_back((at + LINGER, ticket));
         if let Tell::Now(keys) = o.tell {
             self.sends.due(ticket, keys);
@@ -210,6 +214,16 @@ impl Moves {
     pub(super) fn acked_ip(&mut self, vni: Vni, ip: IpAddr, at: Time, journal: &mut Journal) {
         if self.open_ips > 0 {
             self.acknowledged(Subject::Ip(vni, ip), at, journal);
+        }
+    }
+
+    /// Local hosts have been told of an address's new MAC.
+    pub(super) fn told(&mut self, vni: Vni, ip: IpAddr, at: Time, journal: &mut Journal) {
+        let subject = Subject::Ip(vni, ip);
+        if let Some(o) = self.open.get_mut(&subject).filter(|o| o.hosts) {
+            o.hosts = false;
+            o.view.told = Some(at);
+            self.close_if_complete(subject, at, journal);
         }
     }
 

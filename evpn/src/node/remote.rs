@@ -160,6 +160,8 @@ impl Node {
         }
         let row = seg.mac_key(mac).zip(seg.remote_row(best.vtep, best.sticky));
         self.record_loss(vni, mac, (l, heard), ips.clone(), &best, at);
+        let port = Place::Port(self.dev_name(l.port));
+        self.note_unbound(vni, mac, &ips, &port, l.seq, at);
         self.mac_lost(vni, mac, l.port, best.vtep, &ips, at);
         if let Some((key, row)) = row {
             self.want_set(key, row, true);
@@ -207,6 +209,8 @@ impl Node {
         let old = seg.hosts.binding(ip).copied();
         let other = old.filter(|o| pick.is_none_or(|(mac, _)| mac != o.mac));
         let before = other.map(|o| (o, self.place_and_seq(vni, o.mac)));
+        let adopted = key.and_then(|k| self.adopted_mac(&k));
+        let last = self.moves.past.ips.get((vni, ip)).map(|u| u.mac);
         let seg = self.segments.get_mut(&vni).expect("looked up above");
         if let Some((mac, router)) = pick {
             if old.is_none_or(|o| o.mac != mac || o.router != router) {
@@ -214,11 +218,15 @@ impl Node {
                 seg.hosts.bind(ip, b);
             }
             if let Some(key) = key.filter(|_| ready) {
-                let urgent = old.is_some_and(|o| o.mac != mac);
+                let before = old.map(|o| o.mac).or(last);
+                let urgent = before.is_some_and(|m| m != mac);
                 self.want_set(key, Row::Neigh { mac, router }, urgent);
             }
             if old.is_none_or(|o| o.mac != mac) {
                 self.record_binding(vni, mac, ip, before, at);
+            }
+            if let Some(before) = adopted.filter(|m| *m != mac) {
+                self.tell_changed(vni, ip, mac, before, at);
             }
         } else {
             seg.hosts.unbind(ip);

@@ -2,7 +2,7 @@
 
 use super::{Event, Node};
 use crate::fabric::{Row, RowKey, WriteResult};
-use crate::types::{Span, Time};
+use crate::types::{Mac, Span, Time};
 
 /// Until a refused row is tried again.
 const RETRY: Span = Span::secs(1);
@@ -23,6 +23,7 @@ impl Node {
                 continue;
             }
             self.release_leaving(&key, at);
+            self.tell_written(&key, at);
             if let RowKey::Mac { bridge, mac } = key
                 && let Some(&vni) = self.bridges.get(&bridge)
             {
@@ -110,6 +111,14 @@ impl Node {
     pub(super) fn want_remove(&mut self, key: &RowKey, urgent: bool) {
         if !self.stale.contains(key) && !self.activating(key) && !self.clear_instead(key, urgent) {
             self.want.remove(key, urgent);
+        }
+    }
+
+    /// The MAC of a neighbour row of an earlier run that nobody has confirmed yet.
+    pub(super) fn adopted_mac(&self, key: &RowKey) -> Option<Mac> {
+        match self.want.get(key).filter(|_| self.stale.contains(key))? {
+            Row::Neigh { mac, .. } => Some(*mac),
+            Row::Remote { .. } | Row::Local { .. } | Row::Cleared { .. } | Row::Flood => None,
         }
     }
 

@@ -121,9 +121,11 @@ impl Segment {
         }
     }
 
-    /// EVPN-IMET-01, -02: originator, next hop and tunnel end point are the VTEP.
+    /// EVPN-IMET-01, -02: originator, next hop and tunnel end point are the VTEP. Marked, because we tell our hosts of
+    /// changed MACs (PIT-17).
     pub(super) fn imet(&self, vtep: IpAddr) -> (EvpnRoute, Arc<Attrs>) {
         let mut attrs = self.base_attrs();
+        attrs.ext_communities.push(ExtCommunity::TELLS);
         attrs.pmsi = Some(Pmsi {
             flags: 0,
             tunnel_type: 6,

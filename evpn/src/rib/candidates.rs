@@ -71,6 +71,11 @@ impl Rib {
         self.others.flood.range(first..=last).map(|((_, vtep, label), _)| (*vtep, *label))
     }
 
+    /// Whether a VTEP has said that it tells its hosts of changed MACs (PIT-17).
+    pub fn tells_hosts(&self, vni: Vni, vtep: IpAddr) -> bool {
+        self.others.tells.contains_key(&(vni, vtep))
+    }
+
     fn best_candidate(&self, mut routes: impl Iterator<Item = (HostKey, SetIx)>) -> Option<Candidate> {
         let first = routes.next()?;
         match routes.next() {

@@ -9,6 +9,7 @@ use super::{OWN, Rib};
 use crate::types::{Esi, EthTag, Label, PeerId, Rd, Time, Vni};
 use crate::wire::{Attrs, EvpnRoute, Family, NextHop, Nlri, RouteKey, Treatment, Update};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -355,20 +356,14 @@ impl Rib {
     /// Counts an IMET route in or out as a flood destination.
     fn flood(&mut self, key: &RouteKey, peer: PeerId, set: SetIx, add: bool) {
         let Some((vtep, label)) = self.flood_target(key, peer, set) else { return };
+        let tells = self.sets.get(set).attrs.tells_hosts();
         for vni in &self.hosts.group(self.sets.get(set).group).vnis {
             let at = (*vni, vtep, label);
-            if add {
-                let n = self.others.flood.entry(at).or_insert(0);
-                *n += 1;
-                if *n == 1 {
-                    self.changes.flood(*vni, vtep);
-                }
-            } else if let Some(n) = self.others.flood.get_mut(&at) {
-                *n -= 1;
-                if *n == 0 {
-                    self.others.flood.remove(&at);
-                    self.changes.flood(*vni, vtep);
-                }
+            if tells {
+                count(&mut self.others.tells, (*vni, vtep), add);
+            }
+            if count(&mut self.others.flood, at, add) {
+                self.changes.flood(*vni, vtep);
             }
         }
     }
@@ -436,6 +431,30 @@ impl Rib {
             address: p.map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |p| p.address),
             rd,
             last,
+        }
+    }
+}
+
+/// One more or one less; returns whether it is the first, or was the last.
+fn count<K: Ord>(counts: &mut BTreeMap<K, u32>, key: K, add: bool) -> bool {
+    match counts.entry(key) {
+        Entry::Vacant(e) => {
+            if add {
+                e.insert(1);
+            }
+            add
+        }
+        Entry::Occupied(mut e) if add => {
+            *e.get_mut() += 1;
+            false
+        }
+        Entry::Occupied(mut e) => {
+            *e.get_mut() -= 1;
+            let last = *e.get() == 0;
+            if last {
+                e.remove();
+            }
+            last
         }
     }
 }

@@ -353,6 +353,8 @@ pub(super) struct Others {
     pub(super) routes: BTreeMap<(RouteKey, PeerId), OtherPath>,
     /// Flood destinations by VNI, VTEP and the VNI to send with; how many IMET routes ask for it.
     pub(super) flood: BTreeMap<(Vni, IpAddr, Label), u32>,
+    /// VTEPs that tell their hosts of changed MACs (PIT-17); how many of those routes say so.
+    pub(super) tells: BTreeMap<(Vni, IpAddr), u32>,
 }
 
 impl Others {

@@ -95,6 +95,10 @@ impl ExtCommunity {
     /// octets. [`ExtKind::Unknown`] to everybody who does not look for it.
     pub const GOING: Self = Self([0x8f, 0x67, b'v', b't', b'e', b'p', 0, 1]);
 
+    /// Our own, on an IMET route: this VTEP tells the hosts behind it when the MAC of an address changes (PIT-17). Of
+    /// the form of [`Self::GOING`], number 2.
+    pub const TELLS: Self = Self([0x8f, 0x67, b'v', b't', b'e', b'p', 0, 2]);
+
     /// Tunnel encapsulation by its type.
     pub const fn encapsulation(tunnel: u16) -> Self {
         let [a, b] = tunnel.to_be_bytes();
@@ -258,6 +262,7 @@ impl fmt::Display for ExtCommunity {
             ExtKind::MulticastFlags(n) => write!(f, "MF:{n:#06x}"),
             ExtKind::EviRt(a) => write!(f, "EVI-RT:{a}"),
             ExtKind::Unknown if *self == Self::GOING => f.write_str("vtepd:going"),
+            ExtKind::Unknown if *self == Self::TELLS => f.write_str("vtepd:tells"),
             ExtKind::Unknown => {
                 f.write_str("0x")?;
                 self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
@@ -338,6 +343,10 @@ impl Attrs {
     /// [`ExtCommunity::GOING`] present.
     pub fn is_going(&self) -> bool {
         self.ext_communities.contains(&ExtCommunity::GOING)
+    }
+    /// [`ExtCommunity::TELLS`] present.
+    pub fn tells_hosts(&self) -> bool {
+        self.ext_communities.contains(&ExtCommunity::TELLS)
     }
     /// Default Gateway community present.
     pub fn default_gateway(&self) -> bool {

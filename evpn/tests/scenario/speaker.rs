@@ -7,7 +7,8 @@ use evpn::node::{ConnEvent, Input, NeighborConfig};
 use evpn::types::{Asn, ConnId, Esi, EthTag, Label, Mac, Rd, Seq, Span, Time};
 use evpn::wire::{
     self, AsPath, Attrs, Capability, Community, DecodeCtx, EncodeCtx, EvpnNlri, EvpnRoute, ExtCommunity,
-    Family, MacIp, Message, MpUnreach, NextHop, Nlri, Open, Origin, RouteKey, Update, UpdateBuilder,
+    Family, Imet, MacIp, Message, MpUnreach, NextHop, Nlri, Open, Origin, Pmsi, RouteKey, TunnelId, Update,
+    UpdateBuilder,
 };
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -98,6 +99,26 @@ impl Speaker {
 
     pub fn announce(&self, w: &mut World, r: &Route) {
         self.send(w, &self.update(r));
+    }
+
+    /// Its IMET route: it wants what is flooded, and says that it tells its hosts of changed MACs, or does not.
+    pub fn floods(&self, w: &mut World, tells: bool) {
+        let mut ext_communities = vec![ExtCommunity::auto_target(AS, vni()), ExtCommunity::VXLAN];
+        ext_communities.extend(tells.then_some(ExtCommunity::TELLS));
+        let pmsi =
+            Pmsi { flags: 0, tunnel_type: 6, label: Label::from(vni()), tunnel: TunnelId::Ip(self.address) };
+        let attrs = Attrs {
+            origin: Some(Origin::Igp),
+            as_path: Some(AsPath::default()),
+            local_pref: Some(100),
+            pmsi: Some(pmsi),
+            ext_communities,
+            ..Attrs::default()
+        };
+        let mut b = UpdateBuilder::reach(&attrs, NextHop::from(self.address), 4096, true);
+        let imet = Imet { rd: self.rd(), tag: EthTag(0), originator: self.address };
+        assert!(b.push(&EvpnRoute::Imet(imet)), "one route fits");
+        self.send(w, &b.finish().expect("it has a route"));
     }
 
     /// A node gets it, but no turn to look at it yet.

@@ -8,7 +8,7 @@ use evpn::types::Span;
 use serde_json::{Value, json};
 use std::fmt::Write as _;
 
-pub(super) const COLUMNS: [Column; 14] = [
+pub(super) const COLUMNS: [Column; 15] = [
     right("ID"),
     right("VNI"),
     left("MAC"),
@@ -21,13 +21,14 @@ pub(super) const COLUMNS: [Column; 14] = [
     right("DECIDED"),
     right("SENT"),
     right("KERNEL"),
+    right("TOLD"),
     right("AGO"),
     flexible("IPS"),
 ];
 
 /// All phases count from the first sign of the move.
 pub(super) fn row(m: &MoveView) -> Vec<Cell> {
-    let [decided, sent, kernel, _told] = m.phases();
+    let [decided, sent, kernel, told] = m.phases();
     let ago: Span = clock::now().since(m.seen);
     let mut ips: Vec<String> = m.ips.iter().map(ToString::to_string).collect();
     ips.extend(m.mac_before.map(|before| format!("(was {before})")));
@@ -48,6 +49,7 @@ pub(super) fn row(m: &MoveView) -> Vec<Cell> {
         maybe(decided),
         maybe(sent),
         maybe(kernel),
+        maybe(told),
         cell(span(ago)),
         cell(ips.join(" ")),
     ]

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 const DAY: Span = Span::secs(24 * 3600);
 /// Only what works is taken.
-const KEYS: [&str; 1] = ["stale-time"];
+const KEYS: [&str; 2] = ["stale-time", "tell-rate"];
 
 /// `[arp]`; `stale-time` is `restart_time` unless given.
 pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> ArpConfig {
@@ -35,7 +35,7 @@ pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> 
 }
 
 /// Keys of `[[vni]]` that are read here.
-pub(super) const VNI_KEYS: [&str; 0] = [];
+pub(super) const VNI_KEYS: [&str; 1] = ["tell-peers"];
 
 /// What `[[vni]]` says of its hosts; the probe MAC is the caller's.
 pub(super) fn of_vni(s: &Section<'_>, c: &mut Collector) -> VniHosts {

@@ -142,3 +142,11 @@ pub fn neighbor_advertisement(
     let (dst_mac, dst) = to.unwrap_or((group_mac(ALL_NODES), ALL_NODES));
     neighbor((dst_mac, mac), (dst, target), kind::NA, flags, target, Some((TLLA, mac)))
 }
+
+/// Unsolicited NA with O=1 (RFC 4861 §7.2.6) in the name of the owner of `target`: to all nodes, or in a unicast frame to
+/// one host (RFC 6085).
+pub fn unsolicited_advertisement(mac: Mac, target: Ipv6Addr, host: Option<Mac>, router: bool) -> Bytes {
+    let flags = u8::from(router) << 7 | 1 << 5;
+    let dst = host.unwrap_or(group_mac(ALL_NODES));
+    neighbor((dst, mac), (ALL_NODES, target), kind::NA, flags, target, Some((TLLA, mac)))
+}

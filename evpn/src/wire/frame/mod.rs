@@ -8,7 +8,7 @@ mod nd;
 
 pub use build::{
     arp_probe, arp_reply, arp_request, gratuitous_arp, gratuitous_arp_reply, neighbor_advertisement,
-    neighbor_solicitation, rarp_announce,
+    neighbor_solicitation, rarp_announce, unsolicited_advertisement,
 };
 
 use super::parse::{Parsed, array, ipv4};

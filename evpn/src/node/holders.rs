@@ -1,0 +1,105 @@
+//! Which local hosts are known to hold an address in their cache: those that were heard asking for it, or answering its
+//! owner's question. They are told first, and alone, when its MAC changes; who learned it unheard gets the broadcast that
+//! follows.
+
+use super::Node;
+use crate::types::{Mac, Vni};
+use crate::wire::frame::{Body, Frame};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+/// Addresses with holders; the oldest give way.
+const ADDRESSES: usize = 16_384;
+/// Holders of one address; the oldest give way.
+const PER_ADDRESS: usize = 8;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Holders {
+    by_ip: BTreeMap<(Vni, IpAddr), Vec<Mac>>,
+    /// Every key once, oldest first.
+    order: VecDeque<(Vni, IpAddr)>,
+}
+
+impl Holders {
+    pub(super) fn note(&mut self, key: (Vni, IpAddr), mac: Mac) {
+        let room = self.by_ip.len() < ADDRESSES;
+        let list = self.by_ip.entry(key).or_default();
+        if list.is_empty() {
+            self.order.push_back(key);
+        }
+        if list.last() == Some(&mac) {
+            return;
+        }
+        list.retain(|m| *m != mac);
+        if list.len() >= PER_ADDRESS {
+            list.remove(0);
+        }
+        list.push(mac);
+        if !room && self.by_ip.len() > ADDRESSES {
+            if let Some(oldest) = self.order.pop_front() {
+                self.by_ip.remove(&oldest);
+            }
+        }
+    }
+
+    /// The latest last.
+    pub(super) fn of(&self, key: (Vni, IpAddr)) -> &[Mac] {
+        self.by_ip.get(&key).map_or(&[], Vec::as_slice)
+    }
+}
+
+/// The address that the sender of this frame has in its cache from now on.
+fn holds(f: &Frame) -> Option<IpAddr> {
+    match &f.body {
+        Body::Arp(a) => (!a.is_gratuitous() && !a.is_probe() && !a.target_ip.is_unspecified())
+            .then_some(IpAddr::V4(a.target_ip)),
+        Body::NeighborSolicitation(ns) => (!ns.is_dad()).then_some(IpAddr::V6(ns.target)),
+        Body::NeighborAdvertisement(na) => {
+            (na.solicited && !na.dst.is_multicast()).then_some(IpAddr::V6(na.dst))
+        }
+        Body::Rarp(_) | Body::RouterSolicitation(_) | Body::RouterAdvertisement(_) | Body::Other(_) => None,
+    }
+}
+
+impl Node {
+    /// A local host has spoken. Addresses that nobody has are not noted: a scan costs nothing.
+    pub(super) fn note_holder(&mut self, vni: Vni, f: &Frame) {
+        let Some(ip) = holds(f) else { return };
+        let bound = self.segments.get(&vni).and_then(|s| s.hosts.binding(ip)).map(|b| b.mac);
+        if bound.is_some_and(|m| m != f.src) {
+            self.tell.holders.note((vni, ip), f.src);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: u32) -> (Vni, IpAddr) {
+        (Vni::new(100).expect("valid"), IpAddr::from(n.to_be_bytes()))
+    }
+
+    fn mac(n: u8) -> Mac {
+        Mac([2, 0, 0, 0, 0, n])
+    }
+
+    #[test]
+    fn the_latest_holders_of_the_latest_addresses_are_kept() {
+        let mut h = Holders::default();
+        for n in 0..=PER_ADDRESS as u8 {
+            h.note(key(1), mac(n));
+            h.note(key(1), mac(n));
+        }
+        h.note(key(1), mac(2));
+        let want: Vec<Mac> = [1, 3, 4, 5, 6, 7, 8, 2].map(mac).to_vec();
+        assert_eq!(h.of(key(1)), want);
+        for n in 2..2 + ADDRESSES as u32 {
+            h.note(key(n), mac(1));
+        }
+        assert_eq!((h.by_ip.len(), h.order.len()), (ADDRESSES, ADDRESSES));
+        assert!(h.of(key(1)).is_empty());
+        assert_eq!(h.of(key(2)), [mac(1)]);
+    }
+}
