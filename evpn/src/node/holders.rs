@@ -36,10 +36,11 @@ impl Holders {
             list.remove(0);
         }
         list.push(mac);
-        if !room && self.by_ip.len() > ADDRESSES {
-            if let Some(oldest) = self.order.pop_front() {
-                self.by_ip.remove(&oldest);
-            }
+        if !room
+            && self.by_ip.len() > ADDRESSES
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_ip.remove(&oldest);
         }
     }
 
