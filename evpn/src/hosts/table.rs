@@ -1,7 +1,7 @@
 //! MAC table and IP table of a VNI. Split, because one IP may change its MAC and one MAC may have many IPs
 //! (RFC 9721 §5).
 
-use crate::mobility::{Claim, Lost};
+use crate::mobility::{Claim, Losses};
 use crate::types::{IfIndex, Mac, Seq, Time};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -42,8 +42,8 @@ pub struct MacEntry {
     pub moves: u32,
     /// Local: the last sign of life, as far as one is seen (forwarding table, ARP, RARP, ND).
     pub heard: Time,
-    /// The port that lost it a short while ago.
-    pub lost: Option<Box<Lost>>,
+    /// The ports that lost it.
+    pub lost: Losses,
     /// Remote, but the kernel still shows it on this port: our row has not been written (again) yet.
     pub shadow: Option<IfIndex>,
 }
@@ -200,8 +200,10 @@ impl Hosts {
         } else {
             self.locals += usize::from(is_local);
             self.note_change(mac);
-            self.macs
-                .insert(mac, MacEntry { owner, since: at, moves: 0, heard: at, lost: None, shadow: None });
+            self.macs.insert(
+                mac,
+                MacEntry { owner, since: at, moves: 0, heard: at, lost: Losses::default(), shadow: None },
+            );
             self.count_owners(None, Some(owner));
             None
         }

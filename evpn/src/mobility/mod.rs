@@ -2,10 +2,12 @@
 
 mod duplicate;
 mod explain;
+mod lost;
 mod memory;
 
 pub use duplicate::{Contest, Holder, IpPrefix, MacPattern};
 pub use explain::{Rule, difference, explain};
+pub use lost::{Losses, Lost};
 pub use memory::{Memory, Record, Remembered};
 
 use crate::types::{IfIndex, Seq, Span, Time};
@@ -101,24 +103,6 @@ pub const WRAP_ALARM: u32 = 1 << 16;
 /// Whether a sequence is close enough to its wrap for an alarm.
 pub fn near_wrap(seq: Seq) -> bool {
     u32::MAX - seq.0 < WRAP_ALARM
-}
-
-/// The port that lost a MAC to a remote VTEP, and when.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Lost {
-    /// Port.
-    pub port: IfIndex,
-    /// When the remote route won.
-    pub at: Time,
-    /// When the forwarding table last showed the MAC on that port again.
-    pub late: Option<Time>,
-    /// Late frames counted.
-    pub frames: u32,
-    /// Its hypervisor had said just then that it runs there, and nothing had been heard of it yet: its frames from that
-    /// port are its first words and not its last.
-    pub told: bool,
-    /// An address that it had there, to ask for when nobody has the MAC any more.
-    pub ip: Option<IpAddr>,
 }
 
 /// What a fresh local learn of a MAC that is remote means.
@@ -265,7 +249,7 @@ mod tests {
     fn the_late_frame_rule() {
         let r = claim(5, 2);
         let (port, other, guard) = (IfIndex(7), IfIndex(8), Span::secs(1));
-        let lost = Lost { port, at: Time(1_000), late: None, frames: 0, told: false, ip: None };
+        let lost = Lost::new(port, Time(1_000));
         let soon = Time(2_000);
         assert_eq!(judge(&r, Some(&lost), port, false, guard, soon), LocalSign::Late);
         assert_eq!(judge(&r, Some(&lost), port, true, guard, soon), LocalSign::Claim);

@@ -72,7 +72,7 @@ impl Node {
     /// A MAC was lost to another VTEP and the kernel has the row: is it really gone from its port (EVPN-IRB-13)?
     pub(super) fn ask_loser(&mut self, vni: Vni, mac: Mac, keys: &[RouteKey], at: Time) {
         let Some(entry) = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&mac)) else { return };
-        let (Some(_), Some(lost)) = (entry.remote(), entry.lost.as_deref()) else { return };
+        let (Some(_), Some(lost)) = (entry.remote(), entry.lost.latest()) else { return };
         let port = lost.port;
         let ips = keys.iter().filter_map(|k| match k {
             RouteKey::MacIp(_, _, m, ip) if *m == mac => *ip,

@@ -56,7 +56,7 @@ impl Node {
         if let Some(e) = self.segments.get_mut(&key.0).and_then(|s| s.hosts.macs.get_mut(&key.1))
             && matches!(e.owner, Owner::Remote(_))
         {
-            e.lost = Some(Box::new(Lost { port, at, late: None, frames: 0, told: false, ip: None }));
+            e.lost.note(Lost::new(port, at));
         }
         let Some(seg) = self.segments.get(&key.0) else { return };
         let (Some(row), Some(vxlan)) = (seg.mac_key(key.1), seg.vxlan) else { return };

@@ -339,6 +339,10 @@ impl Node {
     pub(super) fn fdb_gone(&mut self, row: FdbRow, at: Time) {
         let FdbRow::Bridge(b) = row else { return };
         let Some(&vni) = self.bridges.get(&b.bridge) else { return };
+        // A marked row never showed us a guest; where it is ours, the reconciler writes another one in its place.
+        if b.ext_learned && self.segments.get(&vni).is_some_and(|s| s.vxlan != Some(b.port)) {
+            return;
+        }
         if b.vlan == 0 && !self.static_stays(vni, b.mac, b.port) && !self.row_held(vni, b.mac, b.port) {
             let ips = self.local_ips_on(vni, b.mac, b.port);
             self.local_gone(vni, b.mac, b.port, "aged out, or its port lost carrier", at);

@@ -102,8 +102,8 @@ impl Node {
             return LocalSign::Claim;
         }
         let Some(seg) = self.segments.get(&vni) else { return LocalSign::Claim };
-        let lost = seg.hosts.macs.get(&mac).and_then(|e| e.lost.as_deref());
-        let Some(lost) = lost.filter(|l| l.port == port) else { return LocalSign::Claim };
+        let lost = seg.hosts.macs.get(&mac).and_then(|e| e.lost.on(port));
+        let Some(lost) = lost else { return LocalSign::Claim };
         let fresh = at.since(lost.at) < guard;
         let announced = self.strong_sign(port, mac, at);
         if self.answered(port, mac, at) || (!fresh && !announced) {
@@ -192,7 +192,7 @@ impl Node {
     pub(super) fn release_row(&mut self, vni: Vni, mac: Mac) {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let Some(e) = seg.hosts.macs.get_mut(&mac) else { return };
-        e.lost = None;
+        e.lost.clear();
         let Owner::Remote(r) = e.owner else { return };
         if let (Some(key), Some(row)) = (seg.mac_key(mac), seg.remote_row(r.claim.vtep, r.claim.sticky))
             && matches!(self.want.get(&key), Some(Row::Remote { .. }))

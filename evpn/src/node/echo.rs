@@ -75,7 +75,7 @@ impl Node {
             return false;
         }
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
-            e.lost = Some(Box::new(Lost { port, at, late: None, frames: 0, told: false, ip: None }));
+            e.lost.note(Lost::new(port, at));
         }
         self.put_back(vni, mac, port);
         true

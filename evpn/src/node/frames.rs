@@ -60,8 +60,8 @@ impl Node {
         }
         // The table showed it here a moment ago and was put right; now it turns out that the VM is here.
         let late = entry
-            .and_then(|e| e.lost.as_deref())
-            .is_some_and(|l| l.port == port && l.late.is_some_and(|t| at.since(t) < BACKLOG));
+            .and_then(|e| e.lost.on(port))
+            .is_some_and(|l| l.late.is_some_and(|t| at.since(t) < BACKLOG));
         let remote = entry.is_some_and(|e| matches!(e.owner, Owner::Remote(_)));
         let known = entry.is_some();
         if !agrees {

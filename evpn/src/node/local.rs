@@ -6,7 +6,7 @@ use super::view::Place;
 use super::{Event, Leaving, Node};
 use crate::fabric::{Row, RowKey};
 use crate::hosts::{Binding, BindingOrigin, Hosts, Local, Owner};
-use crate::mobility::{self, Claim, Holder, LocalSign};
+use crate::mobility::{self, Claim, Holder, LocalSign, Lost};
 use crate::rib::Candidate;
 use crate::types::{IfIndex, Mac, Seq, Time, Vni};
 use core::cmp::Ordering;
@@ -39,7 +39,7 @@ impl Node {
                 self.released_frame(vni, mac, port, at);
             }
             Owner::Remote(r) => {
-                let lost = entry.lost.as_deref().copied();
+                let lost = entry.lost.on(port).copied();
                 if self.is_left_over(vni, mac, port, &r.claim, at) {
                     return;
                 }
@@ -75,11 +75,15 @@ impl Node {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let fixed = seg.is_static(mac);
         let seq = if fixed { Seq::ZERO } else { mobility::local_seq(known, seg.memory.get(mac)) };
-        seg.hosts.own(mac, Owner::Local(Local { port, seq }), at);
+        let owned = seg.hosts.own(mac, Owner::Local(Local { port, seq }), at).is_some();
         seg.memory.note(mac, seq, true, at);
         let key = seg.mac_key(mac);
+        if !owned {
+            self.recall_losses(vni, mac, at);
+        }
+        let Some(seg) = self.segments.get_mut(&vni) else { return };
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
-            e.lost = None;
+            e.lost.forget(port);
             e.shadow = None;
             e.moves += u32::from(remote.is_some());
         }
@@ -179,6 +183,11 @@ impl Node {
         self.activation_left(vni, mac, Some(port), "it was seen on another port of this host", at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         seg.hosts.own(mac, Owner::Local(Local { port, seq: l.seq }), at);
+        if let Some(e) = seg.hosts.macs.get_mut(&mac) {
+            // Frames may still come from there when the MAC has gone on to another VTEP (PIT-04).
+            e.lost.forget(port);
+            e.lost.note(Lost::new(l.port, at));
+        }
         if let (Some(key), Some(vxlan)) = (seg.mac_key(mac), seg.vxlan)
             && matches!(self.want.get(&key), Some(Row::Local { .. }))
         {
@@ -197,7 +206,7 @@ impl Node {
         let mut first = None;
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.shadow = Some(port);
-            if let Some(l) = e.lost.as_deref_mut() {
+            if let Some(l) = e.lost.on_mut(port) {
                 l.late = Some(at);
                 l.frames += 1;
                 first = (l.frames == 1).then(|| at.since(l.at));
@@ -267,7 +276,9 @@ impl Node {
         seg.memory.note(mac, l.seq, true, at);
         self.repark(vni, port, mac, at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
-        seg.hosts.disown(mac);
+        if let Some(e) = seg.hosts.disown(mac) {
+            self.keep_losses(vni, mac, &e, at);
+        }
         self.place_free(vni, port, at);
         let place = Place::Port(name.clone());
         self.activation_left(vni, mac, None, why, at);

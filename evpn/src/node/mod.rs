@@ -16,6 +16,7 @@ mod duplicates;
 mod echo;
 mod event;
 mod fixed;
+mod former;
 mod frames;
 mod going;
 mod guard;
@@ -62,6 +63,7 @@ pub use input::{
 pub use output::{MoveReply, Output, Refusal, Reply};
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want};
+use crate::mobility::Losses;
 use crate::rib::{self, Rib};
 use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
@@ -135,6 +137,8 @@ pub struct Node {
     vteps_changed: bool,
     journal: Journal,
     moves: Moves,
+    /// Ports that lost MACs which nobody has at the moment.
+    former: past::Latest<(Vni, Mac), Losses>,
     /// When what is being decided was received.
     news_at: Time,
     prepare: Prepare,
@@ -205,6 +209,7 @@ impl Node {
             vteps_changed: false,
             journal: Journal::default(),
             moves: Moves::default(),
+            former: past::Latest::new(past::Past::LIMIT),
             news_at: at,
             prepare: Prepare::default(),
             duplicated: Duplicated::default(),

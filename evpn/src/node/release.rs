@@ -40,7 +40,7 @@ impl Node {
             return Err(busy("released MACs"));
         }
         let entry = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&r.mac));
-        let (port, seq, ours) = match entry.map(|e| (e.owner, e.lost.as_deref())) {
+        let (port, seq, ours) = match entry.map(|e| (e.owner, e.lost.latest())) {
             Some((Owner::Local(l), _)) => (Some(l.port), Some(l.seq), true),
             Some((Owner::Remote(m), lost)) => {
                 (known.flatten().or(lost.map(|l| l.port)), Some(m.claim.seq), false)
@@ -149,7 +149,7 @@ impl Node {
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.shadow = Some(port);
             let since = e.since;
-            if let Some(l) = e.lost.as_deref_mut() {
+            if let Some(l) = e.lost.on_mut(port) {
                 l.late = Some(at);
                 l.frames += 1;
                 first = (l.frames == 1).then(|| at.since(since));

@@ -54,12 +54,17 @@ impl Node {
                 if let (Some(key), Some(row)) = (key, seg.remote_row(b.vtep, b.sticky)) {
                     self.want_set(key, row, false);
                 }
+                self.recall_losses(vni, mac, at);
                 self.record_remote(vni, mac, None, &b, at);
             }
             (Some(Owner::Remote(old)), None) => {
                 seg.memory.note(mac, old.claim.seq, false, at);
                 let entry = seg.hosts.disown(mac);
-                let (shadow, lost) = entry.map_or((None, None), |e| (e.shadow, e.lost));
+                let shadow = entry.as_ref().and_then(|e| e.shadow);
+                let lost = entry.as_ref().and_then(|e| e.lost.latest().copied());
+                if let Some(e) = &entry {
+                    self.keep_losses(vni, mac, e, at);
+                }
                 if let Some(key) = key {
                     self.want_remove(&key, false);
                 }
@@ -155,7 +160,7 @@ impl Node {
         seg.hosts.own(mac, Owner::Remote(RemoteMac { claim: best }), at);
         if let Some(e) = seg.hosts.macs.get_mut(&mac) {
             e.moves += 1;
-            e.lost = Some(Box::new(Lost { port: l.port, at, late: None, frames: 0, told, ip }));
+            e.lost.note(Lost { told, ip, ..Lost::new(l.port, at) });
             e.shadow = Some(l.port);
         }
         let row = seg.mac_key(mac).zip(seg.remote_row(best.vtep, best.sticky));

@@ -268,7 +268,7 @@ impl Node {
     }
 
     fn lost_view(&self, e: &MacEntry, at: Time) -> Option<LostView> {
-        let l = e.lost.as_deref()?;
+        let l = e.lost.latest().filter(|_| e.remote().is_some())?;
         let guard = self.config.mobility.guard_time;
         Some(LostView {
             port: self.dev_name(l.port),
