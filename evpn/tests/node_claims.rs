@@ -7,7 +7,7 @@ use evpn::fabric::Row;
 use evpn::node::Event;
 use evpn::types::{Mac, Seq, Span};
 use std::net::{IpAddr, Ipv4Addr};
-use world::{P1, P2, VXLAN, World, mac, own_mac, vtep};
+use world::{P1, P2, VXLAN, World, mac, own_mac, probe_mac, vtep};
 
 const MS: Span = Span::millis(1);
 
@@ -57,7 +57,7 @@ fn the_loser_of_a_move_asks_its_port_once_and_an_answer_takes_the_mac_back() {
     assert_eq!(w.mac_row(0, mac(1)), remote(1));
     let asked: Vec<_> = w.hosts[0].emitted.iter().map(|(p, f)| (*p, Mac::from_slice(&f[..6]))).collect();
     assert_eq!(asked, [(P1, Some(mac(1)))], "one unicast probe on the old port");
-    w.frame(0, P1, mac(1), Some(answer(mac(1), ip(1), own_mac(0))));
+    w.frame(0, P1, mac(1), Some(answer(mac(1), ip(1), probe_mac(0))));
     w.run_for(Span::millis(3));
     assert_eq!(w.mac_row(1, mac(1)), remote(0), "it is there after all");
     assert_eq!(w.macs(0)[0].seq, Seq(2));
@@ -80,7 +80,7 @@ fn a_silent_host_whose_mac_aged_out_is_asked_and_returns_with_its_sequence() {
     w.run_for(Span::millis(3));
     assert_eq!(w.mac_row(1, mac(1)), None, "withdrawn at once");
     assert_eq!(w.hosts[0].emitted.len(), before + 1);
-    w.frame(0, P1, mac(1), Some(answer(mac(1), ip(1), own_mac(0))));
+    w.frame(0, P1, mac(1), Some(answer(mac(1), ip(1), probe_mac(0))));
     w.run_for(Span::millis(3));
     assert_eq!(w.mac_row(1, mac(1)), remote(0));
     assert_eq!(w.neigh_row(1, ip(1).into()), Some(Row::Neigh { mac: mac(1), router: false }));
@@ -99,7 +99,7 @@ fn an_address_lost_on_a_tie_is_asked_for_and_ends_above_the_stale_binding() {
     assert_eq!(w.neigh_row(1, ip(1).into()), Some(Row::Neigh { mac: mac(1), router: false }), "lower VTEP");
     // The other port is told of the change; whoever loses the address is not, but asked.
     assert_eq!(w.hosts[1].emitted.iter().filter(|(port, _)| *port == P1).count(), 1);
-    w.frame(1, P1, mac(2), Some(answer(mac(2), ip(1), own_mac(1))));
+    w.frame(1, P1, mac(2), Some(answer(mac(2), ip(1), probe_mac(1))));
     w.run_for(Span::millis(30));
     assert_eq!(w.neigh_row(0, ip(1).into()), Some(Row::Neigh { mac: mac(2), router: false }));
     assert_eq!(w.neigh_row(1, ip(1).into()), None);

@@ -183,12 +183,17 @@ impl Mirror {
 
     /// Whether the bridge row of a MAC is ours: on a VXLAN port of ours, and marked or sticky. The bridge cannot
     /// keep mark and stickiness together (PIT-04), so a sticky row is ours by its `self` row: marked, or
-    /// deleted by somebody.
+    /// deleted by somebody. On the bridge itself a permanent row with the mark is ours; it stays permanent, and ours, if
+    /// somebody turns it to a VXLAN port.
     pub fn owns_bridge_row(&self, row: BridgeEntry, mac: Mac) -> bool {
+        if self.bridges.contains(&row.port) {
+            return row.permanent() && row.ext_learned();
+        }
         self.vxlans.contains(&row.port)
-            && !row.permanent()
             && (row.ext_learned()
-                || row.sticky() && self.self_row(row.port, mac).is_none_or(SelfEntry::ext_learned))
+                || row.sticky()
+                    && !row.permanent()
+                    && self.self_row(row.port, mac).is_none_or(SelfEntry::ext_learned))
     }
 
     /// Number of (bridge, `self`, flood, neighbour) rows.
@@ -248,6 +253,15 @@ impl Mirror {
                     self.bridge_rows.insert((bridge, mac), BridgeEntry { port, flags: 0 });
                 }
             }
+            Op::SetOwn { bridge, mac } => {
+                let row = BridgeEntry { port: bridge, flags: EXT | PERMANENT };
+                self.bridge_rows.insert((bridge, mac), row);
+            }
+            Op::DelOwn { bridge, mac } => {
+                if self.bridge_row(bridge, mac).is_some_and(|e| e.port == bridge) {
+                    self.bridge_rows.remove(&(bridge, mac));
+                }
+            }
             Op::DelRemote { vxlan, mac, .. } => {
                 self.drop_bridge_row(vxlan, mac);
                 self.self_rows.remove(&(vxlan, mac));
@@ -289,14 +303,14 @@ impl Mirror {
     pub fn own_keys(&self, after: Option<RowKey>, max: usize) -> Vec<RowKey> {
         let mut out = BTreeSet::new();
         for b in &self.bridges {
+            let start = match after {
+                None => Some(Mac::ZERO),
+                Some(RowKey::Mac { bridge, mac }) if bridge == *b => Some(mac),
+                Some(RowKey::Mac { bridge, .. }) if bridge < *b => Some(Mac::ZERO),
+                Some(_) => None,
+            };
+            let Some(start) = start else { continue };
             for v in self.vxlans_of(*b) {
-                let start = match after {
-                    None => Some(Mac::ZERO),
-                    Some(RowKey::Mac { bridge, mac }) if bridge == *b => Some(mac),
-                    Some(RowKey::Mac { bridge, .. }) if bridge < *b => Some(Mac::ZERO),
-                    Some(_) => None,
-                };
-                let Some(start) = start else { continue };
                 let ours = self.self_rows.range((v, start)..).take_while(|((d, _), _)| *d == v);
                 out.extend(
                     ours.filter(|(_, e)| e.ext_learned())
@@ -304,14 +318,14 @@ impl Mirror {
                         .filter(|k| Some(*k) > after)
                         .take(max),
                 );
-                let rows = self.bridge_rows.range((*b, start)..).take_while(|((d, _), _)| d == b);
-                out.extend(
-                    rows.filter(|((_, mac), e)| e.port == v && self.owns_bridge_row(**e, *mac))
-                        .map(|((_, mac), _)| RowKey::Mac { bridge: *b, mac: *mac })
-                        .filter(|k| Some(*k) > after)
-                        .take(max),
-                );
             }
+            let rows = self.bridge_rows.range((*b, start)..).take_while(|((d, _), _)| d == b);
+            out.extend(
+                rows.filter(|((_, mac), e)| self.owns_bridge_row(**e, *mac))
+                    .map(|((_, mac), _)| RowKey::Mac { bridge: *b, mac: *mac })
+                    .filter(|k| Some(*k) > after)
+                    .take(max),
+            );
         }
         let flood = self.flood.iter().filter(|((d, _), ext)| **ext && self.vxlans.contains(d));
         out.extend(

@@ -68,6 +68,20 @@ pub enum Op {
         /// Its destination.
         vtep: IpAddr,
     },
+    /// An address of the bridge itself: permanent on the bridge device, `NTF_EXT_LEARNED` (the ownership mark).
+    SetOwn {
+        /// The bridge.
+        bridge: IfIndex,
+        /// MAC.
+        mac: Mac,
+    },
+    /// Removes an address of the bridge itself.
+    DelOwn {
+        /// The bridge.
+        bridge: IfIndex,
+        /// MAC.
+        mac: Mac,
+    },
     /// One more destination of the zero-MAC row (`NLM_F_APPEND`).
     AddFlood {
         /// VXLAN device.
@@ -109,6 +123,7 @@ impl Op {
             Self::DelRemote { .. }
             | Self::DelMaster { .. }
             | Self::DelSelf { .. }
+            | Self::DelOwn { .. }
             | Self::DelFlood { .. }
             | Self::DelNeigh { .. } => matches!(errno, libc::ENOENT | libc::ESRCH),
             Self::AddFlood { .. } => errno == libc::EEXIST,
@@ -116,6 +131,7 @@ impl Op {
             | Self::SetSelf { .. }
             | Self::SetSticky { .. }
             | Self::SetLocal { .. }
+            | Self::SetOwn { .. }
             | Self::SetNeigh { .. } => false,
         }
     }

@@ -67,6 +67,7 @@ pub fn plan_row(row: Option<&Row>, mirror: &Mirror, key: RowKey, ops: &mut Vec<O
                 }
                 Ok(())
             }
+            Some(Row::Own) => own(mirror, bridge, mac, ops),
             Some(Row::Flood | Row::Neigh { .. }) => Err(misfit(key)),
         },
         RowKey::Flood { vxlan, vtep } => match (row, mirror.flood_row(vxlan, vtep)) {
@@ -95,7 +96,7 @@ pub fn plan_row(row: Option<&Row>, mirror: &Mirror, key: RowKey, ops: &mut Vec<O
                 Ok(())
             }
             Some(Row::Neigh { mac, router }) => neigh(mirror, dev, ip, *mac, *router, ops),
-            Some(Row::Remote { .. } | Row::Local { .. } | Row::Cleared { .. } | Row::Flood) => {
+            Some(Row::Remote { .. } | Row::Local { .. } | Row::Cleared { .. } | Row::Own | Row::Flood) => {
                 Err(misfit(key))
             }
         },
@@ -140,6 +141,9 @@ fn in_the_way(mirror: &Mirror, row: BridgeEntry, mac: Mac) -> Refused {
 /// No row of ours: neither in the bridge nor in any of its VXLAN devices.
 fn no_mac(mirror: &Mirror, bridge: IfIndex, mac: Mac, ops: &mut Vec<Op>) {
     let row = mirror.bridge_row(bridge, mac).filter(|r| mirror.owns_bridge_row(*r, mac));
+    if row.is_some_and(|r| r.port == bridge) {
+        ops.push(Op::DelOwn { bridge, mac });
+    }
     for vxlan in mirror.vxlans_of(bridge) {
         let here = row.is_some_and(|r| r.port == vxlan);
         let own = mirror.self_row(vxlan, mac).filter(|s| s.ext_learned()).and_then(|s| s.vtep);
@@ -171,6 +175,13 @@ fn remote(mirror: &Mirror, at: Place, vtep: IpAddr, sticky: bool, ops: &mut Vec<
         );
         return Err(Refused { errno: libc::EEXIST, text });
     }
+    // It was an address of this bridge before: a write would leave it one.
+    let row = if row.is_some_and(|r| r.port == bridge) {
+        ops.push(Op::DelOwn { bridge, mac });
+        None
+    } else {
+        row
+    };
     let self_ok = own.is_some_and(|s| s.ext_learned() && s.vtep == Some(vtep));
     for other in mirror.vxlans_of(bridge).filter(|v| *v != vxlan) {
         if let Some(old) = mirror.self_row(other, mac).filter(|s| s.ext_learned()).and_then(|s| s.vtep) {
@@ -191,12 +202,13 @@ fn remote(mirror: &Mirror, at: Place, vtep: IpAddr, sticky: bool, ops: &mut Vec<
         }
         return Ok(());
     }
-    let row_ok = row.is_some_and(|r| r.port == vxlan && r.ext_learned() && !r.sticky() && !r.is_static());
+    let fixed = |r: &BridgeEntry| r.sticky() || r.is_static() || r.permanent();
+    let row_ok = row.is_some_and(|r| r.port == vxlan && r.ext_learned() && !fixed(&r));
     if row_ok && self_ok {
         return Ok(());
     }
-    // Static and sticky survive a write with the mark: such a row of ours goes first.
-    if let Some(r) = row.filter(|r| r.sticky() || r.is_static()) {
+    // Static, sticky and permanent survive a write with the mark: such a row of ours goes first.
+    if let Some(r) = row.filter(fixed) {
         ops.push(Op::DelMaster { port: r.port, mac });
     }
     ops.push(Op::SetRemote { vxlan, mac, vtep });
@@ -223,10 +235,38 @@ fn local(mirror: &Mirror, at: Place, port: IfIndex, ops: &mut Vec<Op>) -> Result
     }
     // A plain write over a marked row would leave the mark, and a marked row never ages.
     no_mac(mirror, bridge, mac, ops);
-    if let Some(r) = row.filter(|r| r.ext_learned() && !mirror.manages_vxlan(r.port)) {
+    if let Some(r) = row.filter(|r| r.ext_learned() && r.port != bridge && !mirror.manages_vxlan(r.port)) {
         ops.push(Op::DelMaster { port: r.port, mac });
     }
     ops.push(Op::SetLocal { port, mac });
+    Ok(())
+}
+
+/// An address of the bridge itself. A permanent row there satisfies it, whoever made it.
+fn own(mirror: &Mirror, bridge: IfIndex, mac: Mac, ops: &mut Vec<Op>) -> Result<(), Refused> {
+    if !mirror.manages_bridge(bridge) {
+        let text = format!("{} is not there, or not a bridge of ours", mirror.name(bridge));
+        return Err(Refused { errno: libc::ENODEV, text });
+    }
+    let row = mirror.bridge_row(bridge, mac);
+    let there = row.is_some_and(|r| r.port == bridge && r.permanent());
+    if let Some(r) = row.filter(|r| !there && foreign(mirror, *r, mac)) {
+        return Err(in_the_way(mirror, r, mac));
+    }
+    if there {
+        for vxlan in mirror.vxlans_of(bridge) {
+            if let Some(vtep) = mirror.self_row(vxlan, mac).filter(|s| s.ext_learned()).and_then(|s| s.vtep) {
+                ops.push(Op::DelSelf { vxlan, mac, vtep });
+            }
+        }
+        return Ok(());
+    }
+    no_mac(mirror, bridge, mac, ops);
+    // Somebody speaks with it already. A write over that row would leave its flags.
+    if let Some(r) = row.filter(|r| !mirror.owns_bridge_row(*r, mac)) {
+        ops.push(Op::DelMaster { port: r.port, mac });
+    }
+    ops.push(Op::SetOwn { bridge, mac });
     Ok(())
 }
 

@@ -575,6 +575,7 @@ fn ids_of(mirror: &Mirror, op: &Op) -> Vec<RowId> {
         }
         Op::SetSelf { vxlan, mac, .. } | Op::DelSelf { vxlan, mac, .. } => vec![RowId::Own(vxlan, mac)],
         Op::SetSticky { vxlan, mac } => bridge(vxlan, mac).into_iter().collect(),
+        Op::SetOwn { bridge, mac } | Op::DelOwn { bridge, mac } => vec![RowId::Bridge(bridge, mac)],
         Op::SetLocal { port, mac } | Op::DelMaster { port, mac } => bridge(port, mac).into_iter().collect(),
         Op::AddFlood { vxlan, vtep } | Op::DelFlood { vxlan, vtep } => vec![RowId::Flood(vxlan, vtep)],
         Op::SetNeigh { dev, ip, .. } | Op::DelNeigh { dev, ip } => vec![RowId::Neigh(dev, ip)],

@@ -257,6 +257,31 @@ fn a_new_bridge_mac_flushes_neighbours_and_spares_forwarding_rows() {
     });
 }
 
+/// PIT-15: frames for an address of the bridge end there, whoever sends them; nobody takes it by speaking with it.
+#[test]
+fn an_address_of_the_bridge_takes_its_frames_and_cannot_be_taken() {
+    both(|w| {
+        let (bridge, vxlan) = (w.bridge(), w.vxlan());
+        w.op(Op::AddFlood { vxlan, vtep: vtep(2) }).unwrap();
+        w.op(Op::SetOwn { bridge, mac: mac(1) }).unwrap();
+        assert_eq!(w.rows(1), ["br own ext perm"]);
+        assert_eq!(w.events(), ["fdb 1 br own ext perm"]);
+        w.op(Op::SetOwn { bridge, mac: mac(1) }).unwrap();
+        assert_eq!(w.events(), Vec::<String>::new());
+        assert_eq!(w.inject(1, &frame(mac(1), mac(2), 1)), Vec::<Where>::new());
+        assert_eq!(w.inject_vxlan(2, &frame(mac(1), mac(3), 2)), Vec::<Where>::new());
+        w.inject(2, &frame(Mac::BROADCAST, mac(1), 3));
+        assert_eq!(w.rows(1), ["br own ext perm"]);
+        w.op(Op::DelOwn { bridge, mac: mac(1) }).unwrap();
+        assert_eq!(w.rows(1), Vec::<String>::new());
+        // A frame was faster than we.
+        w.inject(1, &frame(Mac::BROADCAST, mac(1), 4));
+        assert_eq!(w.rows(1), ["br port1"]);
+        w.op(Op::SetOwn { bridge, mac: mac(1) }).unwrap();
+        assert_eq!(w.rows(1), ["br own ext perm"]);
+    });
+}
+
 /// PIT-02: a bridge of ours is no host in the tenant's network. (The host has 10.0.0.1 on its underlay.)
 #[test]
 fn the_host_answers_neither_arp_nor_ping_of_a_guest_and_sends_nothing_itself() {

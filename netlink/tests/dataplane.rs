@@ -134,25 +134,32 @@ fn what_somebody_deletes_or_changes_is_put_back() {
         let host = RowKey::Mac { bridge: br, mac: mac(1) };
         let ip4 = RowKey::Neigh { dev: br, ip: "192.0.2.7".parse().unwrap() };
         let flood = RowKey::Flood { vxlan: vx, vtep: vtep(2) };
+        let own = RowKey::Mac { bridge: br, mac: mac(2) };
+        p.want.set(own, Row::Own, false);
         p.want.set(host, Row::Remote { vxlan: vx, vtep: vtep(2), sticky: false }, false);
         p.want.set(ip4, Row::Neigh { mac: mac(1), router: false }, false);
         p.want.set(flood, Row::Flood, false);
-        p.until("three rows", |p| (p.written.len() == 3).then_some(()));
+        p.until("four rows", |p| (p.written.len() == 4).then_some(()));
         bridge("fdb del 02:00:00:00:00:01 dev vx100 self");
         bridge("fdb del 02:00:00:00:00:01 dev vx100 master");
         bridge("fdb del 00:00:00:00:00:00 dev vx100 dst 10.0.0.2 self");
         ip("neigh del 192.0.2.7 dev br100");
         bridge("fdb add 02:00:00:00:00:01 dev p1 master dynamic");
+        // PIT-15: and a guest speaks with the address before it is back.
+        bridge("fdb del 02:00:00:00:00:02 dev br100 self");
+        bridge("fdb add 02:00:00:00:00:02 dev p1 master dynamic");
         p.until("repair", |_| {
             let rows = bridge("fdb show");
             (rows.contains("02:00:00:00:00:01 dev vx100 dst 10.0.0.2 self extern_learn")
                 && rows.contains("02:00:00:00:00:01 dev vx100 extern_learn master br100")
                 && !rows.contains("02:00:00:00:00:01 dev p1")
                 && rows.contains("00:00:00:00:00:00 dev vx100 dst 10.0.0.2")
+                && rows.contains("02:00:00:00:00:02 dev br100 extern_learn master br100 permanent")
+                && !rows.contains("02:00:00:00:00:02 dev p1")
                 && ip("neigh show dev br100 nud all").contains("192.0.2.7 lladdr 02:00:00:00:00:01"))
             .then_some(())
         });
-        assert!(p.plane.counters().repairs >= 3, "{:?}", p.plane.counters());
+        assert!(p.plane.counters().repairs >= 4, "{:?}", p.plane.counters());
     });
 }
 

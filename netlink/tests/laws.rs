@@ -104,6 +104,7 @@ impl Lab {
             RowKey::Mac { .. } if kind < 2 => {
                 Row::Remote { vxlan: self.vxlan, vtep: vtep(2 + v % 3), sticky: kind == 1 }
             }
+            RowKey::Mac { .. } if kind == 3 && v.is_multiple_of(3) => Row::Own,
             RowKey::Mac { .. } if kind == 3 => Row::Cleared { port: self.ports[usize::from(v % 2)] },
             RowKey::Mac { .. } => Row::Local { vxlan: self.vxlan, port: self.ports[usize::from(v % 2)] },
             RowKey::Flood { .. } => Row::Flood,
@@ -136,6 +137,7 @@ impl Lab {
                 FdbRow::Bridge(b) if b.port == self.vxlan => {
                     (b.is_static || b.permanent) && !b.ext_learned && !(b.sticky && sticky_ours(b.mac))
                 }
+                FdbRow::Bridge(b) if b.port == self.bridge => !b.ext_learned,
                 FdbRow::Bridge(b) => b.is_static || b.permanent,
                 FdbRow::Vxlan(v) if v.dev != self.vxlan => true,
                 FdbRow::Vxlan(v) => !v.ext_learned,
@@ -150,7 +152,7 @@ impl Lab {
     /// What others do to the kernel behind our back.
     fn meddle(&mut self, what: u8, n: u8, v: u8) {
         let (m, port) = (mac(n % 6), self.ports[usize::from(v % 2)]);
-        let op = match what % 10 {
+        let op = match what % 12 {
             0 => {
                 self.k.inject(port, &frame(m));
                 return;
@@ -175,6 +177,8 @@ impl Lab {
                 return;
             }
             7 => Op::SetSticky { vxlan: self.vxlan, mac: m },
+            9 => Op::SetOwn { bridge: self.bridge, mac: m },
+            10 => Op::DelOwn { bridge: self.bridge, mac: m },
             8 => Op::SetRemote { vxlan: self.other, mac: m, vtep: vtep(9) },
             _ => {
                 let on = v.is_multiple_of(2);
@@ -264,7 +268,7 @@ proptest! {
     ) {
         let mut lab = Lab::new();
         lab.hear();
-        let foreign_free = |what: u8| !matches!(what % 10, 6 | 7 | 9);
+        let foreign_free = |what: u8| !matches!(what % 12, 6 | 7 | 11);
         let mut asked = BTreeSet::new();
         for (a, b, c) in script {
             match a % 5 {
@@ -357,6 +361,9 @@ fn holds(lab: &Lab, key: RowKey, row: Row) -> bool {
         // A static row there is somebody else's, and stays.
         (RowKey::Mac { mac, .. }, Row::Cleared { port }) => {
             bridge(mac).is_none_or(|b| b.port != port || b.is_static || b.permanent) && own(mac).is_none()
+        }
+        (RowKey::Mac { mac, .. }, Row::Own) => {
+            bridge(mac).is_some_and(|b| b.port == lab.bridge && b.permanent) && own(mac).is_none()
         }
         (RowKey::Flood { vtep, .. }, Row::Flood) => rows.iter().any(|r| {
             matches!(r, FdbRow::Vxlan(v) if v.dev == lab.vxlan && v.mac.is_zero() && v.vtep == Some(vtep))

@@ -61,6 +61,8 @@ pub enum Row {
         /// The port.
         port: IfIndex,
     },
+    /// An address of the bridge itself: permanent, `extern_learn`. Frames for it end here and none teach it (PIT-15).
+    Own,
     /// Flood row.
     Flood,
     /// `NUD_NOARP`, `NTF_EXT_LEARNED`, our `NDA_PROTOCOL`.

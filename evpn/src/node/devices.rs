@@ -155,8 +155,9 @@ impl Node {
                 }
             }
         }
-        let own = self.own_addresses(ids.0);
+        let mut own = self.own_addresses(ids.0);
         let seg = self.segments.get_mut(&vni).expect("looked up above");
+        own.extend(ids.0.map(|_| seg.config.hosts.probe_mac));
         seg.problems = problems;
         let before_own = std::mem::replace(&mut seg.own, own);
         let changed: Vec<Mac> = seg.own.symmetric_difference(&before_own).copied().collect();
@@ -300,6 +301,7 @@ impl Node {
             self.want_set(key, row, false);
         }
         self.hold_rows(vni);
+        self.want_probe_mac(vni);
         for vtep in self.rib.flood_vteps(vni) {
             self.decide_flood(vni, vtep, at);
         }
@@ -333,7 +335,9 @@ impl Node {
             }
             return;
         }
-        self.local_seen(vni, b.mac, b.port, at);
+        if !self.own_mac_seen(vni, b.mac, b.port) {
+            self.local_seen(vni, b.mac, b.port, at);
+        }
     }
 
     pub(super) fn fdb_gone(&mut self, row: FdbRow, at: Time) {

@@ -4,6 +4,7 @@
 //! port, because a locked, blocked or filtered port may refuse what the tap saw (PIT-07).
 
 use super::parked::Parked;
+use super::probe_mac::link_local;
 use super::signs::{BACKLOG, Sign};
 use super::{Event, Node, Output};
 use crate::hosts::{Binding, BindingOrigin, Owner};
@@ -42,7 +43,7 @@ impl Node {
             self.journal.count("frames_tagged");
             return;
         }
-        if !f.src.is_host() || Some(f.src) == self.probe_mac(vni) {
+        if !f.src.is_host() || self.own_mac_seen(vni, f.src, port) {
             return;
         }
         if self.fixed_elsewhere(vni, f.src, port, at) {
@@ -213,12 +214,6 @@ impl Node {
         }
     }
 
-    /// Source of our probes in a VNI: the bridge's own MAC, so that answers come back to this host.
-    fn probe_mac(&self, vni: Vni) -> Option<Mac> {
-        let seg = self.segments.get(&vni)?;
-        seg.bridge.and_then(|b| self.links.get(&b)).map(|l| l.mac).filter(|m| m.is_host())
-    }
-
     /// Asks one MAC on one port whether it has an address. Unicast, so nobody else is disturbed. The ARP
     /// sender is 0: a VM that has just moved is past its own duplicate check (PIT-16).
     pub(super) fn probe_on(&mut self, vni: Vni, mac: Mac, ip: IpAddr, port: IfIndex) {
@@ -274,11 +269,4 @@ fn is_host_v4(ip: Ipv4Addr) -> bool {
 
 fn is_host_v6(ip: Ipv6Addr) -> bool {
     !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback())
-}
-
-/// Link-local address of a MAC (RFC 4291 appendix A).
-fn link_local(mac: Mac) -> Ipv6Addr {
-    let [a, b, c, d, e, f] = mac.0;
-    let w = |h: u8, l: u8| u16::from_be_bytes([h, l]);
-    Ipv6Addr::new(0xfe80, 0, 0, 0, w(a ^ 2, b), w(c, 0xff), w(0xfe, d), w(e, f))
 }

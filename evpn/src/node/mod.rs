@@ -36,6 +36,7 @@ mod parked;
 mod past;
 mod peers;
 mod prepare;
+mod probe_mac;
 mod release;
 mod remote;
 mod rows;
@@ -61,6 +62,7 @@ pub use input::{
     SEND_PATH, Show, WhyRequest,
 };
 pub use output::{MoveReply, Output, Refusal, Reply};
+pub use probe_mac::probe_mac;
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want};
 use crate::mobility::Losses;

@@ -8,7 +8,7 @@ use crate::wire::NextHop;
 use std::net::IpAddr;
 
 impl Node {
-    fn next_hop(&self) -> NextHop {
+    pub(super) fn next_hop(&self) -> NextHop {
         match self.config.vtep {
             IpAddr::V4(a) => NextHop::V4(a),
             IpAddr::V6(a) => NextHop::V6(a),
@@ -35,6 +35,7 @@ impl Node {
         let ips: Vec<(Mac, IpAddr)> =
             seg.hosts.bindings().filter(|(_, b)| b.is_local()).map(|(ip, b)| (b.mac, *ip)).collect();
         self.rib.originate(route, attrs, next_hop, false);
+        self.originate_probe_mac(vni);
         for mac in macs {
             self.originate_mac(vni, mac, false);
         }
@@ -49,7 +50,7 @@ impl Node {
         if !std::mem::take(&mut seg.advertised) {
             return;
         }
-        let mut keys = vec![seg.imet_key(vtep)];
+        let mut keys = vec![seg.imet_key(vtep), seg.type2_key(seg.config.hosts.probe_mac, None)];
         keys.extend(
             seg.hosts.macs.iter().filter(|(_, e)| e.local().is_some()).map(|(m, _)| seg.type2_key(*m, None)),
         );

@@ -107,8 +107,12 @@ impl Node {
         self.want.set(key, row, urgent);
     }
 
-    /// Wants no row, unless an adopted one still waits to be confirmed.
+    /// Wants no row, unless an adopted one still waits to be confirmed. Who has a MAC does not matter for one that is
+    /// the bridge's own.
     pub(super) fn want_remove(&mut self, key: &RowKey, urgent: bool) {
+        if matches!(self.want.get(key), Some(Row::Own)) {
+            return;
+        }
         if !self.stale.contains(key) && !self.activating(key) && !self.clear_instead(key, urgent) {
             self.want.remove(key, urgent);
         }
@@ -118,7 +122,7 @@ impl Node {
     pub(super) fn adopted_mac(&self, key: &RowKey) -> Option<Mac> {
         match self.want.get(key).filter(|_| self.stale.contains(key))? {
             Row::Neigh { mac, .. } => Some(*mac),
-            Row::Remote { .. } | Row::Local { .. } | Row::Cleared { .. } | Row::Flood => None,
+            Row::Remote { .. } | Row::Local { .. } | Row::Cleared { .. } | Row::Own | Row::Flood => None,
         }
     }
 

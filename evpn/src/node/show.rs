@@ -108,7 +108,7 @@ impl Node {
             neighbors: self.peers.len(),
             converged: self.converged(),
             local_macs: self.segments.values().map(|s| s.hosts.locals()).sum(),
-            remote_macs: self.segments.values().map(|s| s.hosts.remotes()).sum(),
+            remote_macs: self.segments.values().map(Segment::remote_macs).sum(),
             counters,
             gauges: self.gauges(),
             wall: self.unix(at),
@@ -188,7 +188,7 @@ impl Node {
             ports,
             vteps: self.rib.flood_vteps(s.config.vni),
             local_macs: s.hosts.locals(),
-            remote_macs: s.hosts.remotes(),
+            remote_macs: s.remote_macs(),
             hosts: s.hosts.bindings_len(),
             mtu: s.bridge.and_then(|b| self.links.get(&b)).map(|l| l.mtu),
         }
@@ -213,6 +213,10 @@ impl Node {
             for (mac, e) in s.hosts.macs.range((from, Unbounded)) {
                 if q.filter.mac.is_some_and(|m| m != *mac) {
                     break;
+                }
+                // No host (PIT-15), unless somebody asks for it.
+                if q.filter.mac.is_none() && s.is_probe_mac(*mac) {
+                    continue;
                 }
                 if q.filter.ip.is_some_and(|ip| !s.hosts.ips_of(*mac).contains(&ip)) {
                     continue;

@@ -1,9 +1,11 @@
 //! MAC address.
 
+use super::Vni;
 use core::fmt;
 use core::str::FromStr;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::net::IpAddr;
 
 /// A 48-bit Ethernet address in wire order.
 #[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -32,6 +34,19 @@ impl Mac {
     /// Returns `None` if there are fewer.
     pub fn from_slice(b: &[u8]) -> Option<Self> {
         b.get(..6).and_then(|b| b.try_into().ok()).map(Self)
+    }
+    /// A stable, locally administered address for some purpose of one VTEP in one VNI; purposes are told apart by `seed`.
+    pub fn derived(seed: u64, vtep: IpAddr, vni: Vni) -> Self {
+        // FNV-1a over the address and the VNI; 46 of its bits are kept.
+        let mut hash = seed;
+        let mut mix = |b: u8| hash = (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
+        match vtep {
+            IpAddr::V4(a) => a.octets().into_iter().for_each(&mut mix),
+            IpAddr::V6(a) => a.octets().into_iter().for_each(&mut mix),
+        }
+        vni.get().to_be_bytes().into_iter().for_each(&mut mix);
+        let [_, _, a, b, c, d, e, f] = hash.to_be_bytes();
+        Self([a & 0xfc | 0x02, b, c, d, e, f])
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::speaker::{Speaker, passive};
 use super::{Failure, Frame, FrameKind, HostAct, PeerAct, Port, Scenario, Setting, Step, check};
-use crate::world::{BRIDGE, P1, P2, World, own_mac, vtep};
+use crate::world::{BRIDGE, P1, P2, World, own_mac, probe_mac, vtep};
 use bytes::Bytes;
 use evpn::fabric::{KernelEvent, Link, LinkKind};
 use evpn::node::{Input, MoveStep};
@@ -117,7 +117,7 @@ impl Stage {
         match act {
             HostAct::Sees { mac, port } => self.w.frame(i, index(*port), *mac, None),
             HostAct::Hears { frame, port, filtered } => {
-                let bytes = octets(frame, own_mac(i));
+                let bytes = octets(frame, probe_mac(i));
                 if *filtered {
                     self.w.input(i, Input::Frame { port: index(*port), bytes });
                 } else {

@@ -31,7 +31,7 @@ pub fn own_mac(i: usize) -> Mac {
 
 /// Source of a node's probes.
 pub fn probe_mac(i: usize) -> Mac {
-    Mac([2, 0, 0, 0, 2, i as u8])
+    evpn::node::probe_mac(vtep(i), vni())
 }
 
 pub fn config(i: usize, n: usize) -> Config {

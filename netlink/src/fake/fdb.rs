@@ -17,6 +17,7 @@ pub(super) fn device(op: &Op) -> IfIndex {
         | Op::AddFlood { vxlan, .. }
         | Op::DelFlood { vxlan, .. } => vxlan,
         Op::SetLocal { port, .. } | Op::DelMaster { port, .. } => port,
+        Op::SetOwn { bridge, .. } | Op::DelOwn { bridge, .. } => bridge,
         Op::SetNeigh { dev, .. } | Op::DelNeigh { dev, .. } => dev,
     }
 }
@@ -32,6 +33,8 @@ impl FakeKernel {
             Op::SetSelf { vxlan, mac, vtep } => self.set_self(vxlan, mac, vtep),
             Op::SetSticky { vxlan, mac } => self.set_master(vxlan, mac, true, true),
             Op::SetLocal { port, mac } => self.set_master(port, mac, false, false),
+            Op::SetOwn { bridge, mac } => self.set_own(bridge, mac),
+            Op::DelOwn { bridge, mac } => self.del_own(bridge, mac),
             Op::DelRemote { vxlan, mac, vtep } => match self.del_master(vxlan, mac) {
                 Ok(()) | Err(libc::ENOENT) => self.del_self(vxlan, mac, vtep),
                 Err(e) => Err(e),
@@ -83,6 +86,30 @@ impl FakeKernel {
         }
         self.drop_fdb(bridge, mac);
         Ok(())
+    }
+
+    /// `NTF_SELF | NTF_EXT_LEARNED` on the bridge device: the row becomes the bridge's own, whatever it was.
+    fn set_own(&mut self, bridge: IfIndex, mac: Mac) -> Result<(), i32> {
+        self.is_bridge(bridge)?;
+        let old = self.fdb.get(&(bridge, mac));
+        let (sticky, fixed) = old.map_or((false, false), |o| (o.sticky, o.fixed));
+        let row = Learned { port: bridge, ext: true, sticky, fixed, permanent: true, updated: self.now };
+        self.put_fdb(bridge, mac, row);
+        Ok(())
+    }
+
+    fn del_own(&mut self, bridge: IfIndex, mac: Mac) -> Result<(), i32> {
+        self.is_bridge(bridge)?;
+        if self.fdb.get(&(bridge, mac)).is_none_or(|r| r.port != bridge) {
+            return Err(libc::ENOENT);
+        }
+        self.drop_fdb(bridge, mac);
+        Ok(())
+    }
+
+    fn is_bridge(&self, dev: IfIndex) -> Result<(), i32> {
+        let link = self.links.get(&dev).ok_or(libc::ENODEV)?;
+        if matches!(link.kind, LinkKind::Bridge(_)) { Ok(()) } else { Err(libc::EOPNOTSUPP) }
     }
 
     fn is_vxlan(&self, dev: IfIndex) -> Result<(), i32> {

@@ -80,6 +80,8 @@ pub(super) fn put_op(out: &mut Out, op: &Op, seq: u32, ack: bool) {
             (RTM_NEWNEIGH, SET, vxlan, NUD_REACHABLE | NUD_NOARP, NTF_MASTER | NTF_STICKY)
         }
         Op::SetLocal { port, .. } => (RTM_NEWNEIGH, SET, port, NUD_REACHABLE, NTF_MASTER),
+        Op::SetOwn { bridge, .. } => (RTM_NEWNEIGH, SET, bridge, NUD_PERMANENT, NTF_SELF | NTF_EXT_LEARNED),
+        Op::DelOwn { bridge, .. } => (RTM_DELNEIGH, DEL, bridge, 0, NTF_SELF),
         Op::DelRemote { vxlan, .. } => (RTM_DELNEIGH, DEL, vxlan, NUD_REACHABLE, NTF_SELF | NTF_MASTER),
         Op::DelMaster { port, .. } => (RTM_DELNEIGH, DEL, port, 0, NTF_MASTER),
         Op::DelSelf { vxlan, .. } | Op::DelFlood { vxlan, .. } => (RTM_DELNEIGH, DEL, vxlan, 0, NTF_SELF),
@@ -117,7 +119,11 @@ pub(super) fn put_op(out: &mut Out, op: &Op, seq: u32, ack: bool) {
             out.attr(NDA_LLADDR, &[0; 6]);
             put_ip(out, NDA_DST, vtep);
         }
-        Op::SetSticky { mac, .. } | Op::SetLocal { mac, .. } | Op::DelMaster { mac, .. } => {
+        Op::SetSticky { mac, .. }
+        | Op::SetLocal { mac, .. }
+        | Op::SetOwn { mac, .. }
+        | Op::DelOwn { mac, .. }
+        | Op::DelMaster { mac, .. } => {
             out.attr(NDA_LLADDR, &mac.0);
         }
         Op::SetNeigh { ip, mac, .. } => {

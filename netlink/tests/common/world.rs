@@ -55,6 +55,8 @@ fn show_row(row: &FdbRow, vxlan: IfIndex, ports: [IfIndex; 2]) -> Option<(u32, S
             let n = host(r.mac)?;
             out = if r.port == vxlan {
                 "br vx".to_owned()
+            } else if r.port == r.bridge {
+                "br own".to_owned()
             } else {
                 format!("br port{}", ports.iter().position(|p| *p == r.port)? + 1)
             };

@@ -5,7 +5,7 @@ use super::frr::is_frr;
 use super::guest::Place;
 use super::plan::By;
 use super::sniff::Seen;
-use super::vtep::address;
+use super::vtep::{address, vni};
 use super::world::{Ev, World};
 use evpn::fabric::FdbRow;
 use evpn::types::{IfIndex, Mac, Span, Time};
@@ -371,6 +371,10 @@ impl World {
     fn check_rest(&self, i: usize, bad: &mut Vec<(&'static str, String)>) {
         let v = &self.vteps[i];
         let mut flood = BTreeSet::new();
+        let own = v.kernel.bridge_row(v.bridge, evpn::node::probe_mac(address(i), vni()));
+        if own.is_none_or(|r| !r.permanent || r.port != v.bridge) {
+            bad.push(("probe-mac", format!("node {i} has {own:?} for its own probes")));
+        }
         for row in v.kernel.snapshot() {
             let mac = match row {
                 FdbRow::Bridge(r) if r.permanent => continue,
@@ -381,6 +385,18 @@ impl World {
                 }
                 FdbRow::Vxlan(r) => r.mac,
             };
+            // A VTEP's probes come back to it (PIT-15).
+            let prober = (0..self.vteps.len()).find(|j| evpn::node::probe_mac(address(*j), vni()) == mac);
+            if let Some(j) = prober {
+                let right = match row {
+                    FdbRow::Bridge(r) => j != i && r.port == v.vxlan && r.sticky,
+                    FdbRow::Vxlan(r) => j != i && r.vtep == Some(address(j)),
+                };
+                if !right {
+                    bad.push(("probe-mac", format!("node {i} has {row:?} for the probes of node {j}")));
+                }
+                continue;
+            }
             if !self.macs.contains_key(&mac) && !self.foreign.iter().any(|(_, f)| *f == mac) {
                 bad.push(("extra-row", format!("node {i} has {row:?}, which belongs to nobody")));
             }

@@ -157,7 +157,7 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
             mtu: None,
             bridge_mac: Mac([2, 0, 0, 1, i as u8, 0]),
             mobility: VniMobility::default(),
-            hosts: VniHosts::new(Mac([2, 0, 0, 2, i as u8, 0])),
+            hosts: VniHosts::new(evpn::node::probe_mac(address(i), vni())),
         }],
         restart_time: Span::secs(20),
         mobility,

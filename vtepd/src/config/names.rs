@@ -27,30 +27,13 @@ pub(super) fn device(name: &str) -> Result<(), String> {
 /// A stable, locally administered address for the bridge of one VNI on one VTEP (PIT-01): the same after every
 /// start, different on every VTEP, because the bridges of a VNI are hosts in one broadcast domain.
 pub(super) fn bridge_mac(vtep: IpAddr, vni: Vni) -> Mac {
-    derived(0xcbf2_9ce4_8422_2325, vtep, vni)
-}
-
-/// The source of our probes in one VNI on one VTEP (PIT-15): as [`bridge_mac`], and never the same.
-pub(super) fn probe_mac(vtep: IpAddr, vni: Vni) -> Mac {
-    derived(0x6c62_272e_07bb_0142, vtep, vni)
-}
-
-fn derived(seed: u64, vtep: IpAddr, vni: Vni) -> Mac {
-    // FNV-1a over the address and the VNI; 46 of its bits are kept.
-    let mut hash = seed;
-    let mut mix = |b: u8| hash = (hash ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3);
-    match vtep {
-        IpAddr::V4(a) => a.octets().into_iter().for_each(&mut mix),
-        IpAddr::V6(a) => a.octets().into_iter().for_each(&mut mix),
-    }
-    vni.get().to_be_bytes().into_iter().for_each(&mut mix);
-    let [_, _, a, b, c, d, e, f] = hash.to_be_bytes();
-    Mac([a & 0xfc | 0x02, b, c, d, e, f])
+    Mac::derived(0xcbf2_9ce4_8422_2325, vtep, vni)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use evpn::node::probe_mac;
 
     #[test]
     fn a_bridge_mac_is_stable_local_and_unicast_and_differs_between_vteps_and_vnis() {

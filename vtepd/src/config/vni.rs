@@ -98,7 +98,7 @@ fn vni(
         mtu,
         bridge_mac: names::bridge_mac(vtep.address?, vni),
         mobility: VniMobility { sticky, gateway_macs, allowed, ..mobility },
-        hosts: VniHosts { probe_mac: names::probe_mac(vtep.address?, vni), ..hosts },
+        hosts: VniHosts { probe_mac: evpn::node::probe_mac(vtep.address?, vni), ..hosts },
     })
 }
 
