@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`need`] | root, FRR, kernel features: what a test asks of the machine |
 //! | [`poll`] | deadlines instead of sleeps |
+//! | [`interrupt`] | a run that is interrupted leaves nothing |
 //! | [`ns`], [`proc`] | network namespaces and processes that end with the test |
 //! | [`fabric`] | VTEPs on a routed underlay, with ports to send frames into |
 //! | [`frr`], [`vtepd`] | what runs on a VTEP |
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod frr;
 pub mod gap;
 pub mod heard;
+pub mod interrupt;
 pub mod kernel;
 pub mod libvirt;
 pub mod mixed;

@@ -24,9 +24,10 @@ impl Netns {
     pub fn new(label: &str) -> Self {
         let n = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = format!("vt{}-{n}-{label}", std::process::id());
-        let out = Command::new("ip").args(["netns", "add", &name]).output().expect("ip runs");
-        assert!(out.status.success(), "ip netns add {name}: {}", String::from_utf8_lossy(&out.stderr));
+        // Removed also if making it was interrupted half-way.
         let ns = Self { name };
+        let out = Command::new("ip").args(["netns", "add", &ns.name]).output().expect("ip runs");
+        assert!(out.status.success(), "ip netns add {}: {}", ns.name, String::from_utf8_lossy(&out.stderr));
         ns.sh("ip link set lo up");
         ns
     }

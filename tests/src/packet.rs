@@ -62,6 +62,7 @@ impl Wire {
     /// # Panics
     /// When the device is down.
     pub fn send_many(&self, frames: &[Vec<u8>]) -> usize {
+        crate::interrupt::check();
         let slices: Vec<[IoSlice<'_>; 1]> = frames.iter().map(|f| [IoSlice::new(f)]).collect();
         let mut controls: Vec<_> = frames.iter().map(|_| SendAncillaryBuffer::default()).collect();
         let mut messages: Vec<_> =
@@ -78,6 +79,7 @@ impl Wire {
     /// # Panics
     /// When the device is down.
     pub fn send(&self, frame: &[u8]) -> u64 {
+        crate::interrupt::check();
         let at = now();
         (&self.socket).write_all(frame).expect("the device is up");
         at
@@ -85,6 +87,7 @@ impl Wire {
 
     /// The next frame, or `None` after `limit`.
     pub fn receive(&self, limit: Duration) -> Option<(u64, Vec<u8>)> {
+        crate::interrupt::check();
         self.socket.set_read_timeout(Some(limit.max(Duration::from_millis(1)))).ok()?;
         let mut buf = [0; 2048];
         let n = (&self.socket).read(&mut buf).ok()?;
@@ -278,6 +281,7 @@ impl Monitor {
         mut f: impl FnMut(FdbNote),
         mut g: impl FnMut(NeighNote),
     ) -> bool {
+        crate::interrupt::check();
         let mut p = [rustix::event::PollFd::new(&self.socket, rustix::event::PollFlags::IN)];
         let t = rustix::event::Timespec {
             tv_sec: limit.as_secs().cast_signed(),

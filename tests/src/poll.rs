@@ -17,6 +17,7 @@ pub fn eventually<T, E: Debug>(limit: Duration, what: &str, mut ask: impl FnMut(
     let begun = Instant::now();
     let mut pause = Duration::from_millis(2);
     loop {
+        crate::interrupt::check();
         match ask() {
             Ok(v) => return v,
             Err(_) if begun.elapsed() < limit => {}
@@ -35,6 +36,7 @@ pub fn eventually<T, E: Debug>(limit: Duration, what: &str, mut ask: impl FnMut(
 pub fn throughout<E: Debug>(span: Duration, what: &str, mut ask: impl FnMut() -> Result<(), E>) {
     let begun = Instant::now();
     while begun.elapsed() < span {
+        crate::interrupt::check();
         if let Err(e) = ask() {
             panic!("after {:?} no more: {what}\nseen: {e:#?}", begun.elapsed());
         }

@@ -96,13 +96,22 @@ impl Proc {
         let line = status.lines().find(|l| l.starts_with(field))?;
         line.split_whitespace().nth(1)?.parse().ok()
     }
+
+    /// Processor time of all its threads so far, in nanoseconds; those that have ended do not count any more.
+    pub fn cpu_ns(&self) -> u64 {
+        let Ok(threads) = std::fs::read_dir(format!("/proc/{}/task", self.child.id())) else { return 0 };
+        let of = |at: PathBuf| {
+            std::fs::read_to_string(at.join("schedstat")).ok()?.split_whitespace().next()?.parse::<u64>().ok()
+        };
+        threads.flatten().filter_map(|t| of(t.path())).sum()
+    }
 }
 
 impl Drop for Proc {
     fn drop(&mut self) {
         let ended = self.child.try_wait().ok().flatten();
         self.kill();
-        if std::thread::panicking() {
+        if std::thread::panicking() && !crate::interrupt::came() {
             let log = self.log();
             let tail: Vec<_> = log.lines().rev().take(40).collect();
             let state = ended.map_or_else(|| "was running".to_owned(), |s| format!("had ended: {s}"));

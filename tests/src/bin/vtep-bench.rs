@@ -2,7 +2,9 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::{Parser, ValueEnum};
+use std::process::ExitCode;
 use vtepd_tests::bench::{Case, Machine, Report, Sizes, System, control, run};
+use vtepd_tests::interrupt;
 use vtepd_tests::need::{Need, met};
 
 /// Measures vtepd beside FRR: same topology, same observer, one run.
@@ -46,8 +48,12 @@ struct Cli {
     loads: usize,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let cli = Cli::parse();
+    interrupt::in_order(|| measure(cli))
+}
+
+fn measure(cli: Cli) -> ExitCode {
     let sizes = Sizes {
         moves: cli.moves,
         loaded: cli.loaded,
@@ -63,7 +69,7 @@ fn main() {
     let mut systems = vec![System::Vtepd, System::Frr];
     systems.retain(|s| cli.only.is_none_or(|o| o == *s));
     if !met(&[Need::Root, Need::Tool("ip")]) || (systems.contains(&System::Frr) && !met(&[Need::Frr])) {
-        std::process::exit(2);
+        return ExitCode::from(2);
     }
     let mut report = Report::new(Machine::here());
     let cases = if cli.cases.is_empty() { Case::value_variants().to_vec() } else { cli.cases };
@@ -88,4 +94,5 @@ fn main() {
     if cli.json {
         println!("{:#}", report.json());
     }
+    ExitCode::SUCCESS
 }

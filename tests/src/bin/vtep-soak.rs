@@ -2,6 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 use clap::Parser;
+use std::process::ExitCode;
+use vtepd_tests::interrupt;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::soak::{Plan, run};
 
@@ -29,10 +31,14 @@ struct Cli {
     json: bool,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let cli = Cli::parse();
+    interrupt::in_order(|| soak(cli))
+}
+
+fn soak(cli: Cli) -> ExitCode {
     if !met(&[Need::Root, Need::Tool("ip")]) || (!cli.no_frr && !met(&[Need::Frr])) {
-        std::process::exit(2);
+        return ExitCode::from(2);
     }
     let report = run(&Plan {
         moves: cli.moves,
@@ -45,5 +51,5 @@ fn main() {
         println!("{:#}", report.json());
     }
     println!("{}", report.table());
-    std::process::exit(i32::from(!report.passed()));
+    ExitCode::from(u8::from(!report.passed()))
 }

@@ -4,6 +4,8 @@
 
 use clap::Parser;
 use std::path::PathBuf;
+use std::process::ExitCode;
+use vtepd_tests::interrupt;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::timelines::{draw, run};
 
@@ -16,14 +18,18 @@ struct Cli {
     out: PathBuf,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let cli = Cli::parse();
+    interrupt::in_order(|| all(&cli))
+}
+
+fn all(cli: &Cli) -> ExitCode {
     if !met(&[Need::Root, Need::Tool("ip")]) {
-        std::process::exit(2);
+        return ExitCode::from(2);
     }
     if let Err(e) = std::fs::create_dir_all(&cli.out) {
         eprintln!("error: cannot make `{}`: {e}", cli.out.display());
-        std::process::exit(1);
+        return ExitCode::FAILURE;
     }
     let mut failed = false;
     run(|story| {
@@ -37,5 +43,5 @@ fn main() {
             }
         }
     });
-    std::process::exit(i32::from(failed));
+    ExitCode::from(u8::from(failed))
 }
