@@ -5,7 +5,7 @@
 //! FRR takes part with the MACs alone: its kernel would have to learn the addresses as ordinary neighbours, of which the
 //! machine has room for 1,024 by default, and it hears none while it holds the binding of the old place.
 
-use super::{Daemon, Report, Samples, Sizes, System, mac, number, rows_at_least, three};
+use super::{Daemon, Report, Samples, Sizes, System, cpu_of, mac, number, rows_at_least, three};
 use crate::fabric::Fabric;
 use crate::frame;
 use crate::packet::{Monitor, now};
@@ -45,9 +45,10 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
         });
     }
     let mut observer = Monitor::open(&third.ns);
-    let (mut took, mut sending) = (Samples::default(), Samples::default());
+    let (mut took, mut sending, mut cpu) = (Samples::default(), Samples::default(), Samples::default());
+    while observer.read(QUIET, |_| {}) {}
     for i in 0..sizes.repeats {
-        while observer.read(QUIET, |_| {}) {}
+        let used = cpu_of(&daemons);
         let site = i % 2;
         let (last, begun, sent) = std::thread::scope(|s| {
             let sender = s.spawn(|| {
@@ -63,6 +64,8 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
         });
         took.push(last - begun);
         sending.push(sent - begun);
+        // The end of the case has waited for quiet: what follows a move is in it.
+        cpu.push(cpu_of(&daemons) - used);
         // A guest would answer when it is asked for an address that came without its word; these say it once more.
         if let Err(e) = check(&f, &tables, count, site, with_ips) {
             eprintln!("  {e}; they are announced again");
@@ -74,10 +77,12 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
             let counted = || daemons.iter().map(Daemon::counters).collect::<Vec<_>>();
             check(&f, &tables, count, site, with_ips).map_err(|e| (e, counted()))
         });
+        while observer.read(QUIET, |_| {}) {}
     }
     let what = if with_ips { "MAC+IP pairs" } else { "MACs" };
     report.times(format!("rack of {count} {what} moved: last change"), Some(system), &took);
     report.times(format!("rack of {count} {what} moved: last frame sent"), Some(system), &sending);
+    report.times(format!("rack of {count} {what} moved: processor time"), Some(system), &cpu);
 }
 
 /// When the last of the MACs' rows, or of the neighbour rows, was reported. Neighbour rows of a VM that keeps its MAC need

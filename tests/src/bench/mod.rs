@@ -135,6 +135,14 @@ impl Daemon {
         }
     }
 
+    /// Processor time so far, in nanoseconds: all processes of the daemon.
+    fn cpu_ns(&self) -> u64 {
+        match self {
+            Self::Vtepd(v) => v.process.cpu_ns(),
+            Self::Frr(f) => f.bgpd.cpu_ns() + f.zebra.cpu_ns(),
+        }
+    }
+
     /// Peak resident memory so far, in MB: all processes of the daemon.
     fn peak_mb(&self) -> f64 {
         let kb = match self {
@@ -153,6 +161,11 @@ fn three(system: System) -> (Fabric, Vec<Daemon>) {
         eventually(LATER, "everybody floods to everybody", || same(v.flood_list(100).len(), 2));
     }
     (f, daemons)
+}
+
+/// Processor time of daemons so far, in nanoseconds.
+fn cpu_of(daemons: &[Daemon]) -> u64 {
+    daemons.iter().map(Daemon::cpu_ns).sum()
 }
 
 /// MAC number `n` of a set; sets do not overlap.
