@@ -86,7 +86,8 @@ enum Telling {
 
 #[derive(Debug)]
 struct Open {
-    view: MoveView,
+    /// Apart, because an ordered map moves its entries about.
+    view: Box<MoveView>,
     kernel: bool,
     telling: Telling,
     /// Local hosts are still to be told.
@@ -155,6 +156,7 @@ impl Moves {
         let ticket = (subject, view.id);
         let telling = if matches!(o.tell, Tell::Nothing) { Telling::Peers(0) } else { Telling::Pending };
         self.open_ips += usize::from(matches!(subject, Subject::Ip(..)));
+        let view = Box::new(view);
         self.open.insert(subject, Open { view, kernel: o.kernel, telling, hosts: o.hosts });
         self.deadlines.push_back((at + LINGER, ticket));
         if let Tell::Now(keys) = o.tell {
@@ -288,7 +290,7 @@ impl Moves {
         if self.done.len() == HISTORY {
             self.done.pop_front();
         }
-        let m = Arc::new(o.view);
+        let m = Arc::new(*o.view);
         self.done.push_back(Arc::clone(&m));
         journal.count("moves");
         journal.event(Event::Move(m), at);
@@ -301,7 +303,7 @@ impl Moves {
 
     /// Records after number `after`, oldest first, finished and open.
     pub(super) fn after(&self, after: u64) -> Vec<&MoveView> {
-        let open = self.open.values().map(|o| &o.view);
+        let open = self.open.values().map(|o| &*o.view);
         let mut v: Vec<_> = self.done.iter().map(|m| &**m).chain(open).filter(|m| m.id > after).collect();
         v.sort_by_key(|m| m.id);
         v

@@ -1,6 +1,7 @@
 //! MAC address.
 
 use super::Vni;
+use core::cmp::Ordering;
 use core::fmt;
 use core::str::FromStr;
 use serde::de::Error as _;
@@ -8,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::net::IpAddr;
 
 /// A 48-bit Ethernet address in wire order.
-#[derive(Clone, Copy, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Default, Eq, Hash, PartialEq)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {
@@ -47,6 +48,29 @@ impl Mac {
         vni.get().to_be_bytes().into_iter().for_each(&mut mix);
         let [_, _, a, b, c, d, e, f] = hash.to_be_bytes();
         Self([a & 0xfc | 0x02, b, c, d, e, f])
+    }
+}
+
+impl Mac {
+    /// As a number; sorts as the octets do.
+    const fn to_bits(self) -> u64 {
+        let [a, b, c, d, e, f] = self.0;
+        u64::from_be_bytes([0, 0, a, b, c, d, e, f])
+    }
+}
+
+// Every table is ordered by MAC: one number compares in a fraction of the time of six octets.
+impl Ord for Mac {
+    #[inline]
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.to_bits().cmp(&other.to_bits())
+    }
+}
+
+impl PartialOrd for Mac {
+    #[inline]
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -94,5 +118,27 @@ impl<'de> Deserialize<'de> for Mac {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let s = String::deserialize(d)?;
         s.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Mac;
+
+    #[test]
+    fn macs_sort_as_their_octets_do() {
+        let macs = [
+            [0; 6],
+            [0, 0, 0, 0, 0, 1],
+            [0, 0, 0, 0, 1, 0],
+            [0, 0xff, 0, 0, 0, 0],
+            [2, 0, 0, 0, 0, 0],
+            [0xff; 6],
+        ];
+        for a in macs {
+            for b in macs {
+                assert_eq!(Mac(a).cmp(&Mac(b)), a.cmp(&b), "{a:?} {b:?}");
+            }
+        }
     }
 }
