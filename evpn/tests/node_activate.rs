@@ -36,6 +36,7 @@ fn an_activation_writes_the_row_first_and_then_tells_everybody_with_the_addresse
             assert_eq!(row, Some(Row::Neigh { mac: mac(1), router: false }), "node {i}, address {n}");
         }
     }
+    w.run_for(Span::millis(20));
     let emitted = &w.hosts[1].emitted;
     assert!(
         emitted.iter().all(|(p, _)| *p == P2) && emitted.len() == 2,

@@ -136,6 +136,8 @@ fn a_hot_move_by_rarp_takes_the_address_along_in_the_same_flush() {
     assert_eq!((&*left.role, left.seq), ("left", Seq(1)));
     assert!(left.sent.is_some() && left.acked.is_some());
     assert_eq!(w.moves(2).pop().expect("a record").role, "remote");
+    assert_eq!(w.hosts[1].emitted.len(), 0, "the guest may still say it by itself");
+    w.run_for(Span::millis(20));
     assert_eq!(w.hosts[1].emitted.len(), 1, "the address is confirmed by one unicast probe on the port");
     assert_eq!(&w.hosts[1].emitted[0].1[..6], &mac(1).0);
 }
@@ -158,11 +160,50 @@ fn an_answer_to_the_probe_confirms_the_address() {
     w.frame(0, P1, mac(1), Some(arp(mac(1), ip(1), ip(1))));
     w.run_for(Span::millis(10));
     w.frame(1, P1, mac(1), Some(rarp(mac(1))));
-    w.run_for(MS);
+    w.run_for(Span::millis(21));
     w.frame(1, P1, mac(1), Some(arp(mac(1), ip(1), ip(1))));
     w.run_for(Span::secs(10));
     assert_eq!(w.hosts[1].emitted.len(), 1);
     assert!(w.neigh_row(0, ip(1).into()).is_some());
+}
+
+/// As QEMU's guests do: an address that its guest announces by itself is not asked for. Nor while frames wait to be read,
+/// of which the announcement may be one.
+#[test]
+fn an_address_that_is_announced_after_the_move_is_not_asked_for() {
+    let mut w = World::converged(2, MS);
+    w.frame(0, P1, mac(1), Some(arp(mac(1), ip(1), ip(1))));
+    w.frame(0, P1, mac(2), Some(arp(mac(2), ip(2), ip(2))));
+    w.run_for(Span::millis(10));
+    w.frame(1, P1, mac(1), Some(rarp(mac(1))));
+    w.run_for(Span::millis(19));
+    w.frame(1, P1, mac(1), Some(arp(mac(1), ip(1), ip(1))));
+    w.run_for(Span::secs(10));
+    assert_eq!(w.hosts[1].emitted.len(), 0);
+    w.hosts[1].node.set_deaf(true);
+    w.frame(1, P1, mac(2), Some(rarp(mac(2))));
+    w.run_for(Span::millis(500));
+    w.frame(1, P1, mac(2), Some(arp(mac(2), ip(2), ip(2))));
+    w.hosts[1].node.set_deaf(false);
+    w.run_for(Span::secs(10));
+    assert_eq!(w.hosts[1].emitted.len(), 0);
+    assert!(w.neigh_row(0, ip(1).into()).is_some() && w.neigh_row(0, ip(2).into()).is_some());
+}
+
+/// A flood of frames puts off no question for ever.
+#[test]
+fn a_question_waits_for_unread_frames_a_second_at_most() {
+    let mut w = World::converged(2, MS);
+    w.frame(0, P1, mac(1), Some(arp(mac(1), ip(1), ip(1))));
+    w.run_for(Span::millis(10));
+    w.hosts[1].node.set_deaf(true);
+    w.frame(1, P1, mac(1), Some(rarp(mac(1))));
+    for _ in 0..11 {
+        assert_eq!(w.hosts[1].emitted.len(), 0);
+        w.run_for(Span::millis(100));
+        w.frame(1, P1, mac(9), None);
+    }
+    assert_eq!(w.hosts[1].emitted.len(), 1);
 }
 
 /// EVPN-IRB-14: the switch back.

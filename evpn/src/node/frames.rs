@@ -14,6 +14,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How long the forwarding table may take to agree with a frame (design section 5).
 pub(super) const PATIENCE: Span = Span::millis(20);
+/// From a move to the first probe of a binding that came along: a guest that announces itself with its address, as a
+/// whole rack does that is evacuated, is not asked for it. The binding is advertised from the start.
+pub(super) const FIRST_PROBE: Span = Span::millis(20);
+/// A probe that is so late is sent although frames wait to be read: there may be no end of them.
+const OVERDUE: Span = Span::secs(1);
 /// Between two probes of a binding that came with its MAC.
 const PROBE_EVERY: Span = Span::secs(1);
 /// Unanswered probes after which such a binding is given up.
@@ -229,8 +234,13 @@ impl Node {
     /// Bindings that came with their MAC are confirmed, or given up.
     pub(super) fn due_probes(&mut self, at: Time) {
         while let Some(&(t, vni, ip)) = self.probes.first() {
-            if t > at {
+            if t > at || (self.deaf && at.since(t) < OVERDUE) {
                 break;
+    /// Whether ports have more frames than were read. Answers may be among them.
+    pub fn set_deaf(&mut self, deaf: bool) {
+        self.deaf = deaf;
+    }
+
             }
             self.probes.pop_first();
             let Some(seg) = self.segments.get(&vni) else { continue };

@@ -1,5 +1,6 @@
 //! What the kernel and the access ports tell: MACs that appear, move here, leave.
 
+use super::frames::FIRST_PROBE;
 use super::remote::claim_of;
 use super::segment::Segment;
 use super::view::Place;
@@ -8,7 +9,7 @@ use crate::fabric::{Row, RowKey};
 use crate::hosts::{Binding, BindingOrigin, Hosts, Local, Owner};
 use crate::mobility::{self, Claim, Holder, LocalSign, Lost};
 use crate::rib::Candidate;
-use crate::types::{IfIndex, Mac, Seq, Time, Vni};
+use crate::types::{IfIndex, Mac, Seq, Span, Time, Vni};
 use core::cmp::Ordering;
 use std::net::IpAddr;
 
@@ -145,7 +146,9 @@ impl Node {
             self.originate_ip(vni, mac, ip, true);
         }
         for ip in ips {
-            self.probes.insert((at, vni, ip));
+            // One that did not come along is not advertised before its host has confirmed it.
+            let wait = if taken.contains(&ip) { FIRST_PROBE } else { Span(0) };
+            self.probes.insert((at + wait, vni, ip));
         }
         for ip in known {
             if !taken.contains(&ip) {

@@ -129,6 +129,8 @@ pub struct Node {
     /// The kernel has more to say than was read.
     behind: bool,
     signs: Signs,
+    /// Ports have more frames than were read.
+    deaf: bool,
     probes: BTreeSet<(Time, Vni, IpAddr)>,
     retries: BTreeSet<(Time, RowKey)>,
     alarmed: Sometimes<(Vni, Mac)>,
@@ -202,6 +204,7 @@ impl Node {
             behind: false,
             signs: Signs::default(),
             probes: BTreeSet::new(),
+            deaf: false,
             retries: BTreeSet::new(),
             alarmed: Sometimes::new(ALARM_EVERY, ALARMS),
             asked: Sometimes::new(ask::ASK_EVERY, ask::ASKED),
@@ -314,7 +317,7 @@ impl Node {
         offer((!self.asking.is_empty()).then_some((now, "questions to hosts")));
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
         offer(self.parked.timeout().filter(|_| !self.behind).map(|t| (t, "parked binding")));
-        offer(self.probes.first().map(|(t, _, _)| (*t, "probe")));
+        offer(self.probes.first().filter(|_| !self.deaf).map(|(t, _, _)| (*t, "probe")));
         offer(self.duplicated.poll_timeout());
         offer(self.moderation.poll_timeout());
         offer(self.full.poll_timeout());

@@ -295,6 +295,7 @@ impl Core {
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
         let busy = self.taps.poll(cx, &mut self.scratch.frames);
+        self.node.set_deaf(self.taps.more());
         for (port, bytes, at) in self.scratch.frames.drain(..) {
             self.node.handle(Input::Frame { port, bytes }, at);
         }

@@ -10,8 +10,8 @@ use std::io;
 use std::os::fd::AsRawFd as _;
 use std::task::Context;
 
-/// Frames of one port per turn.
-const BUDGET: usize = 64;
+/// Frames of one port per turn: when a rack is evacuated, announcements are to keep pace with the rows that they cause.
+const BUDGET: usize = 256;
 /// Room for any frame that passes a tap's filter.
 const FRAME: usize = 2048;
 
@@ -29,6 +29,8 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Taps {
     open: BTreeMap<IfIndex, Open>,
+    /// Some port had more than its budget when it was last looked.
+    more: bool,
 }
 
 impl Taps {
@@ -53,32 +55,44 @@ impl Taps {
         }
     }
 
+    /// Whether frames may wait that were not taken in.
+    pub(super) fn more(&self) -> bool {
+        self.more
+    }
+
     /// Takes in frames up to the budget. Returns whether there were any, or more wait.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<Frame>) -> bool {
         let mut busy = false;
         let mut gone = Vec::new();
+        self.more = false;
         for (port, o) in &mut self.open {
             if !o.watch.is_ready(cx) {
                 continue;
             }
             busy = true;
             let mut buf = [0u8; FRAME];
+            let mut over = false;
             for _ in 0..BUDGET {
                 match o.tap.recv(&mut buf) {
                     Ok(Some(n)) => {
                         out.push((*port, Bytes::copy_from_slice(&buf[..n.min(FRAME)]), clock::now()));
                     }
-                    Ok(None) if o.watch.drained(cx) => break,
+                    Ok(None) if o.watch.drained(cx) => {
+                        over = true;
+                        break;
+                    }
                     Ok(None) => {}
                     // ENETDOWN comes once when the port goes down, and the socket works again when it is up.
                     Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => {}
                     Err(e) => {
                         tracing::debug!(port = port.0, error = %e, "a frame tap failed and is closed");
                         gone.push(*port);
+                        over = true;
                         break;
                     }
                 }
             }
+            self.more |= !over;
         }
         for port in gone {
             self.open.remove(&port);
