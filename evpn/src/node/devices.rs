@@ -328,7 +328,9 @@ impl Node {
         }
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         // Our own rows, or another control plane's; the reconciler keeps them as wanted.
-        if seg.vxlan == Some(b.port) || b.port == b.bridge || b.ext_learned {
+        let elsewhere = seg.vxlan == Some(b.port) || b.port == b.bridge || b.ext_learned;
+        if elsewhere {
+            self.strangers.remove(vni, b.mac);
             // No local port has the row any more, even if the write that did it was refused in part.
             if let Some(e) = seg.hosts.macs.get_mut(&b.mac).filter(|_| seg.vxlan == Some(b.port)) {
                 e.shadow = None;
@@ -346,6 +348,9 @@ impl Node {
         // A marked row never showed us a guest; where it is ours, the reconciler writes another one in its place.
         if b.ext_learned && self.segments.get(&vni).is_some_and(|s| s.vxlan != Some(b.port)) {
             return;
+        }
+        if b.vlan == 0 && self.strangers.waits(vni, b.mac, b.port) {
+            self.strangers.remove(vni, b.mac);
         }
         if b.vlan == 0 && !self.static_stays(vni, b.mac, b.port) && !self.row_held(vni, b.mac, b.port) {
             let ips = self.local_ips_on(vni, b.mac, b.port);

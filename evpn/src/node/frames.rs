@@ -211,6 +211,11 @@ impl Node {
             if p.known {
                 continue;
             }
+            // The table agrees; we have not come to that yet.
+            if self.strangers.waits(vni, mac, port) {
+                self.parked.put((vni, port, mac), Parked { deadline: at + PATIENCE, ..p });
+                continue;
+            }
             self.journal.count("bindings_refused");
             if self.alarm(vni, mac, at) {
                 let port = self.dev_name(port);
@@ -231,16 +236,16 @@ impl Node {
         self.journal.push(Output::Emit { port, frame });
     }
 
-    /// Bindings that came with their MAC are confirmed, or given up.
-    pub(super) fn due_probes(&mut self, at: Time) {
-        while let Some(&(t, vni, ip)) = self.probes.first() {
-            if t > at || (self.deaf && at.since(t) < OVERDUE) {
-                break;
     /// Whether ports have more frames than were read. Answers may be among them.
     pub fn set_deaf(&mut self, deaf: bool) {
         self.deaf = deaf;
     }
 
+    /// Bindings that came with their MAC are confirmed, or given up.
+    pub(super) fn due_probes(&mut self, at: Time) {
+        while let Some(&(t, vni, ip)) = self.probes.first() {
+            if t > at || (self.deaf && at.since(t) < OVERDUE) {
+                break;
             }
             self.probes.pop_first();
             let Some(seg) = self.segments.get(&vni) else { continue };

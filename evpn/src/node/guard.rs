@@ -120,6 +120,16 @@ impl Node {
         }
     }
 
+    /// MACs come from this port faster than they can be taken in, and more of them than any rack has.
+    pub(super) fn makes_up(&mut self, vni: Vni, port: IfIndex, at: Time) {
+        let Some(rules) = self.segments.get(&vni).map(|s| &s.config.mobility) else { return };
+        let limit = rules.flood_guard;
+        if limit > 0 && !self.guards.on.contains_key(&port) && !rules.unguarded.contains(&self.dev_name(port))
+        {
+            self.guard(vni, port, limit, at);
+        }
+    }
+
     fn guard(&mut self, vni: Vni, port: IfIndex, limit: u32, at: Time) {
         let device = self.dev_name(port);
         let Some(seg) = self.segments.get_mut(&vni) else { return };

@@ -44,7 +44,11 @@ impl Node {
         let Some(seg) = self.segments.get(&vni) else { return false };
         let rules = &seg.config.mobility;
         let (limit, port_limit) = (rules.mac_limit, rules.port_mac_limit);
-        if port_limit > 0 && seg.hosts.on_port(port) >= port_limit as usize {
+        let (on_port, all) = (
+            seg.hosts.on_port(port) + self.strangers.on_port(port),
+            seg.hosts.locals() + self.strangers.of_vni(vni),
+        );
+        if port_limit > 0 && on_port >= port_limit as usize {
             self.journal.count("macs_over_limit");
             self.beyond_limit(vni, port, at);
             if self.full.ports.insert((vni, port)) {
@@ -53,7 +57,7 @@ impl Node {
             }
             return false;
         }
-        if limit > 0 && seg.hosts.locals() >= limit as usize {
+        if limit > 0 && all >= limit as usize {
             self.journal.count("macs_over_limit");
             self.beyond_limit(vni, port, at);
             if self.full.vnis.insert(vni) {
@@ -108,14 +112,14 @@ impl Node {
             let Some(vni) = self.bridges.get(&row.bridge) else { continue };
             let Some(seg) = self.segments.get(vni) else { continue };
             let rules = &seg.config.mobility;
-            if seg.hosts.macs.contains_key(&row.mac) {
+            if seg.hosts.macs.contains_key(&row.mac) || self.strangers.waits(*vni, row.mac, row.port) {
                 continue;
             }
             // Not counted once more: it is one MAC that has no place, however often it is looked at.
             let full = |limit: u32, n: usize| limit > 0 && n >= limit as usize;
-            if full(rules.port_mac_limit, seg.hosts.on_port(row.port)) {
+            if full(rules.port_mac_limit, seg.hosts.on_port(row.port) + self.strangers.on_port(row.port)) {
                 self.full.ports.insert((*vni, row.port));
-            } else if full(rules.mac_limit, seg.hosts.locals()) {
+            } else if full(rules.mac_limit, seg.hosts.locals() + self.strangers.of_vni(*vni)) {
                 self.full.vnis.insert(*vni);
             } else {
                 self.fdb_seen(FdbRow::Bridge(*row), at);

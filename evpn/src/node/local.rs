@@ -25,7 +25,7 @@ impl Node {
         let Some(entry) = seg.hosts.macs.get(&mac) else {
             if echo {
                 self.clear_echo(vni, mac, port);
-            } else if self.has_place(vni, port, at) {
+            } else if self.is_its_turn(vni, mac, port, at) {
                 self.claim(vni, mac, port, None, at);
             }
             return;

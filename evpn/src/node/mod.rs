@@ -45,6 +45,7 @@ mod sends;
 mod show;
 mod signs;
 mod sometimes;
+mod strangers;
 mod target;
 mod tell;
 pub mod view;
@@ -84,7 +85,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// RIB changes worked off per flush, so that a full table never holds a move up for more than a few ms.
-const CHANGES_PER_FLUSH: usize = 1024;
+const CHANGES_PER_FLUSH: usize = 512;
 /// How long a withdrawal waits for the kernel's acknowledgement (design section 4).
 const WITHDRAW_DEADLINE: Span = Span::millis(20);
 /// One alarm per MAC in this time.
@@ -128,9 +129,9 @@ pub struct Node {
     parked: Parking,
     /// The kernel has more to say than was read.
     behind: bool,
-    signs: Signs,
     /// Ports have more frames than were read.
     deaf: bool,
+    signs: Signs,
     probes: BTreeSet<(Time, Vni, IpAddr)>,
     retries: BTreeSet<(Time, RowKey)>,
     alarmed: Sometimes<(Vni, Mac)>,
@@ -151,6 +152,7 @@ pub struct Node {
     full: limits::Full,
     guards: guard::Guards,
     tell: tell::Tell,
+    strangers: strangers::Strangers,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -202,9 +204,9 @@ impl Node {
             leaving_queue: VecDeque::new(),
             parked: Parking::default(),
             behind: false,
+            deaf: false,
             signs: Signs::default(),
             probes: BTreeSet::new(),
-            deaf: false,
             retries: BTreeSet::new(),
             alarmed: Sometimes::new(ALARM_EVERY, ALARMS),
             asked: Sometimes::new(ask::ASK_EVERY, ask::ASKED),
@@ -222,6 +224,7 @@ impl Node {
             full: limits::Full::default(),
             guards: guard::Guards::default(),
             tell: tell::Tell::default(),
+            strangers: strangers::Strangers::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -269,6 +272,7 @@ impl Node {
         self.due_duplicates(at);
         self.due_refused(at);
         self.due_look(at);
+        self.due_strangers(at);
         let changes = self.rib.take_timed_changes(CHANGES_PER_FLUSH);
         self.more_changes = changes.len() == CHANGES_PER_FLUSH;
         for (change, since) in changes {
@@ -323,6 +327,7 @@ impl Node {
         offer(self.full.poll_timeout());
         offer(self.guards.poll_timeout());
         offer(self.tell_timeout().map(|t| (t, "hosts to tell")));
+        offer(self.strangers_due());
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));

@@ -18,6 +18,7 @@ pub(super) fn claim_of(c: &Candidate) -> Claim {
 impl Node {
     /// The candidates of a MAC changed: who owns it now?
     pub(super) fn decide_mac(&mut self, vni: Vni, mac: Mac, at: Time) {
+        self.no_stranger(vni, mac, at);
         let candidates = self.rib.mac_candidates(vni, mac);
         self.note_heard(vni, mac, &candidates, at);
         let admitted = self.admit_mac(vni, mac, &candidates, at);

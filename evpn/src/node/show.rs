@@ -120,6 +120,7 @@ impl Node {
         let sum = |of: fn(&Segment) -> usize| self.segments.values().map(of).sum::<usize>() as u64;
         let all = [
             ("hosts", sum(|s| s.hosts.bindings_len())),
+            ("macs_waiting", self.strangers.len() as u64),
             ("moves_open", self.moves.open_len() as u64),
             ("ports_guarded", self.guards.on.len() as u64),
             ("rows_dirty", self.want.dirty_len() as u64),
@@ -136,6 +137,7 @@ impl Node {
     fn converged(&self) -> bool {
         self.synced
             && !self.more_changes
+            && !self.strangers.any()
             && self.want.dirty_len() == 0
             && self.leaving.is_empty()
             && self.segments.values().all(|s| s.ready)

@@ -348,8 +348,11 @@ impl Rib {
     }
 
     fn mark_mac(&mut self, group: GroupIx, host: Host) {
-        for vni in &self.hosts.group(group).vnis {
-            self.changes.mac(*vni, host.mac());
+        let group = self.hosts.group(group);
+        // MAC-only and MAC+IP of one VTEP are the usual two.
+        let moved = group.is_claimed_twice(host.mac());
+        for vni in &group.vnis {
+            self.changes.mac(*vni, host.mac(), moved);
         }
     }
 

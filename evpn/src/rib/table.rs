@@ -104,6 +104,12 @@ impl Group {
         self.range(first, last)
     }
 
+    /// Whether routes of more than one VTEP, by their RDs, claim a MAC; ours count.
+    pub(super) fn is_claimed_twice(&self, mac: Mac) -> bool {
+        let mut rds = self.of_mac(mac).map(|(k, _)| k.rd);
+        rds.next().is_some_and(|first| rds.any(|rd| rd != first))
+    }
+
     /// Routes of an address, whatever the MAC, our own included.
     pub(super) fn of_ip(&self, ip: IpAddr) -> impl Iterator<Item = (HostKey, SetIx)> {
         let first = Binding::new(Host::new(Mac::ZERO, Some(ip)));
