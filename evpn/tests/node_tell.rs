@@ -421,7 +421,7 @@ fn after_a_rest_every_host_holds_the_latest_mac() {
 
 fn truth_is_told(seed: u64) {
     const N: usize = 3;
-    let rate = if seed % 3 == 0 { 40 } else { 2000 };
+    let rate = if seed.is_multiple_of(3) { 40 } else { 2000 };
     let mut w = World::with(N, MS, |c| c.arp.tell_rate = rate);
     w.run_for(Span::secs(10));
     let mut r = Rng(seed);

@@ -14,6 +14,7 @@
 //! | [`speaker`], [`heard`] | a BGP speaker that says what it is told; what it heard |
 //! | [`frame`], [`packet`] | frames, packet sockets, the netlink observer |
 //! | [`tables`] | kernel tables, read by netlink code of their own |
+//! | [`talkers`] | a host that talks to an address which changes its MAC |
 //! | [`api`] | HTTP requests on a daemon's socket |
 //! | [`mod@soak`] | what `cargo xtask soak` runs |
 //! | [`mod@timelines`] | what `cargo xtask timelines` runs and draws |
@@ -44,6 +45,7 @@ pub mod sim;
 pub mod soak;
 pub mod speaker;
 pub mod tables;
+pub mod talkers;
 pub mod timelines;
 pub mod tree;
 pub mod vtepd;

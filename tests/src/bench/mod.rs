@@ -4,6 +4,7 @@
 //! a frame) was read from one. What the observer itself costs is the control case.
 
 mod addresses;
+mod arp;
 mod bulk;
 mod cold;
 mod control;
@@ -56,6 +57,8 @@ pub enum Case {
     Prepared,
     /// A VM's addresses after its MAC, at a vtepd peer and at an FRR peer
     Addresses,
+    /// An address under another MAC, seen by a Linux host that has cached the old one
+    Arp,
     /// Boot at another site after the old one has withdrawn
     Cold,
     /// Many MACs moved at once
@@ -224,6 +227,7 @@ pub fn run(case: Case, system: System, sizes: &Sizes, report: &mut Report) {
         Case::Load => load::run(system, sizes, report),
         Case::Prepared => prepared::run(system, sizes, report),
         Case::Addresses => addresses::run(system, sizes, report),
+        Case::Arp => arp::run(system, sizes, report),
         Case::Cold => cold::run(system, sizes, report),
         Case::Evacuation => evacuation::run(system, sizes, report),
         Case::Flood => flood::run(system, sizes, report),

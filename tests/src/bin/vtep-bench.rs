@@ -83,7 +83,13 @@ fn measure(cli: Cli) -> ExitCode {
                     run(case, System::Vtepd, &sizes, &mut report);
                 }
             }
-            Case::Hot | Case::Addresses | Case::Cold | Case::Bulk | Case::Evacuation | Case::Load => {
+            Case::Hot
+            | Case::Addresses
+            | Case::Arp
+            | Case::Cold
+            | Case::Bulk
+            | Case::Evacuation
+            | Case::Load => {
                 for s in &systems {
                     run(case, *s, &sizes, &mut report);
                 }
