@@ -5,7 +5,7 @@ use std::fs::read_to_string;
 use vtepd_tests::tree::root;
 
 /// Sections of `docs/requirements.md` that the table covers.
-const SECTIONS: [&str; 3] = ["EVPN-MOB-", "EVPN-XMOB-", "MIG-"];
+const SECTIONS: [&str; 4] = ["EVPN-MOB-", "EVPN-XMOB-", "MIG-", "PROXY-LEARN-05"];
 
 /// A row of the table.
 #[derive(Debug)]

@@ -52,7 +52,7 @@ fn changed(system: System, at: [System; 3], count: usize, note: &str, report: &m
         }
         let family = if ip.is_ipv4() { "IPv4" } else { "IPv6" };
         report.times(
-            &format!("changed MAC, host with the old one cached, {family}{note}"),
+            format!("changed MAC, host with the old one cached, {family}{note}"),
             Some(system),
             &took,
         );
