@@ -9,7 +9,7 @@ use std::net::IpAddr;
 /// Who has an address, and why: the answer to `vtepd why`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WhyView {
-    /// [`VERSION`].
+    /// [`VERSION`](super::VERSION).
     pub version: u32,
     /// VNI.
     pub vni: Vni,
@@ -84,7 +84,7 @@ pub struct CandidateView {
 pub struct BindingView {
     /// MAC.
     pub mac: Mac,
-    /// As [`HostView::origin`].
+    /// As [`HostView::origin`](super::HostView::origin).
     pub origin: String,
     /// Time since the last confirmation.
     pub confirmed: Span,
@@ -92,7 +92,7 @@ pub struct BindingView {
     pub probes: u8,
     /// It is a router (RFC 9047).
     pub router: bool,
-    /// As [`HostView::answered_by`].
+    /// As [`HostView::answered_by`](super::HostView::answered_by).
     pub answered_by: String,
 }
 
