@@ -248,8 +248,7 @@ fn the_memory_time_is_what_is_configured() {
 fn odd_records_do_no_harm() {
     let mut w = World::converged(2, MS);
     w.kill(1);
-    let r =
-        |n: u8, unix| Record { vni: vni(), mac: mac(n), seq: Seq(7), ours: true, unix, released_until: None };
+    let r = |n: u8, unix| Record { vni: vni(), mac: mac(n), seq: Seq(7), ours: true, unix, released: None };
     let elsewhere = Record { vni: evpn::types::Vni::new(5).expect("valid"), ..r(3, 1) };
     for x in [r(1, 0), r(2, u64::MAX), elsewhere] {
         w.hosts[1].kept.insert((x.vni, x.mac), x);

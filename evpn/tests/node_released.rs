@@ -3,10 +3,12 @@
 
 mod world;
 
+use evpn::fabric::{FdbRow, KernelEvent};
+use evpn::mobility::Released;
 use evpn::node::Event;
-use evpn::types::{Seq, Span};
+use evpn::types::{IfIndex, Seq, Span};
 use world::steps::{RELEASE, activate, before, done, garp, ip, local, names, remote, told};
-use world::{P1, P2, VXLAN, mac};
+use world::{P1, P2, VXLAN, World, bridge_row, mac, own_mac};
 
 /// MIG-HOT-03, PIT-04: forwarding goes on until the new route is here; then nothing local wins it back.
 #[test]
@@ -102,4 +104,113 @@ fn a_release_survives_a_kill_of_the_daemon() {
     assert_eq!((w.mac_row(0, mac(1)), w.mac_row(2, mac(1))), (remote(1, true), remote(1, false)));
     w.run_for(Span::secs(60));
     assert_eq!(w.mac_row(0, mac(1)), remote(1, false), "and it ends when it would have ended");
+}
+
+/// The guest left by `p1` of node 0, whose daemon is killed and comes back with what it had kept; `before` happens while
+/// it is away.
+fn restarted(before: impl FnOnce(&mut World)) -> World {
+    let mut w = before_the_kill();
+    w.kill(0);
+    before(&mut w);
+    w.run_for(Span::secs(1));
+    w
+}
+
+fn before_the_kill() -> World {
+    let mut w = before();
+    w.sticky_holds = true;
+    done(&mut w, 0, RELEASE);
+    done(&mut w, 1, activate(Some("p2")));
+    w.frame(1, P2, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::secs(5));
+    w
+}
+
+/// The tables of node 0 at a start at which its ports have these indices.
+fn start(w: &mut World, ports: &[(IfIndex, &str, bool)]) {
+    w.start_with(0, |w| {
+        w.devices_with(0, own_mac(0), ports);
+        w.kernel(0, KernelEvent::Fdb(FdbRow::Bridge(bridge_row(mac(1), VXLAN, true))));
+        w.kernel(0, KernelEvent::Synced);
+    });
+    w.run_for(Span::secs(10));
+}
+
+/// PIT-04: after a restart the release is about the port that the guest left, as before it.
+#[test]
+fn a_restart_does_not_make_a_release_one_of_every_port() {
+    let mut w = restarted(|_| ());
+    start(&mut w, &[(P1, "p1", true), (P2, "p2", true)]);
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!(
+        (w.mac_row(0, mac(1)), w.mac_row(2, mac(1))),
+        (remote(1, true), remote(1, false)),
+        "last frames"
+    );
+    // Announced on another port: let in, as without a restart. The row is not pinned any more, the next frame moves it.
+    for _ in 0..2 {
+        w.frame(0, P2, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::millis(10));
+    }
+    assert_eq!(w.mac_row(2, mac(1)), remote(0, false));
+}
+
+/// The device was made anew while no daemon ran: another index, the same name.
+#[test]
+fn the_port_of_a_release_is_found_by_its_name_after_a_restart() {
+    const NEW: IfIndex = IfIndex(77);
+    let mut w = restarted(|_| ());
+    start(&mut w, &[(P2, "p2", true), (NEW, "p1", true)]);
+    w.frame(0, NEW, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!((w.mac_row(0, mac(1)), w.mac_row(2, mac(1))), (remote(1, true), remote(1, false)));
+}
+
+/// No last frame can come from a port that is gone or dark, be it that no daemon saw it go.
+#[test]
+fn a_release_does_not_outlive_its_port_over_a_restart() {
+    for ports in [&[(P2, "p2", true)][..], &[(P1, "p1", false), (P2, "p2", true)]] {
+        let mut w = restarted(|_| ());
+        start(&mut w, ports);
+        assert_eq!(w.mac_row(0, mac(1)), remote(1, false), "an ordinary row: {ports:?}");
+        w.frame(0, P2, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::millis(10));
+        assert_eq!(w.mac_row(2, mac(1)), remote(0, false), "{ports:?}");
+    }
+}
+
+/// What an earlier release of this program kept has no port: every port's frames are last words, as they were.
+#[test]
+fn a_kept_release_without_a_port_is_about_every_port() {
+    let mut w = restarted(|w| {
+        for r in w.hosts[0].kept.values_mut() {
+            r.released = r.released.map(|x| Released { port: None, ..x });
+        }
+    });
+    start(&mut w, &[(P1, "p1", true), (P2, "p2", true)]);
+    for port in [P1, P2] {
+        w.frame(0, port, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::millis(10));
+        assert_eq!((w.mac_row(0, mac(1)), w.mac_row(2, mac(1))), (remote(1, true), remote(1, false)));
+    }
+}
+
+/// Killed twice within one release: the second start knows as much as the first.
+#[test]
+fn the_port_of_a_release_survives_two_restarts() {
+    let mut w = restarted(|_| ());
+    start(&mut w, &[(P1, "p1", true), (P2, "p2", true)]);
+    done(&mut w, 0, RELEASE);
+    w.kill(0);
+    w.run_for(Span::secs(1));
+    start(&mut w, &[(P1, "p1", true), (P2, "p2", true)]);
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    assert_eq!((w.mac_row(0, mac(1)), w.mac_row(2, mac(1))), (remote(1, true), remote(1, false)));
+    for _ in 0..2 {
+        w.frame(0, P2, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::millis(10));
+    }
+    assert_eq!(w.mac_row(2, mac(1)), remote(0, false));
 }

@@ -1,5 +1,6 @@
 //! Sequences that outlive the routes that carried them (EVPN-MOB-05, EVPN-MOB-12).
 
+use super::PortMark;
 use crate::types::{Mac, Seq, Span, Time, Vni};
 use core::ops::Bound;
 use serde::{Deserialize, Serialize};
@@ -12,6 +13,15 @@ pub struct Remembered {
     pub seq: Seq,
     /// It was our own advertisement.
     pub ours: bool,
+}
+
+/// A release as it is kept (PIT-04).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Released {
+    /// Wall clock of its end, seconds since 1970.
+    pub until: u64,
+    /// The port that the guest leaves, if it is known.
+    pub port: Option<PortMark>,
 }
 
 /// A line of the state directory: what must survive a restart of the daemon.
@@ -27,16 +37,15 @@ pub struct Record {
     pub ours: bool,
     /// Wall clock, seconds since 1970, because the boot clock does not survive a boot; 0 when unknown.
     pub unix: u64,
-    /// The MAC was released by its hypervisor, until this wall clock (PIT-04).
-    pub released_until: Option<u64>,
+    /// The MAC was released by its hypervisor (PIT-04).
+    pub released: Option<Released>,
 }
 
 /// What is known of one MAC.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     what: Remembered,
-    /// Wall clock, see [`Record::released_until`].
-    released_until: Option<u64>,
+    released: Option<Released>,
     /// When it is forgotten, unless somebody still advertises it.
     until: Time,
     /// The state directory has this MAC, or is about to.
@@ -116,8 +125,8 @@ impl Memory {
         if kept && old.is_none_or(|o| o.what != what) {
             self.unsaved.insert(mac);
         }
-        let released_until = old.and_then(|o| o.released_until);
-        self.put(mac, Entry { what, released_until, until: at + self.hold, kept }, at);
+        let released = old.and_then(|o| o.released);
+        self.put(mac, Entry { what, released, until: at + self.hold, kept }, at);
     }
 
     /// A peer advertises `seq`. Unlike [`Memory::note`] for those that are gone, a first advertisement leaves no trace.
@@ -131,16 +140,16 @@ impl Memory {
         }
     }
 
-    /// The hypervisor released the MAC until this wall clock (seconds since 1970), or `None`: not any more (PIT-04).
-    pub fn release(&mut self, mac: Mac, until: Option<u64>, at: Time) {
+    /// The hypervisor released the MAC, or `None`: not any more (PIT-04).
+    pub fn release(&mut self, mac: Mac, released: Option<Released>, at: Time) {
         let old = self.by_mac.get(&mac).copied();
-        if old.and_then(|o| o.released_until) == until {
+        if old.and_then(|o| o.released) == released {
             return;
         }
         let first = Remembered { seq: Seq::ZERO, ours: true };
         let what = old.map_or(first, |o| o.what);
         self.unsaved.insert(mac);
-        self.put(mac, Entry { what, released_until: until, until: at + self.hold, kept: true }, at);
+        self.put(mac, Entry { what, released, until: at + self.hold, kept: true }, at);
     }
 
     /// What an earlier run kept. `age`: how long ago that was. Not to be kept again: it is there.
@@ -151,7 +160,7 @@ impl Memory {
         }
         let what = Remembered { seq: r.seq, ours: r.ours };
         let until = at + Span(hold.0 - age.0).min(self.hold);
-        self.put(r.mac, Entry { what, released_until: r.released_until, until, kept: true }, at);
+        self.put(r.mac, Entry { what, released: r.released, until, kept: true }, at);
     }
 
     fn put(&mut self, mac: Mac, entry: Entry, at: Time) {
@@ -176,7 +185,7 @@ impl Memory {
 
     /// Until which wall clock the MAC is released.
     pub fn released_until(&self, mac: Mac) -> Option<u64> {
-        self.by_mac.get(&mac).and_then(|e| e.released_until)
+        self.by_mac.get(&mac).and_then(|e| e.released).map(|r| r.until)
     }
 
     /// Number of MACs remembered.
@@ -275,8 +284,8 @@ impl Memory {
             let Some(e) = self.by_mac.get(&mac) else { continue };
             let age = Span(self.hold.0.saturating_sub(e.until.since(at).0));
             let unix = wall.map_or(0, |w| w.saturating_sub(age.0 / 1_000_000_000).max(1));
-            let (seq, ours, released_until) = (e.what.seq, e.what.ours, e.released_until);
-            out.push(Record { vni, mac, seq, ours, unix, released_until });
+            let (seq, ours, released) = (e.what.seq, e.what.ours, e.released);
+            out.push(Record { vni, mac, seq, ours, unix, released });
         }
     }
 

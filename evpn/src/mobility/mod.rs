@@ -4,11 +4,13 @@ mod duplicate;
 mod explain;
 mod lost;
 mod memory;
+mod port_mark;
 
 pub use duplicate::{Contest, Holder, IpPrefix, MacPattern};
 pub use explain::{Rule, difference, explain};
 pub use lost::{Losses, Lost};
-pub use memory::{Memory, Record, Remembered};
+pub use memory::{Memory, Record, Released, Remembered};
+pub use port_mark::PortMark;
 
 use crate::types::{IfIndex, Seq, Span, Time};
 use core::cmp::Ordering;

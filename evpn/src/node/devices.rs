@@ -20,6 +20,7 @@ impl Node {
             self.by_name.remove(&b.name);
         }
         self.by_name.insert(name.clone(), index);
+        self.released_port_found(index);
         let mut affected = self.affected(&name, master);
         if let Some(b) = &before {
             affected.extend(self.affected(&b.name, b.master));

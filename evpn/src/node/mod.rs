@@ -412,6 +412,7 @@ impl Node {
             KernelEvent::Synced => {
                 self.synced = true;
                 self.review_segments(at);
+                self.released_ports_missing(at);
             }
             KernelEvent::Overrun => {
                 self.overruns += 1;

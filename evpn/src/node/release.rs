@@ -7,7 +7,7 @@
 use super::prepare::{Key, LIMIT, No, busy, plain};
 use super::{Event, MoveReply, MoveRequest, Node};
 use crate::hosts::Owner;
-use crate::mobility::Record;
+use crate::mobility::{PortMark, Record, Released};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 
 /// A guest that is leaving, or has left.
@@ -15,6 +15,8 @@ use crate::types::{IfIndex, Mac, Span, Time, Vni};
 pub(super) struct Release {
     /// The port it leaves; any, when it was not known where it was.
     port: Option<IfIndex>,
+    /// The same from before a restart, until the device of that name has been seen.
+    before: Option<PortMark>,
     until: Time,
     /// The port has lost its carrier while the guest was still here.
     dark: bool,
@@ -36,6 +38,7 @@ impl Node {
         };
         let key = (vni, r.mac);
         let known = self.prepare.releases.get(&key).map(|x| x.port);
+        let before = self.prepare.releases.get(&key).and_then(|x| x.before);
         if known.is_none() && self.prepare.releases.len() >= LIMIT {
             return Err(busy("released MACs"));
         }
@@ -52,7 +55,7 @@ impl Node {
         let timeout = Self::move_timeout(timeout, self.config.mobility.release_time);
         let until = at + timeout;
         if let Some(old) =
-            self.prepare.releases.insert(key, Release { port, until, dark: false, open: false })
+            self.prepare.releases.insert(key, Release { port, before, until, dark: false, open: false })
         {
             self.prepare.release_timers.remove(&(old.until, key));
         }
@@ -197,26 +200,51 @@ impl Node {
     fn keep_release(&mut self, (vni, mac): Key, until: Option<Time>, at: Time) {
         let wall = self.unix(at);
         let until = until.zip(wall).map(|(t, now)| now + t.since(at).0.div_ceil(1_000_000_000));
+        let release = self.prepare.releases.get(&(vni, mac));
+        let link = release.and_then(|r| r.port).and_then(|p| self.links.get(&p));
+        let port = link.map(|l| PortMark::of(&l.name)).or(release.and_then(|r| r.before));
         if let Some(seg) = self.segments.get_mut(&vni) {
-            seg.memory.release(mac, until, at);
+            seg.memory.release(mac, until.map(|until| Released { until, port }), at);
         }
     }
 
-    /// What an earlier run had been told. The port is not kept: it may be another device by now.
+    /// What an earlier run had been told. The port is found by its name, when the device is seen: its index is another
+    /// one if it was made anew. Until then, and in a record that names none, the release is about every port.
     pub(super) fn restore_release(&mut self, r: &Record, at: Time) {
-        let (Some(until), Some(now)) = (r.released_until, self.unix(at)) else { return };
-        let left = Self::move_timeout(Some(Span::secs(until.saturating_sub(now))), Span::ZERO);
+        let (Some(released), Some(now)) = (r.released, self.unix(at)) else { return };
+        let left = Self::move_timeout(Some(Span::secs(released.until.saturating_sub(now))), Span::ZERO);
         let known = self.segments.contains_key(&r.vni) && r.mac.is_host();
         if left == Span::ZERO || !known || self.prepare.releases.len() >= LIMIT {
             return;
         }
         let (key, until) = ((r.vni, r.mac), at + left);
-        if let Some(old) =
-            self.prepare.releases.insert(key, Release { port: None, until, dark: false, open: false })
-        {
+        let release = Release { port: None, before: released.port, until, dark: false, open: false };
+        if let Some(old) = self.prepare.releases.insert(key, release) {
             self.prepare.release_timers.remove(&(old.until, key));
         }
         self.prepare.release_timers.insert((until, key));
         self.journal.count("releases_restored");
+    }
+
+    /// A device is seen for the first time since the start: releases of the run before that are about its name are
+    /// about it.
+    pub(super) fn released_port_found(&mut self, port: IfIndex) {
+        if self.synced || self.prepare.releases.is_empty() {
+            return;
+        }
+        let Some(mark) = self.links.get(&port).map(|l| PortMark::of(&l.name)) else { return };
+        for r in self.prepare.releases.values_mut().filter(|r| r.before == Some(mark)) {
+            (r.port, r.before) = (Some(port), None);
+        }
+    }
+
+    /// All devices are known. A port that is not among them went away while no daemon ran, and no last frame can come
+    /// from it any more (PIT-04).
+    pub(super) fn released_ports_missing(&mut self, at: Time) {
+        let gone = self.prepare.releases.iter().filter(|(_, r)| r.before.is_some());
+        for key in gone.map(|(key, _)| *key).collect::<Vec<Key>>() {
+            self.journal.count("releases_ended_by_port");
+            self.end_release(key, at);
+        }
     }
 }

@@ -3,20 +3,25 @@
 use super::config::link;
 use super::{BRIDGE, Due, P1, P2, Trace, VXLAN, World, bridge_row, vtep};
 use bytes::Bytes;
-use evpn::fabric::{BridgeLink, FdbRow, KernelEvent, LinkKind, Row, RowKey, VxlanLink, WriteResult};
+use evpn::fabric::{BridgeLink, FdbRow, KernelEvent, Link, LinkKind, Row, RowKey, VxlanLink, WriteResult};
 use evpn::node::Input;
 use evpn::types::{IfIndex, Mac, Span};
 
 impl World {
     /// Bridge, VXLAN device and ports of a node, all with this address.
     pub fn devices(&mut self, i: usize, base: Mac) {
+        self.devices_with(i, base, &[(P1, "p1", true), (P2, "p2", true)]);
+    }
+
+    /// The same with these ports: index, name, carrier.
+    pub fn devices_with(&mut self, i: usize, base: Mac, ports: &[(IfIndex, &str, bool)]) {
         let vx = LinkKind::Vxlan(VxlanLink { vni: 100, local: Some(vtep(i)), port: 4789, learning: false });
         let bridge = link(BRIDGE, "br100", LinkKind::Bridge(BridgeLink::default()), None, base);
         self.kernel(i, KernelEvent::Link(bridge));
         self.kernel(i, KernelEvent::Link(link(VXLAN, "vx100", vx, Some(BRIDGE), base)));
-        for (p, name) in [(P1, "p1"), (P2, "p2")] {
-            let port = link(p, name, LinkKind::Other("veth".into()), Some(BRIDGE), base);
-            self.kernel(i, KernelEvent::Link(port));
+        for (p, name, carrier) in ports {
+            let port = link(*p, name, LinkKind::Other("veth".into()), Some(BRIDGE), base);
+            self.kernel(i, KernelEvent::Link(Link { carrier: *carrier, ..port }));
         }
     }
 

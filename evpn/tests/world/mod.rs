@@ -364,6 +364,8 @@ impl World {
     pub fn start_with(&mut self, i: usize, tables: impl FnOnce(&mut Self)) {
         let unix = self.now.0 / 1_000_000_000;
         self.hosts[i].node.handle(Input::Wall { unix }, self.now);
+        let records = self.hosts[i].kept.values().copied().collect();
+        self.hosts[i].node.handle(Input::Restored(records), self.now);
         self.hosts[i].dead = false;
         self.hosts[i].rows.clear();
         tables(self);

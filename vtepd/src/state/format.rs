@@ -3,13 +3,14 @@
 //! | octets | header (slot 0) | every other slot |
 //! |---|---|---|
 //! | 0 | `VTEPDSEQ` | kind: 1 record, 2 boot, 3 stopped, 4 adopted |
-//! | 1.. | version, 2 octets | 1: VNI (4), MAC (6), sequence (4), flags (1), time (8), released until (8) |
+//! | 1.. | version, 2 octets | 1: VNI (4), MAC (6), sequence (4), flags (1), time (8), released until (8), mark of the released port (4) |
 //! | | | 2: boot id (16) |
 //! | 36..40 | CRC-32 of octets 0..36 | CRC-32 of octets 0..36 |
 //!
-//! Numbers are big-endian, times are seconds since 1970, unused octets are 0. Flags: 1 ours, 2 released.
+//! Numbers are big-endian, times are seconds since 1970, unused octets are 0. Flags: 1 ours, 2 released, 4 the
+//! mark of the port is there (a daemon that does not know it reads the rest).
 
-use evpn::mobility::Record;
+use evpn::mobility::{PortMark, Record, Released};
 use evpn::types::{Mac, Seq, Vni};
 use std::io::{self, Read};
 
@@ -21,6 +22,7 @@ const MAGIC: &[u8; 8] = b"VTEPDSEQ";
 const VERSION: u16 = 1;
 const OURS: u8 = 1;
 const RELEASED: u8 = 2;
+const PORT: u8 = 4;
 
 /// A running kernel, `/proc/sys/kernel/random/boot_id`.
 pub(super) type BootId = [u8; 16];
@@ -81,9 +83,16 @@ pub(super) fn encode(frame: &Frame) -> [u8; SLOT] {
             s[1..5].copy_from_slice(&r.vni.get().to_be_bytes());
             s[5..11].copy_from_slice(&r.mac.0);
             s[11..15].copy_from_slice(&r.seq.0.to_be_bytes());
-            s[15] = if r.ours { OURS } else { 0 } | if r.released_until.is_some() { RELEASED } else { 0 };
+            s[15] = if r.ours { OURS } else { 0 };
             s[16..24].copy_from_slice(&r.unix.to_be_bytes());
-            s[24..32].copy_from_slice(&r.released_until.unwrap_or(0).to_be_bytes());
+            if let Some(x) = r.released {
+                s[15] |= RELEASED;
+                s[24..32].copy_from_slice(&x.until.to_be_bytes());
+                if let Some(PortMark(mark)) = x.port {
+                    s[15] |= PORT;
+                    s[32..36].copy_from_slice(&mark.to_be_bytes());
+                }
+            }
         }
         Frame::Boot(id) => {
             s[0] = 2;
@@ -112,14 +121,15 @@ fn decode(s: &[u8; SLOT]) -> Result<Frame, String> {
         1 => {
             let vni = u32::from_be_bytes(part(s, 1));
             let flags = s[15];
-            let released = u64::from_be_bytes(part(s, 24));
+            let port = (flags & PORT != 0).then(|| PortMark(u32::from_be_bytes(part(s, 32))));
+            let released = Released { until: u64::from_be_bytes(part(s, 24)), port };
             Ok(Frame::Record(Record {
                 vni: Vni::new(vni).ok_or_else(|| format!("{vni} is no VNI"))?,
                 mac: Mac(part(s, 5)),
                 seq: Seq(u32::from_be_bytes(part(s, 11))),
                 ours: flags & OURS != 0,
                 unix: u64::from_be_bytes(part(s, 16)),
-                released_until: (flags & RELEASED != 0).then_some(released),
+                released: (flags & RELEASED != 0).then_some(released),
             }))
         }
         2 => Ok(Frame::Boot(part(s, 1))),
@@ -205,15 +215,15 @@ pub(super) mod tests {
             any::<u32>(),
             any::<bool>(),
             any::<u64>(),
-            proptest::option::of(any::<u64>()),
+            proptest::option::of((any::<u64>(), proptest::option::of(any::<u32>()))),
         )
-            .prop_map(|(vni, mac, seq, ours, unix, released_until)| Record {
+            .prop_map(|(vni, mac, seq, ours, unix, released)| Record {
                 vni: Vni::new(vni).expect("in range"),
                 mac: Mac(mac),
                 seq: Seq(seq),
                 ours,
                 unix,
-                released_until,
+                released: released.map(|(until, mark)| Released { until, port: mark.map(PortMark) }),
             })
     }
 
@@ -312,7 +322,7 @@ pub(super) mod tests {
             seq: Seq(0x0a0b_0c0d),
             ours: true,
             unix: 0x1122,
-            released_until: Some(0x3344),
+            released: Some(Released { until: 0x3344, port: None }),
         };
         let body = [
             1, 0, 1, 2, 3, 2, 4, 6, 8, 10, 12, 0xa, 0xb, 0xc, 0xd, 3, 0, 0, 0, 0, 0, 0, 0x11, 0x22, 0, 0, 0,
@@ -321,6 +331,9 @@ pub(super) mod tests {
         let slot = encode(&Frame::Record(r));
         assert_eq!(slot[..36], body);
         assert_eq!(slot[36..], crc32fast::hash(&body).to_be_bytes());
+        let port = Some(PortMark(0x5566_7788));
+        let slot = encode(&Frame::Record(Record { released: Some(Released { until: 0x3344, port }), ..r }));
+        assert_eq!((slot[15], &slot[32..36]), (7, &[0x55, 0x66, 0x77, 0x88][..]));
         assert_eq!(crc32fast::hash(b"123456789"), 0xcbf4_3926, "CRC-32 as everybody has it");
     }
 }

@@ -48,7 +48,7 @@ impl Table {
     pub(super) fn prune(&mut self, hold: Span, unix: u64) {
         let hold = (hold + Memory::slack(hold)).0 / 1_000_000_000;
         let over = |r: &Record| {
-            let released = r.released_until.is_some_and(|t| t > unix);
+            let released = r.released.is_some_and(|x| x.until > unix);
             r.unix != 0 && !released && unix.saturating_sub(r.unix) > hold
         };
         self.newest.retain(|_, r| !over(r));
@@ -74,7 +74,7 @@ mod tests {
     fn record(n: u32, seq: u32, unix: u64) -> Record {
         let [a, b, c, d] = n.to_be_bytes();
         let vni = Vni::new(100).expect("valid");
-        Record { vni, mac: Mac([2, 0, a, b, c, d]), seq: Seq(seq), ours: false, unix, released_until: None }
+        Record { vni, mac: Mac([2, 0, a, b, c, d]), seq: Seq(seq), ours: false, unix, released: None }
     }
 
     fn table(records: impl IntoIterator<Item = Record>) -> Table {
@@ -94,7 +94,7 @@ mod tests {
             record(3, 1, now - 26 * 3600),
             record(4, 1, 0),
             record(5, 1, now + 99),
-            Record { released_until: Some(now + 1), ..record(6, 1, 1) },
+            Record { released: Some(evpn::mobility::Released { until: now + 1, port: None }), ..record(6, 1, 1) },
         ]);
         t.prune(day, now);
         let left: Vec<_> = t.records().map(|r| (r.mac.0[5], r.seq.0)).collect();

@@ -24,7 +24,7 @@ pub(super) fn care() -> Care {
 pub(super) fn rec(n: u16, seq: u32) -> Record {
     let [a, b] = n.to_be_bytes();
     let vni = Vni::new(100).expect("valid");
-    Record { vni, mac: Mac([2, 0, 0, 0, a, b]), seq: Seq(seq), ours: true, unix: NOW, released_until: None }
+    Record { vni, mac: Mac([2, 0, 0, 0, a, b]), seq: Seq(seq), ours: true, unix: NOW, released: None }
 }
 
 pub(super) fn start(dir: &Path, boot: BootId) -> (Keeper, Restored) {

@@ -2,6 +2,7 @@
 
 use super::*;
 
+const LEAVES: Released = Released { until: 77, port: Some(PortMark(5)) };
 const DAY: Span = Span::secs(24 * 3600);
 const HOUR: Span = Span::secs(3600);
 
@@ -160,7 +161,7 @@ fn the_age_survives_a_restart() {
         seq: Seq(seq),
         ours: true,
         unix: 1,
-        released_until: (n == 3).then_some(77),
+        released: (n == 3).then_some(LEAVES),
     };
     // Just booted: the boot clock is younger than the records.
     let boot = Time(1_000_000_000);
@@ -206,13 +207,13 @@ fn everything_can_be_written_again_in_slices() {
 #[test]
 fn a_release_is_kept() {
     let mut m = Memory::new(DAY);
-    m.release(mac(1), Some(99), Time(0));
+    m.release(mac(1), Some(LEAVES), Time(0));
     let r = unsaved(&mut m, Time(0));
-    assert_eq!((r[0].seq, r[0].ours, r[0].released_until), (Seq(0), true, Some(99)));
-    m.release(mac(1), Some(99), Time(1));
+    assert_eq!((r[0].seq, r[0].ours, r[0].released), (Seq(0), true, Some(LEAVES)));
+    m.release(mac(1), Some(LEAVES), Time(1));
     assert!(!m.has_unsaved());
     m.heard(mac(1), Seq(3), Time(2));
-    assert_eq!(unsaved(&mut m, Time(2))[0].released_until, Some(99));
+    assert_eq!(unsaved(&mut m, Time(2))[0].released, Some(LEAVES));
     m.release(mac(1), None, Time(3));
-    assert_eq!((m.released_until(mac(1)), unsaved(&mut m, Time(3))[0].released_until), (None, None));
+    assert_eq!((m.released_until(mac(1)), unsaved(&mut m, Time(3))[0].released), (None, None));
 }
