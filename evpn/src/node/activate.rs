@@ -289,7 +289,9 @@ impl Node {
             return;
         };
         p.heard = true;
+        let port = p.port;
         self.journal.count("activations_heard");
+        self.ask_for_former(vni, mac, port, at);
         // Addresses that have not answered so far get their full number of probes from now on.
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         for ip in seg.hosts.ips_of(mac) {

@@ -12,6 +12,7 @@
 
 use super::Node;
 use crate::mobility::Lost;
+use crate::rib::Candidate;
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use crate::wire::RouteKey;
 use std::net::IpAddr;
@@ -25,7 +26,8 @@ const PER_MAC: usize = 4;
 /// Questions put per flush.
 const PER_FLUSH: usize = 64;
 
-/// A port that lost a MAC is asked for it when nobody has it any more for so long: as long as bridges keep rows.
+/// A port that lost a MAC is asked for it when nobody has it any more for so long, and a MAC that is back for its addresses:
+/// as long as bridges keep rows.
 const FORMER: Span = Span::secs(300);
 
 /// A question to be put.
@@ -90,6 +92,32 @@ impl Node {
         if self.asking.len() < ASKED && !self.is_released(vni, mac, Some(lost.port)) {
             self.asking.push_back(Question { vni, mac, ip, port: lost.port });
         }
+    }
+
+    /// Others claim a MAC that is ours and stays ours: on a tie, or their routes are late. What they say of its addresses
+    /// goes with their routes, so its port is asked; what answers is announced, and nothing else (EVPN-MOB-08,
+    /// MIG-HOT-02). It has been heard with them a moment ago: it is past its own duplicate check (PIT-16).
+    pub(super) fn ask_for_claimed(&mut self, vni: Vni, mac: Mac, candidates: &[Candidate], at: Time) {
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let Some(port) = seg.hosts.macs.get(&mac).and_then(|e| e.local()).map(|l| l.port) else { return };
+        let nobodys = |ip: &IpAddr| seg.hosts.binding(*ip).is_none_or(|b| !b.is_local());
+        let fresh = candidates.iter().filter(|c| !c.stale);
+        let ips: Vec<IpAddr> = fresh.filter_map(|c| c.ip).filter(nobodys).collect();
+        self.ask_allowed(vni, mac, ips, port, at);
+    }
+
+    /// A MAC that was gone is back by a live migration: it has said so by RARP, or its hypervisor has. If its old port
+    /// died before that, its addresses were withdrawn with it and have not come along (MIG-HOT-02); it is asked for them.
+    /// Not when it just appears: it may be booting, and looking for duplicates of its address (PIT-16).
+    pub(super) fn ask_for_former(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
+        let mut ips = self.moves.past.addresses_of(vni, mac, FORMER, at);
+        ips.retain(|ip| self.segments.get(&vni).is_some_and(|s| s.hosts.binding(*ip).is_none()));
+        self.ask_allowed(vni, mac, ips, port, at);
+    }
+
+    fn ask_allowed(&mut self, vni: Vni, mac: Mac, mut ips: Vec<IpAddr>, port: IfIndex, at: Time) {
+        ips.retain(|ip| self.is_allowed(vni, port, *ip));
+        self.ask(vni, mac, ips.into_iter(), port, at);
     }
 
     /// Whether an address may be asked for now; notes that it is.

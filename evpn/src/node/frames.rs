@@ -70,12 +70,17 @@ impl Node {
             .is_some_and(|l| l.late.is_some_and(|t| at.since(t) < BACKLOG));
         let remote = entry.is_some_and(|e| matches!(e.owner, Owner::Remote(_)));
         let known = entry.is_some();
+        let rarp = matches!(f.body, Body::Rarp(_));
         if !agrees {
-            self.signs.put((port, f.src), known, Sign { at, strong: tells.strong, answer: tells.answer });
+            let sign = Sign { at, strong: tells.strong, answer: tells.answer, rarp };
+            self.signs.put((port, f.src), known, sign);
         }
         if agrees {
             self.heard(vni, f.src, at);
             self.activation_heard(vni, f.src, at);
+            if rarp {
+                self.ask_for_former(vni, f.src, port, at);
+            }
         }
         if tells.strong && remote {
             self.announced_elsewhere(vni, f.src, port);

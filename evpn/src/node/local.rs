@@ -108,6 +108,9 @@ impl Node {
             self.journal.event(Event::MacLocal { vni, mac, port: place.to_string(), seq }, at);
         }
         self.withdraw_leftovers(left, mac, &ips);
+        if remote.is_none() && self.announced_by_rarp(port, mac, at) {
+            self.ask_for_former(vni, mac, port, at);
+        }
         self.watch_wrap(vni, mac, seq, at);
         self.unpark(vni, mac, port, at);
     }

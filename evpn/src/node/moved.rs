@@ -165,7 +165,7 @@ impl Node {
     ) {
         for ip in ips {
             let u = Unbound { mac, place: place.clone(), seq, at };
-            self.moves.past.ips.insert((vni, *ip), u);
+            self.moves.past.unbound(vni, *ip, u);
         }
     }
 

@@ -1,8 +1,9 @@
 //! What was a short while ago: last owners of MACs and addresses that nobody has now, and MACs that have just
-//! moved. Only for telling moves apart; nothing is decided from it.
+//! moved. For telling moves apart, and for asking a MAC that is back for the addresses that it had; nothing is
+//! decided from it.
 
 use super::view::Place;
-use crate::types::{Mac, Seq, Time, Vni};
+use crate::types::{Mac, Seq, Span, Time, Vni};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
@@ -84,10 +85,33 @@ pub(super) struct Past {
     pub(super) macs: Latest<(Vni, Mac), Gone>,
     pub(super) ips: Latest<(Vni, IpAddr), Unbound>,
     pub(super) moved: Latest<(Vni, Mac), Moved>,
+    /// Addresses that a MAC had last, the latest first; [`Past::ips`] says whether they are still nobody's.
+    of_mac: Latest<(Vni, Mac), Vec<IpAddr>>,
 }
 
 impl Past {
     pub(super) const LIMIT: usize = 16_384;
+    /// Addresses remembered of one MAC: as many as are asked for at once.
+    const PER_MAC: usize = 4;
+
+    /// An address has lost its binding.
+    pub(super) fn unbound(&mut self, vni: Vni, ip: IpAddr, last: Unbound) {
+        let key = (vni, last.mac);
+        let mut ips = self.of_mac.remove(key).unwrap_or_default();
+        ips.retain(|x| *x != ip);
+        ips.insert(0, ip);
+        ips.truncate(Self::PER_MAC);
+        self.of_mac.insert(key, ips);
+        self.ips.insert((vni, ip), last);
+    }
+
+    /// Addresses that a MAC had not longer ago than `within`, and that no other has had since.
+    pub(super) fn addresses_of(&self, vni: Vni, mac: Mac, within: Span, at: Time) -> Vec<IpAddr> {
+        let still =
+            |ip: &IpAddr| self.ips.get((vni, *ip)).is_some_and(|u| u.mac == mac && at.since(u.at) <= within);
+        let all = self.of_mac.get((vni, mac)).map(Vec::as_slice).unwrap_or_default();
+        all.iter().copied().filter(still).collect()
+    }
 }
 
 impl Default for Past {
@@ -96,6 +120,7 @@ impl Default for Past {
             macs: Latest::new(Self::LIMIT),
             ips: Latest::new(Self::LIMIT),
             moved: Latest::new(Self::LIMIT),
+            of_mac: Latest::new(Self::LIMIT),
         }
     }
 }
@@ -115,6 +140,26 @@ mod tests {
         assert_eq!(t.remove(1), Some("c"));
         t.insert(4, "e");
         assert_eq!((t.get(3), t.get(4)), (Some(&"d"), Some(&"e")));
+    }
+
+    #[test]
+    fn the_addresses_of_a_mac_are_the_latest_that_nobody_else_had_since() {
+        let vni = Vni::new(100).expect("valid");
+        let (m, other) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
+        let ip = |n: u8| IpAddr::from([10, 1, 0, n]);
+        let last = |mac, at| Unbound { mac, place: Place::None, seq: Seq::ZERO, at: Time(at) };
+        let mut p = Past::default();
+        for n in 1..=6 {
+            p.unbound(vni, ip(n), last(m, u64::from(n)));
+        }
+        let of = |p: &Past, within, at| p.addresses_of(vni, m, Span(within), Time(at));
+        assert_eq!(of(&p, 100, 10), [ip(6), ip(5), ip(4), ip(3)], "a few, the latest");
+        p.unbound(vni, ip(4), last(m, 7));
+        assert_eq!(of(&p, 100, 10), [ip(4), ip(6), ip(5), ip(3)]);
+        p.unbound(vni, ip(5), last(other, 8));
+        p.ips.remove((vni, ip(6)));
+        assert_eq!(of(&p, 100, 10), [ip(4), ip(3)], "another had one, and one is in use");
+        assert_eq!(of(&p, 3, 10), [ip(4)], "and not for ever");
     }
 
     #[test]

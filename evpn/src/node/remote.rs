@@ -42,6 +42,8 @@ impl Node {
                 // A claim below ours stays among the candidates and changes nothing; nothing is said (EVPN-MOB-10).
                 if mobility::compare(&b, &ours) == Ordering::Greater {
                     self.lose(vni, mac, l, b, at);
+                } else {
+                    self.ask_for_claimed(vni, mac, &candidates, at);
                 }
             }
             (Some(Owner::Local(_)), None) => {}

@@ -26,6 +26,8 @@ pub(super) struct Sign {
     pub(super) strong: bool,
     /// It answers a probe of ours.
     pub(super) answer: bool,
+    /// It is a RARP: a hypervisor says for its guest that it is here now.
+    pub(super) rarp: bool,
 }
 
 /// All of them.
@@ -91,6 +93,11 @@ impl Node {
     /// Whether a MAC has announced itself on this port, just now.
     pub(super) fn strong_sign(&self, port: IfIndex, mac: Mac, at: Time) -> bool {
         self.signs.get(port, mac, at).is_some_and(|s| s.strong)
+    }
+
+    /// Whether a MAC has just been announced on this port by its hypervisor.
+    pub(super) fn announced_by_rarp(&self, port: IfIndex, mac: Mac, at: Time) -> bool {
+        self.signs.get(port, mac, at).is_some_and(|s| s.rarp)
     }
 
     /// Whether a MAC has just answered a probe of ours on this port.

@@ -94,7 +94,10 @@ mod tests {
             record(3, 1, now - 26 * 3600),
             record(4, 1, 0),
             record(5, 1, now + 99),
-            Record { released: Some(evpn::mobility::Released { until: now + 1, port: None }), ..record(6, 1, 1) },
+            Record {
+                released: Some(evpn::mobility::Released { until: now + 1, port: None }),
+                ..record(6, 1, 1)
+            },
         ]);
         t.prune(day, now);
         let left: Vec<_> = t.records().map(|r| (r.mac.0[5], r.seq.0)).collect();
