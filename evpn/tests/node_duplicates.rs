@@ -132,6 +132,13 @@ fn a_frozen_mac_stays_where_it_is() {
         assert!(w.macs(loser)[0].duplicate && !w.macs(2)[0].duplicate);
         assert_eq!(told(&w, loser), 1);
         assert_eq!(w.status(loser).counters["duplicates"], 1);
+        let why = w.why(loser, vni(), About::Mac(mac(1))).expect("known").because.join(" ");
+        let parts = [
+            "52:54:00:00:00:01 is a duplicate (",
+            &format!("{} here for ", d.state),
+            "--vni 100 --mac 52:54:00:00:00:01`",
+        ];
+        assert!(parts.iter().all(|p| why.contains(p)), "{why}");
     }
 }
 

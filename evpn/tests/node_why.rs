@@ -2,8 +2,8 @@
 
 mod world;
 
-use evpn::node::About;
 use evpn::node::view::{MoveKind, Place, WhyView};
+use evpn::node::{About, MoveStep};
 use evpn::types::{Mac, Seq, Span, Vni};
 use std::net::{IpAddr, Ipv4Addr};
 use world::frames::garp;
@@ -134,4 +134,106 @@ fn what_is_not_known_says_what_was_searched() {
     assert!(e.starts_with("nothing is known of 52:54:00:00:00:01 in VNI 100: it is behind no port"), "{e}");
     let e = w.why(0, vni(), About::Ip(IpAddr::V4(ip(1)))).expect_err("unknown");
     assert!(e.starts_with("nothing is known of 10.1.0.1 in VNI 100: no host here uses it"), "{e}");
+}
+
+/// EVPN-MOB-08: the loser of a tie has withdrawn its own claim; what decided is told all the same.
+#[test]
+fn the_loser_of_a_tie_says_so() {
+    let mut w = World::converged(2, Span::millis(5));
+    w.frame(1, P2, mac(1), None);
+    w.frame(0, P1, mac(1), None);
+    w.run_for(Span::millis(200));
+    let v = why_mac(&mut w, 1, mac(1));
+    assert_eq!((v.owner.clone(), rule(&v)), (Place::Vtep(vtep(0)), "only-claim"));
+    let text = said(&v);
+    assert!(text.contains("Port p2 here lost it "), "{text}");
+    assert!(
+        text.contains("to VTEP 10.255.0.1, whose VTEP address is the lower one at equal sequence numbers 0"),
+        "{text}"
+    );
+    // After a hot move it is the sequence.
+    w.run_for(Span::secs(2));
+    w.frame(1, P2, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(100));
+    let text = said(&why_mac(&mut w, 0, mac(1)));
+    assert!(
+        text.contains("to VTEP 10.255.0.2, which has the higher sequence number, 1 against 0 (EVPN-MOB-06)"),
+        "{text}"
+    );
+}
+
+/// PIT-04
+#[test]
+fn a_release_names_its_port_and_its_end() {
+    let mut w = World::converged(2, MS);
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    w.step(0, mac(1), &[], MoveStep::Release { timeout: Some(Span::secs(30)) });
+    w.run_for(Span::secs(10));
+    let v = w.why(0, vni(), About::Ip(ip(1).into())).expect("known");
+    for text in [said(&v), said(&why_mac(&mut w, 0, mac(1)))] {
+        assert!(
+            text.contains("released it here: for another 20.0 s frames from port p1 are no claim"),
+            "{text}"
+        );
+    }
+    w.run_for(Span::secs(21));
+    let text = said(&why_mac(&mut w, 0, mac(1)));
+    assert!(!text.contains("released"), "{text}");
+}
+
+/// What is refused says by which of the reasons, who is refused, and until when.
+#[test]
+fn a_refusal_says_who_and_why_and_until_when() {
+    // Nodes 0 and 1 are the domain, node 2 is not.
+    let mut w = World::with(3, MS, |c| {
+        c.vnis[0].mobility.domain = if c.vtep == vtep(2) {
+            vec![]
+        } else {
+            vec!["10.255.0.1/32".parse().expect("valid"), "10.255.0.2/32".parse().expect("valid")]
+        };
+    });
+    w.run_for(Span::secs(10));
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::secs(2));
+    w.frame(2, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    let v = why_mac(&mut w, 1, mac(1));
+    assert_eq!((v.owner.clone(), rule(&v)), (Place::Vtep(vtep(0)), "not-admitted"));
+    let text = said(&v);
+    assert!(text.contains("VTEP 10.255.0.3 claims it and is refused: outside the mobility domain"), "{text}");
+
+    let mut w = World::with(3, MS, |c| c.vnis[0].mobility.moves_per_minute = 1);
+    w.run_for(Span::secs(10));
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::secs(2));
+    for node in [1, 2] {
+        w.frame(node, P1, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::secs(2));
+    }
+    let text = said(&why_mac(&mut w, 2, mac(1)));
+    assert!(text.contains("Port p1 of this VTEP claims it and is refused: too many moves within a minute; it is tried again in "), "{text}");
+}
+
+/// A MAC that is nowhere because there is no room for it.
+#[test]
+fn limits_that_are_reached_are_named_where_nothing_is_known() {
+    let mut w =
+        World::with(2, MS, |c| (c.vnis[0].mobility.port_mac_limit, c.vnis[0].mobility.mac_limit) = (2, 3));
+    w.run_for(Span::secs(10));
+    for n in 1..=3 {
+        w.frame(0, P1, mac(n), None);
+    }
+    w.run_for(Span::millis(10));
+    let e = w.why(0, vni(), About::Mac(mac(3))).expect_err("not learned");
+    assert!(
+        e.ends_with("What is not learned now: port p1 takes no new MAC (`port-mac-limit` 2 is reached)"),
+        "{e}"
+    );
+    w.frame(0, P2, mac(4), None);
+    w.frame(0, P2, mac(5), None);
+    let e = w.why(0, vni(), About::Mac(mac(5))).expect_err("not learned");
+    assert!(e.contains("VNI 100 takes no new local MAC (`mac-limit` 3 is reached)"), "{e}");
+    let e = w.why(1, vni(), About::Mac(mac(5))).expect_err("nobody told");
+    assert!(!e.contains("not learned now"), "{e}");
 }

@@ -25,8 +25,11 @@ const MINUTE: Span = Span::secs(60);
 const HOUR: Span = Span::secs(3600);
 
 /// A MAC that has been claimed and stays where it is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Refused {
+    /// Who claims it, and why it may not have it.
+    to: Place,
+    why: &'static str,
     /// When it is looked at again, if it is a matter of time.
     again: Option<Time>,
     /// It waits on this port of ours, against this claim.
@@ -51,6 +54,11 @@ impl Moderation {
 
     pub(super) fn len(&self) -> usize {
         self.refused.len()
+    }
+
+    /// Who may not have a MAC, why, and when it is tried again.
+    pub(super) fn refusal(&self, vni: Vni, mac: Mac) -> Option<(&Place, &'static str, Option<Time>)> {
+        self.refused.get(&(vni, mac)).map(|r| (&r.to, r.why, r.again))
     }
 
     /// When so many moves a minute allow the next one; `None`: now.
@@ -279,6 +287,7 @@ impl Node {
         if let Some(r) = self.moderation.refused.get_mut(&key) {
             // It keeps its turn.
             r.waits = waits.or(r.waits);
+            (r.to, r.why) = (to, why);
             if r.again.is_none_or(|t| t <= at)
                 && let Some(t) = again
             {
@@ -287,7 +296,7 @@ impl Node {
             }
             return;
         }
-        self.moderation.refused.insert(key, Refused { again, waits });
+        self.moderation.refused.insert(key, Refused { to: to.clone(), why, again, waits });
         self.moderation.due.extend(again.map(|t| (t, vni, mac)));
         self.journal.count("moves_refused");
         let event = Event::MoveRefused { vni, address: About::Mac(mac), from, to, why: why.to_owned() };

@@ -57,7 +57,7 @@ impl Found {
         self.action != DuplicateAction::Report
     }
 
-    fn state(&self) -> &'static str {
+    pub(super) fn state(&self) -> &'static str {
         match self.action {
             DuplicateAction::Report => "reported",
             DuplicateAction::Freeze => "frozen",

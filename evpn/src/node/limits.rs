@@ -39,6 +39,12 @@ fn roomy(count: usize, limit: u32) -> bool {
 }
 
 impl Node {
+    /// Ports of a VNI whose limit has been reached, and whether its own has.
+    pub(super) fn full_of(&self, vni: Vni) -> (Vec<IfIndex>, bool) {
+        let ports = self.full.ports.iter().filter(|(v, _)| *v == vni).map(|(_, p)| *p).collect();
+        (ports, self.full.vnis.contains(&vni))
+    }
+
     /// Whether a MAC that nobody knows may be learned on this port.
     pub(super) fn has_place(&mut self, vni: Vni, port: IfIndex, at: Time) -> bool {
         let Some(seg) = self.segments.get(&vni) else { return false };

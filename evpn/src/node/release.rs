@@ -76,6 +76,11 @@ impl Node {
         Ok(reply)
     }
 
+    /// The port that a released MAC leaves, if it is known, and how long the release lasts still.
+    pub(super) fn release_of(&self, key: Key, at: Time) -> Option<(Option<IfIndex>, Span)> {
+        self.prepare.releases.get(&key).map(|r| (r.port, r.until.since(at)))
+    }
+
     /// Whether frames of this MAC from this port (from any, without one) are a leaving guest's last words.
     pub(super) fn is_released(&self, vni: Vni, mac: Mac, port: Option<IfIndex>) -> bool {
         let release = self.prepare.releases.get(&(vni, mac));

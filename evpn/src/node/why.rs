@@ -1,8 +1,9 @@
 //! `vtepd why`: who has an address, by which rule, and what was before.
 
+mod notes;
+
 use super::input::{About, WhyRequest};
 use super::local::candidate_mac;
-use super::prepare::Stage;
 use super::remote::claim_of;
 use super::view::{
     BindingView, CandidateView, KernelView, LostView, MemoryView, MoveView, Place, RuleView, VERSION, WhyView,
@@ -14,8 +15,8 @@ use crate::mobility::{Claim, Rule, difference, explain};
 use crate::rib::Candidate;
 use crate::types::{Mac, Span, Time, Vni};
 use core::cmp::Ordering;
-use core::fmt::Write as _;
 use core::ops::Range;
+use notes::{late, remembered};
 use std::net::IpAddr;
 
 /// Last moves told.
@@ -36,7 +37,7 @@ impl Node {
             About::Mac(mac) => self.why_mac(seg, mac, at),
             About::Ip(ip) => self.why_ip(seg, ip, at),
         };
-        found.ok_or_else(|| nothing_known(q))
+        found.ok_or_else(|| self.nothing_known(seg, q))
     }
 
     fn no_such_vni(&self, vni: Vni) -> String {
@@ -121,8 +122,12 @@ impl Node {
             }
         }
         v.because.extend(late(&v));
-        v.because.extend(self.duplicate_note(vni, mac, None));
+        v.because.extend(self.refused_note(vni, mac, at));
+        v.because.extend(self.duplicate_note(vni, mac, None, at));
         v.because.extend(self.prepared(vni, mac, at));
+        if entry.is_none() {
+            v.because.extend(self.no_place(seg));
+        }
         v.because.extend(remembered(&v));
         if v.kernel.first().is_some_and(|k| k.stale) {
             let text = "Its row was found at the start, and no peer has confirmed it yet.";
@@ -188,15 +193,11 @@ impl Node {
             "kernel" => "This VTEP's kernel answers ARP and ND for it.".into(),
             _ => "The host itself answers ARP and ND for it.".into(),
         });
-        v.because.extend(self.duplicate_note(vni, b.mac, Some(ip)));
+        v.because.extend(self.refused_note(vni, b.mac, at));
+        v.because.extend(self.duplicate_note(vni, b.mac, Some(ip), at));
+        v.because.extend(self.prepared(vni, b.mac, at));
         v.because.extend(late(&v));
         Some(v)
-    }
-
-    /// It is known as a duplicate.
-    fn duplicate_note(&self, vni: Vni, mac: Mac, ip: Option<IpAddr>) -> Option<String> {
-        let known = self.duplicated.marks(vni, mac, ip);
-        known.then(|| "It is a known duplicate, see `vtepd show duplicates` (EVPN-MOB-15).".into())
     }
 
     /// Everybody who claims a MAC, the winner first.
@@ -279,30 +280,6 @@ impl Node {
         })
     }
 
-    /// What a hypervisor has said about a MAC (PIT-04, PIT-06).
-    fn prepared(&self, vni: Vni, mac: Mac, at: Time) -> Vec<String> {
-        let mut out = Vec::new();
-        if let Some(p) = self.prepare.get((vni, mac)) {
-            let (by, port, left) = (p.by.as_str(), &p.name, p.deadline.since(at));
-            out.push(match p.stage {
-                Stage::Prepared => format!("Its move to port {port} is prepared ({by}), for another {left}."),
-                Stage::Writing { .. } => {
-                    format!("Its move to port {port} is being activated ({by}): the kernel has not answered yet.")
-                }
-                Stage::Active if p.heard => format!("It was activated on port {port} ({by}) and has been heard."),
-                Stage::Active => format!(
-                    "It was activated on port {port} ({by}) and has not been heard; it is held there for another {left}."
-                ),
-            });
-        }
-        if self.is_released(vni, mac, None) {
-            out.push(
-                "Its hypervisor has released it here: frames from its old port are no claim (PIT-04).".into(),
-            );
-        }
-        out
-    }
-
     fn rows_of_mac(&self, seg: &Segment, mac: Mac, ips: &[IpAddr]) -> Vec<KernelView> {
         let neigh = ips.iter().take(ROWS).filter_map(|ip| seg.neigh_key(*ip));
         seg.mac_key(mac).into_iter().chain(neigh).map(|k| self.row_view(&k)).collect()
@@ -310,20 +287,6 @@ impl Node {
 
     fn row_view(&self, key: &RowKey) -> KernelView {
         self.kernel_row(key, self.want.get(key))
-    }
-}
-
-fn nothing_known(q: &WhyRequest) -> String {
-    let (about, vni) = (q.about, q.vni);
-    match about {
-        About::Mac(_) => format!(
-            "nothing is known of {about} in VNI {vni}: it is behind no port, no peer has a route for it, no sequence \
-             is remembered, and no move is on record"
-        ),
-        About::Ip(_) => format!(
-            "nothing is known of {about} in VNI {vni}: no host here uses it, no peer has a route for it, and no move \
-             is on record"
-        ),
     }
 }
 
@@ -432,30 +395,4 @@ fn owned(about: &About, v: &WhyView) -> String {
 fn won(v: &WhyView) -> Option<String> {
     let rule = v.rule.as_ref()?;
     Some(format!("It is there because: {}.", rule.text))
-}
-
-fn late(v: &WhyView) -> Option<String> {
-    let l = v.lost.as_ref()?;
-    let mut text = format!("Port {} here lost it {} ago", l.port, l.ago);
-    if l.late_frames > 0 {
-        let _ = write!(
-            text,
-            "; {} late frames from there did not win it back (late-frame rule, PIT-04)",
-            l.late_frames
-        );
-    }
-    if l.guarded > Span::ZERO {
-        let _ = write!(text, "; frames from there are no claim by themselves for another {}", l.guarded);
-    }
-    Some(text + ".")
-}
-
-fn remembered(v: &WhyView) -> Option<String> {
-    let m = v.memory.as_ref()?;
-    let whose = if m.ours { "ours" } else { "another VTEP's" };
-    let mut text = format!("The highest sequence remembered is {}, {whose} (EVPN-MOB-12).", m.seq);
-    if let Some(until) = m.released_until {
-        let _ = write!(text, " Its hypervisor released it until {until} (seconds since 1970, PIT-04).");
-    }
-    Some(text)
 }
