@@ -212,3 +212,18 @@ fn a_silent_guest_that_was_activated_a_while_ago_leaves_late_frames_as_any_other
     w.run_for(Span::millis(10));
     assert_eq!((w.mac_row(0, mac(1)), w.mac_row(1, mac(1))), (local(P2), remote(0)));
 }
+
+/// Between the abort and its echo the guest has announced itself at another VTEP: the row that we had written is no claim
+/// against that one either (PIT-04).
+#[test]
+fn an_echo_of_our_own_row_is_no_guest_when_another_vtep_has_the_mac_by_then() {
+    let mut w = World::converged(2, MS);
+    called_off(&mut w, 1);
+    w.frame(0, P2, mac(1), garp());
+    w.run_for(Span::millis(10));
+    assert_eq!(w.mac_row(1, mac(1)), remote(0));
+    seen(&mut w, 1, mac(1), P1, false);
+    w.run_for(Span::millis(50));
+    assert_eq!(w.mac_row(1, mac(1)), remote(0), "it stays where it was announced");
+    assert!(!claimed(&mut w, 1), "{:?}", w.macs(1));
+}

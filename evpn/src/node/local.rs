@@ -39,6 +39,7 @@ impl Node {
             Owner::Remote(_) if self.is_released(vni, mac, Some(port)) => {
                 self.released_frame(vni, mac, port, at);
             }
+            Owner::Remote(_) if echo => self.put_back(vni, mac, port),
             Owner::Remote(r) => {
                 let lost = entry.lost.on(port).copied();
                 if self.is_left_over(vni, mac, port, &r.claim, at) {
