@@ -53,6 +53,37 @@ fn a_released_guest_on_another_port_is_another_story() {
     assert_eq!((w.mac_row(0, mac(1)), w.mac_row(1, mac(1))), (local(P2), remote(0, false)));
 }
 
+/// The guest was silent for so long that its host does not know it any more when it is released. A last frame shows it
+/// there, before the route of the target comes, and takes no step up: it would be one against that route.
+#[test]
+fn the_last_frame_of_a_released_guest_whom_nobody_knew_any_more_does_not_contest_the_target() {
+    let mut w = before();
+    w.frame(2, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(10));
+    w.forget(2, mac(1));
+    w.run_for(Span::secs(5));
+    assert_eq!(w.macs(0), [], "nobody has it");
+    w.step(0, mac(1), &[], RELEASE);
+    w.step(1, mac(1), &[], activate(Some("p2")));
+    w.frame(0, P1, mac(1), None);
+    w.run_for(Span::millis(20));
+    assert_eq!((w.mac_row(1, mac(1)), w.mac_row(2, mac(1))), (local(P2), remote(1, false)));
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, true), "and it is a leaving guest's still");
+}
+
+/// Without a target the last frames of a released guest show where it is.
+#[test]
+fn a_released_guest_whom_nobody_has_is_reached_where_it_is_seen() {
+    let mut w = before();
+    done(&mut w, 0, RELEASE);
+    w.forget(0, mac(1));
+    w.run_for(Span::secs(5));
+    assert_eq!(w.macs(2), [], "aged out");
+    w.frame(0, P1, mac(1), None);
+    w.run_for(Span::millis(10));
+    assert_eq!(w.mac_row(2, mac(1)), remote(0, false));
+}
+
 /// The release comes after the route: order does not matter.
 #[test]
 fn a_release_that_comes_late_makes_the_row_sticky_then() {

@@ -74,9 +74,16 @@ impl Node {
         let candidates = self.rib.mac_candidates(vni, mac);
         let known =
             mobility::newest(remote.map(|r| r.seq).into_iter().chain(candidates.iter().map(|c| c.seq)));
+        let leaving = known.is_none() && self.is_released(vni, mac, Some(port));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         let fixed = seg.is_static(mac);
-        let seq = if fixed { Seq::ZERO } else { mobility::local_seq(known, seg.memory.get(mac)) };
+        let past = seg.memory.get(mac);
+        let seq = match past {
+            _ if fixed => Seq::ZERO,
+            // Reachable here for as long as nobody else has it, and never above the VTEP that it leaves for (PIT-04).
+            Some(past) if leaving => past.seq,
+            _ => mobility::local_seq(known, past),
+        };
         let owned = seg.hosts.own(mac, Owner::Local(Local { port, seq }), at).is_some();
         seg.memory.note(mac, seq, true, at);
         let key = seg.mac_key(mac);
