@@ -7,7 +7,7 @@ mod world;
 use bytes::Bytes;
 use evpn::fabric::{KernelEvent, NeighRow, NeighState};
 use evpn::node::view::{self, MoveKind};
-use evpn::node::{Show, TellPeers};
+use evpn::node::{Gateway, GatewayAddress, Show, TellPeers};
 use evpn::types::{IfIndex, Mac, Span};
 use evpn::wire::frame::{self, Body};
 use scenario::{Route, Speaker, passive};
@@ -499,4 +499,27 @@ fn frames_that_tell_have_the_form_that_hosts_take() {
     assert_eq!((&f[..6], f[21], f[54], f[58]), (&mac(9).0[..], 255, 136, 0b1010_0000));
     assert_eq!(f[78..86], [&[2, 1][..], &mac(2).0].concat());
     assert_ne!(probe_mac(0), mac(2));
+}
+
+/// The first hop: hosts that hold an earlier MAC of the gateway are told by their own VTEP, as soon as the bridge has
+/// the new one; nothing of it crosses the underlay (PIT-18).
+#[test]
+fn a_gateways_new_mac_is_told_once_the_bridge_has_it() {
+    let gateway = mac(77);
+    let mut w = World::with(2, MS, |c| {
+        let address = |ip, bits| GatewayAddress::new(ip, bits).expect("it fits");
+        let addresses = vec![address(ip(1).into(), 24), address(ip6(1).into(), 64)];
+        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac: gateway, ra: false });
+        c.vnis[0].hosts.tell_peers = TellPeers::Always;
+    });
+    w.run_for(Span::secs(10));
+    w.frame(0, P2, mac(11), Some(arp(mac(11), ip(11), ip(1))));
+    assert_eq!(told(&mut w, 0), [], "the bridge has another MAC: not true yet");
+    w.devices(0, gateway);
+    let (four, all) = (everybody(1, 77), Mac([0x33, 0x33, 0, 0, 0, 1]));
+    let six = Word { ip: ip6(1).into(), to: all, router: true, ..four };
+    assert_eq!(told(&mut w, 0), [(P1, four), (P2, four), (P1, six), (P2, six)]);
+    w.run_for(Span::secs(10));
+    assert_eq!(told(&mut w, 0).len(), 12);
+    assert_eq!((told(&mut w, 1), told_peers(&mut w, 0)), (vec![], vec![]));
 }

@@ -162,6 +162,7 @@ impl Node {
         seg.problems = problems;
         let before_own = std::mem::replace(&mut seg.own, own);
         let changed: Vec<Mac> = seg.own.symmetric_difference(&before_own).copied().collect();
+        let gateway = seg.config.hosts.gateway.as_ref().is_some_and(|g| changed.contains(&g.mac));
         if before != (ids.0, ids.1, ready) {
             self.switch_devices(vni, ids.0, ids.1, ready, at);
         }
@@ -170,6 +171,9 @@ impl Node {
         }
         self.review_static(vni, at);
         self.advertise_when_ready(vni, at);
+        if gateway {
+            self.tell_gateway(vni, at);
+        }
     }
 
     /// Addresses of a bridge and its ports.

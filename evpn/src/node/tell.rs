@@ -20,6 +20,7 @@
 
 use super::holders::Holders;
 use super::past::Latest;
+use super::segment::Segment;
 use super::{Node, Output, TellPeers};
 use crate::fabric::RowKey;
 use crate::hosts::{Hosts, Owner};
@@ -171,6 +172,11 @@ impl Words {
     }
 }
 
+/// Whether this is our own gateway, and the bridge has its MAC.
+fn is_gateway(seg: &Segment, ip: IpAddr, mac: Mac) -> bool {
+    seg.own.contains(&mac) && seg.config.hosts.gateway.as_ref().is_some_and(|g| g.mac == mac && g.has(ip))
+}
+
 impl Node {
     /// The MAC of an address has changed. Returns whether local hosts will be told.
     pub(super) fn tell_changed(&mut self, vni: Vni, ip: IpAddr, mac: Mac, before: Mac, at: Time) -> bool {
@@ -193,6 +199,17 @@ impl Node {
             }
         }
         here
+    }
+
+    /// The bridge has got the gateway's MAC, now or since the start: hosts may hold an earlier one. All VTEPs do the same
+    /// for their own hosts, and nothing of it crosses the underlay (PIT-18).
+    pub(super) fn tell_gateway(&mut self, vni: Vni, at: Time) {
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let Some(g) = seg.config.hosts.gateway.as_ref().filter(|g| seg.own.contains(&g.mac)) else { return };
+        let mac = g.mac;
+        for ip in g.addresses.iter().map(|a| a.ip).collect::<Vec<_>>() {
+            self.tell.put((vni, ip), Job { mac, before: mac, waits: Vec::new(), round: 0, due: at });
+        }
     }
 
     /// An address is bound to the MAC again that it had before.
@@ -293,8 +310,9 @@ impl Node {
     /// frames.
     fn tell_once(&mut self, (vni, ip): Key, job: &Job) -> Option<(bool, usize)> {
         let seg = self.segments.get(&vni)?;
-        let b = seg.hosts.binding(ip).filter(|b| b.mac == job.mac)?;
-        let words = Words { mac: job.mac, ip, router: b.router };
+        let bound = seg.hosts.binding(ip).filter(|b| b.mac == job.mac).map(|b| b.router);
+        let router = bound.or_else(|| is_gateway(seg, ip, job.mac).then_some(true))?;
+        let words = Words { mac: job.mac, ip, router };
         let behind = |mac: &Mac| seg.hosts.macs.get(mac).and_then(|e| e.local()).map(|l| l.port);
         let former = behind(&job.before);
         let mut holders: BTreeMap<IfIndex, Vec<Mac>> = BTreeMap::new();
