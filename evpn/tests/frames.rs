@@ -311,3 +311,98 @@ fn every_error_has_its_own_counter_name() {
     names.dedup();
     assert_eq!(names.len(), FrameError::ALL.len());
 }
+
+/// DHCPv6 from here to there; the identity association holds one address.
+fn dhcp6(kind: u8, to_port: u16, valid: u32) -> Vec<u8> {
+    let mut m = vec![kind, 1, 2, 3, 0, 1, 0, 2, 9, 9, 0, 3, 0, 40];
+    m.extend([0; 12]);
+    m.extend([0, 5, 0, 24]);
+    m.extend(VM6.octets());
+    m.extend(100u32.to_be_bytes());
+    m.extend(valid.to_be_bytes());
+    let mut f = [VM.0, PEER.0].concat();
+    f.extend([0x86, 0xdd, 0x60, 0, 0, 0]);
+    let len = (m.len() + 8) as u16;
+    f.extend(len.to_be_bytes());
+    f.extend([17, 64]);
+    f.extend(PEER6.octets());
+    f.extend(VM6.octets());
+    for w in [1000, to_port, len, 0] {
+        f.extend(w.to_be_bytes());
+    }
+    f.extend(m);
+    f
+}
+
+/// DHCPv4 to a client: message type and address, with these options behind them.
+fn dhcp4(kind: u8, more: &[u8]) -> Vec<u8> {
+    let mut m = vec![2, 1, 6];
+    m.resize(236, 0);
+    m[16..20].copy_from_slice(&VM4.octets());
+    m[28..34].copy_from_slice(&VM.0);
+    m.extend([0x63, 0x82, 0x53, 0x63, 53, 1, kind]);
+    m.extend(more);
+    let mut ip = vec![0x45, 0];
+    ip.extend((m.len() as u16 + 28).to_be_bytes());
+    ip.extend([0, 0, 0x40, 0, 64, 17, 0, 0, 10, 0, 0, 1, 255, 255, 255, 255]);
+    let sum: u32 = ip.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let sum = !((sum & 0xffff) as u16 + (sum >> 16) as u16);
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut f = [Mac::BROADCAST.0, PEER.0].concat();
+    f.extend([8, 0]);
+    f.extend(ip);
+    for w in [67, 68, m.len() as u16 + 8, 0] {
+        f.extend(w.to_be_bytes());
+    }
+    f.extend(m);
+    f
+}
+
+#[test]
+fn leases_name_their_client_and_its_address() {
+    let body = |f: &[u8]| frame::parse(f).map(|f| f.body);
+    let given = |ip: std::net::IpAddr, of_client| {
+        Ok(Body::Dhcp(frame::Dhcp { client: VM, address: Some(ip), of_client }))
+    };
+    assert_eq!(body(&dhcp4(5, &[255])), given(VM4.into(), false));
+    assert_eq!(body(&dhcp4(5, &[0, 0, 12, 1, 1])), given(VM4.into(), false), "options need no end");
+    assert_eq!(body(&dhcp6(7, 546, 1)), given(VM6.into(), false));
+    let asked = frame::Dhcp { client: PEER, address: Some(VM6.into()), of_client: true };
+    assert_eq!(body(&dhcp6(3, 547, 0)), Ok(Body::Dhcp(asked)));
+    // An offer, a refusal, a lease that ends, an advertisement name nobody.
+    for f in [dhcp4(2, &[]), dhcp4(6, &[])] {
+        assert_eq!(body(&f), Ok(Body::Other(0x0800)));
+    }
+    assert_eq!(
+        body(&dhcp6(7, 546, 0)),
+        Ok(Body::Dhcp(frame::Dhcp { client: VM, address: None, of_client: false }))
+    );
+    assert_eq!(body(&dhcp6(2, 546, 1)), Ok(Body::Other(0x86dd)));
+}
+
+#[test]
+fn malformed_leases_are_refused_with_their_reason() {
+    let reason = |f: &[u8]| frame::parse(f).unwrap_err();
+    assert_eq!(reason(&dhcp4(5, &[50, 9, 1])), FrameError::Dhcp);
+    assert_eq!(reason(&dhcp4(5, &[50])), FrameError::Dhcp);
+    let with = |at: usize, v: u8| {
+        let mut f = dhcp4(5, &[255]);
+        f[at] = v;
+        f
+    };
+    assert_eq!(reason(&with(14, 0x44)), FrameError::Ipv4Header, "header of 16 octets");
+    assert_eq!(reason(&with(14, 0x65)), FrameError::Ipv4Header, "version 6");
+    assert_eq!(reason(&with(25, 1)), FrameError::Ipv4Header, "checksum");
+    assert_eq!(reason(&with(39, 7)), FrameError::Dhcp, "UDP length");
+    assert_eq!(reason(&with(44, 16)), FrameError::Dhcp, "hardware address of 16 octets");
+    assert_eq!(reason(&with(70, 1)), FrameError::Dhcp, "a group is no client");
+    let mut v6 = dhcp6(7, 546, 1);
+    let at = v6.len() - 25;
+    v6[at] = 99;
+    assert_eq!(reason(&v6), FrameError::Dhcp, "an address option longer than its association");
+    for whole in [dhcp4(5, &[12, 3, 1, 2, 3, 255]), dhcp6(7, 546, 1), dhcp6(6, 547, 1)] {
+        for n in 0..whole.len() {
+            let _ = frame::parse(&whole[..n]);
+        }
+    }
+}

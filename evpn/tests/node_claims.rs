@@ -74,7 +74,7 @@ fn a_silent_host_whose_mac_aged_out_is_asked_and_returns_with_its_sequence() {
     w.frame(1, P1, mac(1), Some(announce(mac(1), ip(1))));
     w.run_for(Span::secs(2));
     w.frame(0, P1, mac(1), Some(announce(mac(1), ip(1))));
-    w.run_for(Span::secs(300));
+    w.run_for(Span::secs(200));
     let before = w.hosts[0].emitted.len();
     w.forget(0, mac(1));
     w.run_for(Span::millis(3));

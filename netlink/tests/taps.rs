@@ -28,8 +28,30 @@ fn icmp6(kind: u8) -> Vec<u8> {
 const RARP: [u8; 2] = [0x80, 0x35];
 const ARP: [u8; 2] = [0x08, 0x06];
 const IP6: [u8; 2] = [0x86, 0xdd];
+const IP4: [u8; 2] = [0x08, 0x00];
 
 /// Everything up to the last of `until`, which must come.
+/// UDP over IPv4 to this port, the header so many words long; a later fragment if `offset`.
+fn udp4(words: u8, port: u16, offset: u16) -> Vec<u8> {
+    let mut out = vec![0x40 | words, 0, 0, 60, 0, 1];
+    out.extend(offset.to_be_bytes());
+    out.extend([64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    out.resize(usize::from(words) * 4, 1);
+    out.extend(9999u16.to_be_bytes());
+    out.extend(port.to_be_bytes());
+    out.resize(60, 0);
+    out
+}
+
+/// UDP over IPv6 to this port.
+fn udp6(port: u16) -> Vec<u8> {
+    let mut out = vec![0x60, 0, 0, 0, 0, 20, 17, 64];
+    out.resize(42, 0);
+    out.extend(port.to_be_bytes());
+    out.resize(60, 0);
+    out
+}
+
 fn heard(tap: &mut Tap, until: &[u8]) -> Vec<Vec<u8>> {
     let deadline = Instant::now() + Duration::from_secs(5);
     let mut out = Vec::new();
@@ -68,6 +90,13 @@ fn a_tap_hears_announcements_of_guests_also_behind_a_tag_and_nothing_else() {
             frame(&[0x81, 0, 0, 5, 0x08, 0x06], &[3; 28]),
             frame(&[0x81, 0, 0x20, 7, 0x80, 0x35], &[4; 28]),
             frame(&[[0x81, 0, 0, 6].as_slice(), &IP6].concat(), &icmp6(135)),
+            frame(&IP4, &udp4(5, 67, 0)),
+            frame(&IP4, &udp4(5, 68, 0x4000)),
+            frame(&IP4, &udp4(7, 68, 0)),
+            frame(&IP6, &udp6(546)),
+            frame(&IP6, &udp6(547)),
+            frame(&[[0x81, 0, 0, 6].as_slice(), &IP4].concat(), &udp4(6, 67, 0)),
+            frame(&[[0x81, 0, 0, 6].as_slice(), &IP6].concat(), &udp6(547)),
         ];
         let unwanted = [
             frame(&[0x08, 0x00], &[1; 40]),
@@ -78,12 +107,19 @@ fn a_tap_hears_announcements_of_guests_also_behind_a_tag_and_nothing_else() {
             frame(&[0x88, 0xb5], &[1; 28]),
             frame(&[0x81, 0, 0, 5, 0x08, 0x00], &[3; 40]),
             vec![0xff; 14],
+            frame(&IP4, &udp4(5, 66, 0)),
+            frame(&IP4, &udp4(5, 69, 0)),
+            frame(&IP4, &udp4(5, 67, 0x0010)),
+            frame(&IP4, &udp4(7, 53, 0)),
+            frame(&IP6, &udp6(545)),
+            frame(&IP6, &udp6(548)),
+            frame(&[[0x81, 0, 0, 6].as_slice(), &IP6].concat(), &udp6(53)),
         ];
         for (w, u) in wanted.iter().zip(&unwanted) {
             guest.send(u).unwrap();
             guest.send(w).unwrap();
         }
-        guest.send(&wanted[8]).unwrap();
+        guest.send(&wanted[wanted.len() - 1]).unwrap();
         // Our own frames towards the guest are not heard.
         tap.send(&frame(&ARP, &[7; 28])).unwrap();
         guest.send(&last).unwrap();

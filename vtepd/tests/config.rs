@@ -116,6 +116,9 @@ tell-peers = "always"
 
 [arp]
 tell-rate = 500
+confirm-time = "90s"
+probe-rate = 7
+addresses-per-mac = 9
 
 [[qmp]]
 socket = "/run/qemu/vm-*.sock"
@@ -156,6 +159,8 @@ format = "json"
     assert_eq!(s.socket, Path::new("/tmp/a.sock"));
     assert_eq!(s.metrics, Some("[::1]:9475".parse().expect("an address")));
     assert_eq!((s.node.vnis[0].hosts.tell_peers, s.node.arp.tell_rate), (TellPeers::Always, 500));
+    let arp = &s.node.arp;
+    assert_eq!((arp.confirm_time, arp.probe_rate, arp.addresses_per_mac), (Span::secs(90), 7, 9));
 }
 
 #[test]
@@ -182,6 +187,9 @@ fn limits_and_domains_of_a_vni_are_checked() {
     insta::assert_snapshot!("unguarded_port_impossible", vni("unguarded-ports = [\"tap0\", \"a:b\"]"));
     insta::assert_snapshot!("tell_peers_that_is_none", vni("tell-peers = true"));
     insta::assert_snapshot!("tell_peers_misspelt", vni("tell-peers = \"sometimes\""));
+    insta::assert_snapshot!("probe_rate_zero", with_head("[arp]\nprobe-rate = 0\n"));
+    insta::assert_snapshot!("addresses_per_mac_too_many", with_head("[arp]\naddresses-per-mac = 4097\n"));
+    insta::assert_snapshot!("confirm_time_without_sense", with_head("[arp]\nconfirm-time = \"soon\"\n"));
     insta::assert_snapshot!("tell_rate_zero", with_head("[arp]\ntell-rate = 0\n"));
 }
 

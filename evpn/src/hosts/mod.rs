@@ -1,5 +1,7 @@
 //! What is known about the MACs and IPs of one VNI: who owns them, and since when.
 
+mod calendar;
 mod table;
 
+pub use calendar::{Calendar, Entry, Slot, jitter};
 pub use table::{Binding, BindingOrigin, Hosts, Local, MacEntry, Owner, RemoteMac};

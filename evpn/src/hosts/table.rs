@@ -130,7 +130,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
-    /// Most IPs of one MAC that are learned locally.
+    /// Most IPs of one MAC that a prepared move names.
     pub const IPS_PER_MAC: usize = 64;
 
     /// Binding of an address.

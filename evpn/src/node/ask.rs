@@ -117,6 +117,9 @@ impl Node {
 
     fn ask_allowed(&mut self, vni: Vni, mac: Mac, mut ips: Vec<IpAddr>, port: IfIndex, at: Time) {
         ips.retain(|ip| self.is_allowed(vni, port, *ip));
+        if !ips.is_empty() {
+            self.is_past_its_check(vni, mac, at);
+        }
         self.ask(vni, mac, ips.into_iter(), port, at);
     }
 

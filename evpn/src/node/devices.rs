@@ -16,6 +16,7 @@ impl Node {
         let name = l.name.clone();
         let master = l.master;
         let before = self.links.insert(index, l.clone());
+        let was_up = before.as_ref().is_some_and(|b| b.up && b.carrier);
         if let Some(b) = before.as_ref().filter(|b| b.name != name) {
             self.by_name.remove(&b.name);
         }
@@ -35,6 +36,9 @@ impl Node {
         self.review(affected, at);
         if l.up && l.carrier {
             self.released_port_up(index, at);
+            if !was_up {
+                self.port_came_up(index, at);
+            }
         } else {
             self.port_without_carrier(index, at);
             self.released_port_down(index, at);
@@ -359,6 +363,7 @@ impl Node {
         }
         if b.vlan == 0 && !self.static_stays(vni, b.mac, b.port) && !self.row_held(vni, b.mac, b.port) {
             let ips = self.local_ips_on(vni, b.mac, b.port);
+            self.remember_gone(vni, b.mac, &ips, b.port, at);
             self.local_gone(vni, b.mac, b.port, "aged out, or its port lost carrier", at);
             // A host that is only silent answers and is back with the same sequence (EVPN-IRB-15, MIG-WARM-01).
             self.ask(vni, b.mac, ips.into_iter(), b.port, at);

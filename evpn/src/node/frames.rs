@@ -54,6 +54,9 @@ impl Node {
         if self.fixed_elsewhere(vni, f.src, port, at) {
             return;
         }
+        if let Some(why) = self.odd_sender(&f) {
+            *self.journal.refused_frames.entry(why).or_default() += 1;
+        }
         let tells = self.tells(vni, &f);
         self.duplicate_heard(vni, f.src, port, tells.binding.map(|b| b.0));
         self.note_holder(vni, &f);
@@ -93,6 +96,7 @@ impl Node {
         {
             self.binding_seen(vni, port, f.src, ip, origin, router, at);
         }
+        self.sign_of_life(vni, port, &f, at);
     }
 
     fn tells(&self, vni: Vni, f: &Frame) -> Tells {
@@ -118,6 +122,7 @@ impl Node {
             Body::NeighborSolicitation(_)
             | Body::RouterSolicitation(_)
             | Body::RouterAdvertisement(_)
+            | Body::Dhcp(_)
             | Body::Other(_) => Tells { strong: false, answer: false, binding: None },
         }
     }
@@ -229,12 +234,20 @@ impl Node {
         }
     }
 
-    /// Asks one MAC on one port whether it has an address. Unicast, so nobody else is disturbed. The ARP
-    /// sender is 0: a VM that has just moved is past its own duplicate check (PIT-16).
+    /// Asks one MAC on one port whether it has an address. Unicast, so nobody else is disturbed. The ARP sender is 0, or the
+    /// gateway if the guest may be checking its address; without one it is asked later (PIT-16).
     pub(super) fn probe_on(&mut self, vni: Vni, mac: Mac, ip: IpAddr, port: IfIndex) {
         let Some(from) = self.probe_mac(vni) else { return };
+        let at = self.clock;
         let frame = match ip {
-            IpAddr::V4(ip) => frame::arp_probe(from, mac, Ipv4Addr::UNSPECIFIED, ip),
+            IpAddr::V4(v4) => match self.arp_sender(vni, mac, port, v4, at) {
+                Ok(sender) => frame::arp_probe(from, mac, sender, v4),
+                Err(until) => {
+                    self.journal.count("probes_put_off");
+                    self.question(vni, mac, ip, port, until, false, at);
+                    return;
+                }
+            },
             IpAddr::V6(ip) => frame::neighbor_solicitation(from, link_local(from), Some(mac), ip),
         };
         self.journal.count("probes_sent");
@@ -287,6 +300,6 @@ fn is_host_v4(ip: Ipv4Addr) -> bool {
     !(ip.is_unspecified() || ip.is_multicast() || ip.is_broadcast() || ip.is_loopback())
 }
 
-fn is_host_v6(ip: Ipv6Addr) -> bool {
+pub(super) fn is_host_v6(ip: Ipv6Addr) -> bool {
     !(ip.is_unspecified() || ip.is_multicast() || ip.is_loopback())
 }

@@ -59,7 +59,11 @@ fn holds(f: &Frame) -> Option<IpAddr> {
         Body::NeighborAdvertisement(na) => {
             (na.solicited && !na.dst.is_multicast()).then_some(IpAddr::V6(na.dst))
         }
-        Body::Rarp(_) | Body::RouterSolicitation(_) | Body::RouterAdvertisement(_) | Body::Other(_) => None,
+        Body::Rarp(_)
+        | Body::RouterSolicitation(_)
+        | Body::RouterAdvertisement(_)
+        | Body::Dhcp(_)
+        | Body::Other(_) => None,
     }
 }
 

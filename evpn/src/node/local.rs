@@ -68,6 +68,12 @@ impl Node {
     /// The MAC is ours from now on (EVPN-MOB-02, -03, -05, -12).
     pub(super) fn claim(&mut self, vni: Vni, mac: Mac, port: IfIndex, remote: Option<Claim>, at: Time) {
         self.announced_again(vni, mac, port, at);
+        // PIT-16: who comes from elsewhere has its address; who begins to speak may be checking it.
+        if remote.is_some() || self.announced_by_rarp(port, mac, at) {
+            self.is_past_its_check(vni, mac, at);
+        } else {
+            self.may_check_itself(vni, mac, None, at);
+        }
         let seen = self.activation_sign(vni, mac).unwrap_or_else(|| self.first_sign(port, mac, at));
         let place = Place::Port(self.dev_name(port));
         // Above every route for this MAC, with or without address, whoever has the best (EVPN-XMOB-02, -03, -05).
@@ -336,6 +342,7 @@ impl Node {
                 (b.origin, b.confirmed, b.probes) = (origin, at, 0);
                 b.router = router;
             });
+            self.confirmed(vni, mac, ip, origin, at);
             if o.router != router {
                 self.originate_ip(vni, mac, ip, false);
             }
@@ -346,8 +353,9 @@ impl Node {
         {
             return;
         }
+        let per_mac = self.config.arp.addresses_per_mac as usize;
         let Some(seg) = self.segments.get_mut(&vni) else { return };
-        if seg.hosts.binding(ip).is_none_or(|b| b.mac != mac) && ips_full(&seg.hosts, mac) {
+        if seg.hosts.binding(ip).is_none_or(|b| b.mac != mac) && ips_full(&seg.hosts, mac, per_mac) {
             self.journal.count("ip_limit_refusals");
             return;
         }
@@ -387,6 +395,7 @@ impl Node {
             self.raise_seq(vni, mac, seq, at);
         }
         self.originate_ip(vni, mac, ip, true);
+        self.confirmed(vni, mac, ip, origin, at);
         self.moves.joined(vni, mac, ip);
         self.record_binding(vni, mac, ip, before, at);
         if let Some(before) = adopted {
@@ -459,8 +468,8 @@ pub(super) fn unbind_locals(seg: &mut Segment, mac: Mac) -> Vec<IpAddr> {
     ips
 }
 
-fn ips_full(hosts: &Hosts, mac: Mac) -> bool {
-    hosts.ips_of(mac).len() >= Hosts::IPS_PER_MAC
+fn ips_full(hosts: &Hosts, mac: Mac, per_mac: usize) -> bool {
+    hosts.ips_of(mac).len() >= per_mac
 }
 
 /// MAC of a Type-2 key.

@@ -7,6 +7,7 @@
 mod activate;
 mod ask;
 mod config;
+mod confirm;
 mod deactivate;
 mod devices;
 mod domain;
@@ -26,6 +27,7 @@ mod host_config;
 mod input;
 mod journal;
 mod keep;
+mod life;
 mod limits;
 mod local;
 mod moved;
@@ -37,6 +39,7 @@ mod past;
 mod peers;
 mod prepare;
 mod probe_mac;
+mod questions;
 mod release;
 mod remote;
 mod rows;
@@ -50,6 +53,7 @@ mod target;
 mod tell;
 pub mod view;
 mod why;
+mod young;
 
 pub use config::{
     Config, DuplicateAction, DuplicateMode, Duplicates, Flooding, MobilityConfig, NeighborConfig, Targets,
@@ -66,6 +70,7 @@ pub use output::{MoveReply, Output, Refusal, Reply};
 pub use probe_mac::probe_mac;
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want};
+use crate::hosts::Calendar;
 use crate::mobility::Losses;
 use crate::rib::{self, Rib};
 use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
@@ -137,6 +142,11 @@ pub struct Node {
     alarmed: Sometimes<(Vni, Mac)>,
     asked: Sometimes<(Vni, IpAddr)>,
     asking: VecDeque<ask::Question>,
+    questions: questions::Questions,
+    confirmations: Calendar,
+    young: young::Young,
+    /// When the input or the turn at hand came.
+    clock: Time,
     path_mtu: BTreeMap<IpAddr, u32>,
     vteps: BTreeSet<IpAddr>,
     vteps_changed: bool,
@@ -183,6 +193,7 @@ impl Node {
             }
         }
         let peers = peers::build(&config, seed, &mut rib, at);
+        let confirmations = confirm::calendar(config.arp.probe_rate);
         Self {
             config,
             started: at,
@@ -211,6 +222,10 @@ impl Node {
             alarmed: Sometimes::new(ALARM_EVERY, ALARMS),
             asked: Sometimes::new(ask::ASK_EVERY, ask::ASKED),
             asking: VecDeque::new(),
+            questions: questions::Questions::default(),
+            confirmations,
+            young: young::Young::default(),
+            clock: at,
             path_mtu: BTreeMap::new(),
             vteps: BTreeSet::new(),
             vteps_changed: false,
@@ -240,6 +255,7 @@ impl Node {
     /// Takes one input.
     pub fn handle(&mut self, input: Input, at: Time) {
         self.news_at = at;
+        self.clock = at;
         self.rib.set_time(at);
         match input {
             Input::Kernel(ev) => self.handle_kernel(ev, at),
@@ -260,6 +276,7 @@ impl Node {
 
     /// Once per turn of the driver, after a budget of inputs: due timers, decisions, outputs.
     pub fn flush(&mut self, at: Time) {
+        self.clock = at;
         if !self.begun {
             self.begin(at);
         }
@@ -267,6 +284,8 @@ impl Node {
         self.due_leaving(at);
         self.due_parked(at);
         self.due_probes(at);
+        self.due_open_questions(at);
+        self.due_confirmations(at);
         self.due_retries(at);
         self.due_prepared(at);
         self.due_duplicates(at);
@@ -322,6 +341,8 @@ impl Node {
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
         offer(self.parked.timeout().filter(|_| !self.behind).map(|t| (t, "parked binding")));
         offer(self.probes.first().filter(|_| !self.deaf).map(|(t, _, _)| (*t, "probe")));
+        offer(self.questions.timeout().filter(|_| !self.deaf).map(|t| (t, "question to a host")));
+        offer(self.confirmations.timeout().filter(|_| !self.deaf).map(|t| (t, "confirmation of a host")));
         offer(self.duplicated.poll_timeout());
         offer(self.moderation.poll_timeout());
         offer(self.full.poll_timeout());

@@ -11,7 +11,7 @@ const ETH_VLAN: u16 = 0x8100;
 /// holds 270, and what it loses are claims.
 const BUFFER: libc::c_int = 16 << 20;
 
-/// A packet socket on one access port: ARP, RARP and ND, also behind one 802.1Q tag; inbound only.
+/// A packet socket on one access port: ARP, RARP, ND and DHCP, also behind one 802.1Q tag; inbound only.
 ///
 /// A frame seen here is no proof of where its MAC is: the tap sees what a locked or filtered port refuses
 /// (PIT-07).
@@ -172,6 +172,11 @@ const LDB: u16 = 0x30;
 const JEQ: u16 = 0x15;
 const JGE: u16 = 0x35;
 const JGT: u16 = 0x25;
+const JSET: u16 = 0x45;
+/// X: four times the low half of an octet, as the length of an IPv4 header.
+const LDX_MSH: u16 = 0xb1;
+/// Two octets at X and an offset.
+const LDH_IND: u16 = 0x48;
 const RET: u16 = 0x06;
 
 fn stmt(code: u16, k: u32) -> SockFilter {
@@ -182,29 +187,47 @@ fn jump(code: u16, k: u32, jt: u8, jf: u8) -> SockFilter {
     SockFilter::new(code, jt, jf, k)
 }
 
-/// Classic BPF: ARP, RARP and ICMPv6 133–137 (RS, RA, NS, NA, redirect), untagged or behind one 802.1Q tag.
-/// A tag that was stripped is not in the octets, so the untagged half sees those frames.
+/// Classic BPF: ARP, RARP, ICMPv6 133–137 (RS, RA, NS, NA, redirect), and UDP to the ports of DHCP; untagged or behind one
+/// 802.1Q tag. A tag that was stripped is not in the octets, so the untagged half sees those frames.
 fn announcements() -> Vec<SockFilter> {
-    let mut out = vec![stmt(LDH, 12), jump(JEQ, ETH_VLAN.into(), 10, 0)];
+    let mut out = vec![stmt(LDH, 12), jump(JEQ, ETH_VLAN.into(), FAMILY, 0)];
     out.extend(family(0));
     // Unreached by falling through: `family` ends with a verdict.
-    debug_assert_eq!(out.len(), 12);
+    debug_assert_eq!(out.len(), 2 + usize::from(FAMILY));
     out.push(stmt(LDH, 16));
     out.extend(family(4));
     out
 }
 
-/// Ten instructions; the accumulator holds the EtherType; `shift` is the length of the tag.
-fn family(shift: u32) -> [SockFilter; 10] {
+/// Instructions of [`family`].
+const FAMILY: u8 = 23;
+
+/// The accumulator holds the EtherType; `shift` is the length of the tag.
+fn family(shift: u32) -> [SockFilter; FAMILY as usize] {
     [
-        jump(JEQ, 0x0806, 7, 0),
-        jump(JEQ, 0x8035, 6, 0),
-        jump(JEQ, 0x86dd, 0, 6),
+        jump(JEQ, 0x0806, 20, 0),
+        jump(JEQ, 0x8035, 19, 0),
+        jump(JEQ, 0x0800, 10, 0),
+        jump(JEQ, 0x86dd, 0, 18),
+        // IPv6: the first next header.
         stmt(LDB, 20 + shift),
-        jump(JEQ, 58, 0, 4),
+        jump(JEQ, 17, 4, 0),
+        jump(JEQ, 58, 0, 15),
         stmt(LDB, 54 + shift),
-        jump(JGE, 133, 0, 2),
-        jump(JGT, 137, 1, 0),
+        jump(JGE, 133, 0, 13),
+        jump(JGT, 137, 12, 11),
+        stmt(LDH, 56 + shift),
+        jump(JEQ, 546, 9, 0),
+        jump(JEQ, 547, 8, 9),
+        // IPv4: UDP, no fragment but the first, ports behind a header of any length.
+        stmt(LDB, 23 + shift),
+        jump(JEQ, 17, 0, 7),
+        stmt(LDH, 20 + shift),
+        jump(JSET, 0x1fff, 5, 0),
+        stmt(LDX_MSH, 14 + shift),
+        stmt(LDH_IND, 16 + shift),
+        jump(JEQ, 67, 1, 0),
+        jump(JEQ, 68, 0, 1),
         stmt(RET, u32::MAX),
         stmt(RET, 0),
     ]

@@ -259,6 +259,7 @@ fn tells(f: &[u8]) -> Option<IpAddr> {
         | frame::Body::NeighborSolicitation(_)
         | frame::Body::RouterSolicitation(_)
         | frame::Body::RouterAdvertisement(_)
+        | frame::Body::Dhcp(_)
         | frame::Body::Other(_) => None,
     }
 }

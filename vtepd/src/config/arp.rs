@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 const DAY: Span = Span::secs(24 * 3600);
 /// Only what works is taken.
-const KEYS: [&str; 2] = ["stale-time", "tell-rate"];
+const KEYS: [&str; 5] = ["addresses-per-mac", "confirm-time", "probe-rate", "stale-time", "tell-rate"];
 
 /// `[arp]`; `stale-time` is `restart_time` unless given.
 pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> ArpConfig {

@@ -1,15 +1,18 @@
 //! Ethernet frames as a tap on an access port sees them, and the frames that we send to hosts: ARP (RFC 826,
-//! RFC 5227), RARP announcements, IPv6 neighbour discovery (RFC 4861).
+//! RFC 5227), RARP announcements, IPv6 neighbour discovery (RFC 4861), leases of DHCP.
 //!
 //! Only what passes every check of its RFC becomes a value; the rest is a [`FrameError`] to count.
 
 mod build;
+mod dhcp;
 mod nd;
 
 pub use build::{
     arp_probe, arp_reply, arp_request, gratuitous_arp, gratuitous_arp_reply, neighbor_advertisement,
     neighbor_solicitation, rarp_announce, unsolicited_advertisement,
 };
+
+pub use dhcp::Dhcp;
 
 use super::parse::{Parsed, array, ipv4};
 use crate::types::Mac;
@@ -54,6 +57,8 @@ pub enum Body {
     RouterSolicitation(RouterSolicitation),
     /// Router advertisement.
     RouterAdvertisement(RouterAdvertisement),
+    /// DHCP of either family that names a client.
+    Dhcp(Dhcp),
     /// Anything else, with its ethertype.
     Other(u16),
 }
@@ -178,6 +183,12 @@ pub enum FrameError {
     /// The sender is no possible host.
     #[error("ARP sender is zero, a group or a broadcast address")]
     ArpSender,
+    /// IPv4 header that is too short, longer than the packet, or damaged.
+    #[error("IPv4 header is malformed")]
+    Ipv4Header,
+    /// A DHCP message that ends too early, or of another hardware than Ethernet.
+    #[error("DHCP message is malformed")]
+    Dhcp,
     /// IPv6 header with another version or a length beyond the frame.
     #[error("IPv6 header is malformed")]
     Ipv6Header,
@@ -209,11 +220,13 @@ pub enum FrameError {
 
 impl FrameError {
     /// All of them, for counters.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Truncated,
         Self::SourceMac,
         Self::ArpFormat,
         Self::ArpSender,
+        Self::Ipv4Header,
+        Self::Dhcp,
         Self::Ipv6Header,
         Self::ExtensionHeaders,
         Self::Fragment,
@@ -232,6 +245,8 @@ impl FrameError {
             Self::SourceMac => "source-mac",
             Self::ArpFormat => "arp-format",
             Self::ArpSender => "arp-sender",
+            Self::Ipv4Header => "ipv4-header",
+            Self::Dhcp => "dhcp",
             Self::Ipv6Header => "ipv6-header",
             Self::ExtensionHeaders => "extension-headers",
             Self::Fragment => "fragment",
@@ -248,7 +263,7 @@ impl FrameError {
 /// Reads a frame from its destination address on, without the frame check sequence; padding is ignored.
 ///
 /// # Errors
-/// It is ARP, RARP or neighbour discovery, or claims to be, and breaks a rule.
+/// It is ARP, RARP, neighbour discovery or DHCP, or claims to be, and breaks a rule.
 pub fn parse(frame: &[u8]) -> Result<Frame, FrameError> {
     let (rest, (dst, src, kind)) = ethernet(frame).map_err(|_| FrameError::Truncated)?;
     if !src.is_host() {
@@ -265,7 +280,8 @@ pub fn parse(frame: &[u8]) -> Result<Frame, FrameError> {
     let body = match kind {
         ethertype::ARP => arp(payload)?,
         ethertype::RARP => rarp(payload)?,
-        ethertype::IPV6 => nd::parse(payload)?,
+        ethertype::IPV4 => dhcp::parse4(payload)?,
+        ethertype::IPV6 => nd::parse(dst, src, payload)?,
         other => Body::Other(other),
     };
     Ok(Frame { dst, src, vlan, body })

@@ -2,7 +2,7 @@
 
 use super::{
     Body, FrameError, NeighborAdvertisement, NeighborSolicitation, RouterAdvertisement, RouterSolicitation,
-    ethertype,
+    dhcp, ethertype,
 };
 use crate::types::Mac;
 use crate::wire::parse::{Parsed, array, ipv6};
@@ -26,7 +26,7 @@ pub(super) const SLLA: u8 = 1;
 pub(super) const TLLA: u8 = 2;
 const NONCE: u8 = 14;
 
-struct Header<'a> {
+pub(super) struct Header<'a> {
     src: Ipv6Addr,
     dst: Ipv6Addr,
     next: u8,
@@ -45,14 +45,21 @@ fn header(i: &[u8]) -> Parsed<'_, (u8, u16, Header<'_>)> {
     Ok((&[], (version >> 4, len, Header { src, dst, next, hop_limit, payload: i })))
 }
 
-/// Reads an IPv6 packet; what is not neighbour discovery is [`Body::Other`].
-pub(super) fn parse(i: &[u8]) -> Result<Body, FrameError> {
+/// Reads an IPv6 packet; what is neither neighbour discovery nor DHCP is [`Body::Other`].
+pub(super) fn parse(to: Mac, from: Mac, i: &[u8]) -> Result<Body, FrameError> {
     let Ok((_, (version, len, mut h))) = header(i) else { return Err(FrameError::Truncated) };
     if version != 6 {
         return Err(FrameError::Ipv6Header);
     }
     h.payload = h.payload.get(..usize::from(len)).ok_or(FrameError::Ipv6Header)?;
-    let Some(m) = icmp(&h)? else { return Ok(Body::Other(ethertype::IPV6)) };
+    let m = match upper(&h)? {
+        Some(Upper { protocol: ICMPV6, payload }) => payload,
+        Some(u) => {
+            let lease = dhcp::parse6(to, from, &u)?;
+            return Ok(lease.map_or(Body::Other(ethertype::IPV6), Body::Dhcp));
+        }
+        None => return Ok(Body::Other(ethertype::IPV6)),
+    };
     let [kind, code, ..] = *m else { return Ok(Body::Other(ethertype::IPV6)) };
     if !matches!(kind, kind::RS | kind::RA | kind::NS | kind::NA) {
         return Ok(Body::Other(ethertype::IPV6));
@@ -69,12 +76,18 @@ pub(super) fn parse(i: &[u8]) -> Result<Body, FrameError> {
     message(&h, kind, m)
 }
 
-/// The ICMPv6 message behind a bounded number of extension headers.
-fn icmp<'a>(h: &Header<'a>) -> Result<Option<&'a [u8]>, FrameError> {
+/// What an IPv6 packet carries.
+pub(super) struct Upper<'a> {
+    pub(super) protocol: u8,
+    pub(super) payload: &'a [u8],
+}
+
+/// The ICMPv6 message or UDP datagram behind a bounded number of extension headers.
+fn upper<'a>(h: &Header<'a>) -> Result<Option<Upper<'a>>, FrameError> {
     let (mut next, mut rest) = (h.next, h.payload);
     for _ in 0..=MAX_EXTENSIONS {
         match next {
-            ICMPV6 => return Ok(Some(rest)),
+            ICMPV6 | dhcp::UDP => return Ok(Some(Upper { protocol: next, payload: rest })),
             // Hop-by-hop, routing, destination options: next header, length in units of 8 without the first.
             0 | 43 | 60 => {
                 let [n, len, _, left, ..] = *rest else { return Err(FrameError::ExtensionHeaders) };

@@ -1,0 +1,166 @@
+//! Guests that may still be in their own duplicate check (RFC 5227 §2.1.1): a question without a sender's address makes
+//! them give up theirs (PIT-16).
+//!
+//! Those are the MACs whose port has just come up, that have just spoken for the first time, that probe themselves, or that
+//! have just been given a lease. A guest that has moved here has its address already, whatever its new port does; and who
+//! speaks with the address has finished its check.
+
+use super::Node;
+use crate::types::{IfIndex, Mac, Span, Time, Vni};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// How long a guest is left in peace.
+pub(super) const YOUTH: Span = Span::secs(10);
+/// MACs remembered; the oldest give way.
+const LIMIT: usize = 65_536;
+
+#[derive(Clone, Copy, Debug)]
+struct Youth {
+    at: Time,
+    /// It has moved here, or has spoken with its address: what its port did before counts for nothing.
+    past: bool,
+    /// What it checks, as far as it has said so.
+    checks: Option<Ipv4Addr>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Young {
+    macs: BTreeMap<(Vni, Mac), Youth>,
+    order: VecDeque<(Time, (Vni, Mac))>,
+    /// When a port got its carrier.
+    ports: BTreeMap<IfIndex, Time>,
+}
+
+impl Young {
+    fn note(&mut self, key: (Vni, Mac), past: bool, checks: Option<Ipv4Addr>, at: Time) {
+        while let Some((t, old)) = self.order.front().copied()
+            && (at.since(t) >= YOUTH || self.order.len() >= LIMIT)
+        {
+            self.order.pop_front();
+            if self.macs.get(&old).is_some_and(|y| y.at == t) {
+                self.macs.remove(&old);
+            }
+        }
+        // Whoever has moved here and checks one more address has the others.
+        let past =
+            past || checks.is_some() && self.macs.get(&key).is_some_and(|y| y.past && at.since(y.at) < YOUTH);
+        if self.macs.insert(key, Youth { at, past, checks }).is_none_or(|y| y.at != at) {
+            self.order.push_back((at, key));
+        }
+    }
+
+    /// Until when this one is left in peace.
+    fn until(&self, key: (Vni, Mac), port: IfIndex, ip: Ipv4Addr, at: Time) -> Option<Time> {
+        let own = self.macs.get(&key).filter(|y| at.since(y.at) < YOUTH);
+        if own.is_some_and(|y| y.past && y.checks != Some(ip)) {
+            return None;
+        }
+        let port = self.ports.get(&port).filter(|t| at.since(**t) < YOUTH);
+        own.map(|y| y.at).max(port.copied()).map(|t| t + YOUTH)
+    }
+}
+
+impl Node {
+    /// A MAC is about to check this or some address, or has begun to speak.
+    pub(super) fn may_check_itself(&mut self, vni: Vni, mac: Mac, checks: Option<Ipv4Addr>, at: Time) {
+        self.young.note((vni, mac), false, checks, at);
+    }
+
+    /// A MAC has moved here, or its hypervisor announces it.
+    pub(super) fn is_past_its_check(&mut self, vni: Vni, mac: Mac, at: Time) {
+        self.young.note((vni, mac), true, None, at);
+    }
+
+    /// A host has spoken with an IPv4 address: if it has checked that, it has finished.
+    pub(super) fn has_settled(&mut self, vni: Vni, mac: Mac, ip: IpAddr, at: Time) {
+        let IpAddr::V4(ip) = ip else { return };
+        let youth = self.young.macs.get(&(vni, mac)).filter(|y| at.since(y.at) < YOUTH);
+        let on_port = self.young.ports.values().any(|t| at.since(*t) < YOUTH);
+        if youth.map_or(on_port, |y| y.checks.map_or(!y.past, |c| c == ip)) {
+            self.young.note((vni, mac), true, None, at);
+        }
+    }
+
+    /// A port has carrier (again).
+    pub(super) fn port_came_up(&mut self, port: IfIndex, at: Time) {
+        if self.synced {
+            self.young.ports.retain(|_, t| at.since(*t) < YOUTH);
+            self.young.ports.insert(port, at);
+            self.ask_again_behind(port, at);
+        }
+    }
+
+    /// The sender of a question to this guest for an IPv4 address: nobody, or the gateway while it may be checking its own.
+    ///
+    /// # Errors
+    /// There is no gateway: it may be asked from this time on.
+    pub(super) fn arp_sender(
+        &self,
+        vni: Vni,
+        mac: Mac,
+        port: IfIndex,
+        ip: Ipv4Addr,
+        at: Time,
+    ) -> Result<Ipv4Addr, Time> {
+        let Some(until) = self.young.until((vni, mac), port, ip, at).filter(|_| !self.awaits_guest(vni, mac))
+        else {
+            return Ok(Ipv4Addr::UNSPECIFIED);
+        };
+        let gateway = self.segments.get(&vni).and_then(|s| s.config.hosts.gateway.as_ref());
+        let of_subnet = gateway.and_then(|g| {
+            g.addresses.iter().find_map(|a| match a.ip {
+                IpAddr::V4(own) if own != ip && a.contains(ip.into()) => Some(own),
+                IpAddr::V4(_) | IpAddr::V6(_) => None,
+            })
+        });
+        of_subnet.ok_or(until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VNI: Vni = Vni::new(100).expect("valid");
+    const M: (Vni, Mac) = (VNI, Mac([2, 0, 0, 0, 0, 1]));
+    const P: IfIndex = IfIndex(7);
+    const IP: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+    fn at(s: u64) -> Time {
+        Time(0) + Span::secs(s)
+    }
+
+    #[test]
+    fn the_last_of_its_signs_counts_and_a_move_ends_it() {
+        let mut y = Young::default();
+        assert_eq!(y.until(M, P, IP, at(1)), None);
+        y.ports.insert(P, at(1));
+        assert_eq!(y.until(M, P, IP, at(2)), Some(at(11)));
+        y.note(M, false, None, at(5));
+        assert_eq!(y.until(M, P, IP, at(14)), Some(at(15)));
+        assert_eq!(y.until(M, P, IP, at(15)), None);
+        y.ports.insert(P, at(20));
+        y.note(M, true, None, at(21));
+        assert_eq!(y.until(M, P, IP, at(22)), None, "it has moved");
+        y.note(M, false, None, at(23));
+        assert_eq!(y.until(M, P, IP, at(24)), Some(at(33)), "and probes by itself");
+        y.note(M, true, None, at(40));
+        y.note(M, false, Some(IP), at(41));
+        assert_eq!(y.until(M, P, IP, at(42)), Some(at(51)));
+        assert_eq!(y.until(M, P, Ipv4Addr::new(10, 0, 0, 2), at(42)), None, "that one it had before");
+    }
+
+    #[test]
+    fn who_makes_macs_up_fills_no_memory() {
+        let mut y = Young::default();
+        for n in 0..3 * LIMIT as u64 {
+            let [.., a, b, c, d] = n.to_be_bytes();
+            y.note((VNI, Mac([2, 0, a, b, c, d])), false, None, Time(n));
+        }
+        assert!(y.macs.len() <= LIMIT && y.order.len() <= LIMIT);
+        y.note(M, false, None, at(100));
+        assert_eq!((y.macs.len(), y.order.len()), (1, 1));
+    }
+}
