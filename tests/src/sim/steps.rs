@@ -404,7 +404,8 @@ impl World {
     fn split(&mut self, g: usize, node: usize, time: Span, first: bool) {
         let Some(here) = self.vms[g].here.filter(|p| p.node != node && !is_frr(p.node)) else { return };
         let twin = Place { node, slot: g };
-        if self.is_released(node, self.vms[g].mac) {
+        // A third copy is no story of its own.
+        if self.is_released(node, self.vms[g].mac) || self.vms[g].twin.is_some() {
             return;
         }
         self.plug(twin);
