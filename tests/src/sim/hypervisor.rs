@@ -87,6 +87,7 @@ impl World {
             }
         }
         self.activate(g, at);
+        self.welcome(g, at);
         if let Some(m) = self.macs.get_mut(&mac) {
             m.muddled |= unclear;
         }
@@ -104,9 +105,9 @@ impl World {
     fn activate(&mut self, g: usize, at: Place) {
         let mac = self.vms[g].mac;
         let step = MoveStep::Activate { port: Some(format!("p{}", at.slot)), timeout: None };
-        self.released.remove(&(at.node, mac));
         // As good as an announcement, and before the guest's own (PIT-06).
         if self.vteps[at.node].listens(self.now) {
+            self.released.remove(&(at.node, mac));
             self.spoke(g, at, By::Rarp, true);
         }
         self.ask_node(at.node, mac, step);
