@@ -19,6 +19,7 @@ pub mod op;
 pub mod plan;
 pub mod reconcile;
 pub mod setup;
+pub mod shelf;
 
 pub use mirror::Mirror;
 pub use op::{Kernel, Op, OpError, OpResult};

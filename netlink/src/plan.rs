@@ -59,6 +59,9 @@ pub fn plan_row(row: Option<&Row>, mirror: &Mirror, key: RowKey, ops: &mut Vec<O
             Some(Row::Local { vxlan, port }) => {
                 local(mirror, Place { bridge, mac, vxlan: *vxlan }, *port, ops)
             }
+            Some(Row::Relayed { vxlan, vtep, port }) => {
+                relayed(mirror, Place { bridge, mac, vxlan: *vxlan }, *vtep, *port, ops)
+            }
             Some(Row::Cleared { port }) => {
                 no_mac(mirror, bridge, mac, ops);
                 let row = mirror.bridge_row(bridge, mac);
@@ -96,9 +99,14 @@ pub fn plan_row(row: Option<&Row>, mirror: &Mirror, key: RowKey, ops: &mut Vec<O
                 Ok(())
             }
             Some(Row::Neigh { mac, router }) => neigh(mirror, dev, ip, *mac, *router, ops),
-            Some(Row::Remote { .. } | Row::Local { .. } | Row::Cleared { .. } | Row::Own | Row::Flood) => {
-                Err(misfit(key))
-            }
+            Some(
+                Row::Remote { .. }
+                | Row::Local { .. }
+                | Row::Relayed { .. }
+                | Row::Cleared { .. }
+                | Row::Own
+                | Row::Flood,
+            ) => Err(misfit(key)),
         },
     }
 }
@@ -156,7 +164,16 @@ fn no_mac(mirror: &Mirror, bridge: IfIndex, mac: Mac, ops: &mut Vec<Op>) {
     }
 }
 
-fn remote(mirror: &Mirror, at: Place, vtep: IpAddr, sticky: bool, ops: &mut Vec<Op>) -> Result<(), Refused> {
+/// What stands where a row to a VTEP is to be.
+struct WayOut {
+    /// The `self` row is right already.
+    self_ok: bool,
+    /// The bridge's row.
+    row: Option<BridgeEntry>,
+}
+
+/// Nobody else's row is in the way of one to a VTEP; what other VXLAN devices of the bridge had of ours goes.
+fn way_out(mirror: &Mirror, at: Place, vtep: IpAddr, ops: &mut Vec<Op>) -> Result<WayOut, Refused> {
     let Place { bridge, mac, vxlan } = at;
     managed_vxlan(mirror, vxlan)?;
     if mirror.master_of(vxlan) != Some(bridge) {
@@ -182,12 +199,17 @@ fn remote(mirror: &Mirror, at: Place, vtep: IpAddr, sticky: bool, ops: &mut Vec<
     } else {
         row
     };
-    let self_ok = own.is_some_and(|s| s.ext_learned() && s.vtep == Some(vtep));
     for other in mirror.vxlans_of(bridge).filter(|v| *v != vxlan) {
         if let Some(old) = mirror.self_row(other, mac).filter(|s| s.ext_learned()).and_then(|s| s.vtep) {
             ops.push(Op::DelSelf { vxlan: other, mac, vtep: old });
         }
     }
+    Ok(WayOut { self_ok: own.is_some_and(|s| s.ext_learned() && s.vtep == Some(vtep)), row })
+}
+
+fn remote(mirror: &Mirror, at: Place, vtep: IpAddr, sticky: bool, ops: &mut Vec<Op>) -> Result<(), Refused> {
+    let Place { mac, vxlan, .. } = at;
+    let WayOut { self_ok, row } = way_out(mirror, at, vtep, ops)?;
     if sticky {
         let row_ok = row.is_some_and(|r| r.port == vxlan && r.sticky() && r.is_static() && !r.ext_learned());
         if !self_ok {
@@ -267,6 +289,34 @@ fn own(mirror: &Mirror, bridge: IfIndex, mac: Mac, ops: &mut Vec<Op>) -> Result<
         ops.push(Op::DelMaster { port: r.port, mac });
     }
     ops.push(Op::SetOwn { bridge, mac });
+    Ok(())
+}
+
+fn relayed(
+    mirror: &Mirror,
+    at: Place,
+    vtep: IpAddr,
+    port: IfIndex,
+    ops: &mut Vec<Op>,
+) -> Result<(), Refused> {
+    let Place { bridge, mac, vxlan } = at;
+    if mirror.master_of(port) != Some(bridge) {
+        let text = format!("{} is not a port of {}", mirror.name(port), mirror.name(bridge));
+        return Err(Refused { errno: libc::ENODEV, text });
+    }
+    // The way to the VTEP first: what is on its way through the hold port is sent by it.
+    let WayOut { self_ok, row } = way_out(mirror, at, vtep, ops)?;
+    if !self_ok {
+        ops.push(Op::SetSelf { vxlan, mac, vtep });
+    }
+    if row.is_some_and(|r| r.port == port) {
+        return Ok(());
+    }
+    // As in `local`: a mark would stay, and so would static and sticky.
+    if let Some(r) = row.filter(|r| r.ext_learned() || r.is_static() || r.sticky()) {
+        ops.push(Op::DelMaster { port: r.port, mac });
+    }
+    ops.push(Op::SetLocal { port, mac });
     Ok(())
 }
 

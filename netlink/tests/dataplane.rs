@@ -103,6 +103,7 @@ fn a_released_mac_is_pinned_an_activated_one_is_on_its_port_and_an_aborted_one_i
         };
         let own = "dev vx100 dst 10.0.0.2 self extern_learn";
         let remote = |sticky| Row::Remote { vxlan, vtep: vtep(2), sticky };
+        let relayed = Row::Relayed { vxlan, vtep: vtep(2), port };
         for (row, wanted) in [
             (remote(true), vec![own, "dev vx100 sticky master br100 static"]),
             (remote(false), vec![own, "dev vx100 extern_learn master br100"]),
@@ -111,6 +112,12 @@ fn a_released_mac_is_pinned_an_activated_one_is_on_its_port_and_an_aborted_one_i
             (Row::Cleared { port }, vec![]),
             (Row::Local { vxlan, port }, vec!["dev p1 master br100"]),
             (remote(false), vec![own, "dev vx100 extern_learn master br100"]),
+            // On its way through a port of ours, from and to each of the others (PIT-26).
+            (relayed, vec!["dev p1 master br100", own]),
+            (remote(true), vec![own, "dev vx100 sticky master br100 static"]),
+            (relayed, vec!["dev p1 master br100", own]),
+            (Row::Local { vxlan, port }, vec!["dev p1 master br100"]),
+            (relayed, vec!["dev p1 master br100", own]),
             (Row::Cleared { port }, vec![]),
         ] {
             p.want.set(key, row, true);

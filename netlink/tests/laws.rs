@@ -105,6 +105,11 @@ impl Lab {
                 Row::Remote { vxlan: self.vxlan, vtep: vtep(2 + v % 3), sticky: kind == 1 }
             }
             RowKey::Mac { .. } if kind == 3 && v.is_multiple_of(3) => Row::Own,
+            RowKey::Mac { .. } if kind == 4 => Row::Relayed {
+                vxlan: self.vxlan,
+                vtep: vtep(2 + v % 3),
+                port: self.ports[usize::from(v % 2)],
+            },
             RowKey::Mac { .. } if kind == 3 => Row::Cleared { port: self.ports[usize::from(v % 2)] },
             RowKey::Mac { .. } => Row::Local { vxlan: self.vxlan, port: self.ports[usize::from(v % 2)] },
             RowKey::Flood { .. } => Row::Flood,
@@ -232,7 +237,7 @@ proptest! {
         let foreign = lab.foreign();
         for (a, b, c) in wishes {
             let key = lab.key(a, b);
-            let row = lab.row(key, c % 4, a ^ c);
+            let row = lab.row(key, c % 5, a ^ c);
             lab.want.set(key, row, c % 2 == 0);
         }
         let whole = plan(&lab.want, lab.rec.mirror());
@@ -274,7 +279,7 @@ proptest! {
             match a % 5 {
                 0 | 1 => {
                     let key = lab.key(b, c);
-                    let row = lab.row(key, a % 4, b ^ c);
+                    let row = lab.row(key, (a / 5) % 5, b ^ c);
                     if lab.want.set(key, row, c % 2 == 0) {
                         asked.insert(key);
                     }
@@ -357,6 +362,9 @@ fn holds(lab: &Lab, key: RowKey, row: Row) -> bool {
         (RowKey::Mac { mac, .. }, Row::Local { port, .. }) => {
             let lasts = |b: BridgeFdb| b.ext_learned && !b.is_static && !b.permanent;
             bridge(mac).is_some_and(|b| b.port == port && !lasts(b)) && own(mac).is_none()
+        }
+        (RowKey::Mac { mac, .. }, Row::Relayed { vtep, port, .. }) => {
+            bridge(mac).is_some_and(|b| b.port == port) && own(mac) == Some(vtep)
         }
         // A static row there is somebody else's, and stays.
         (RowKey::Mac { mac, .. }, Row::Cleared { port }) => {

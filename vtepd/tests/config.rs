@@ -79,6 +79,9 @@ restart-time = "2m"
 [mobility]
 guard-time = "1500ms"
 move-ips-with-mac = false
+hold-time = "2500ms"
+hold-frames = 100
+hold-octets = 65536
 duplicates = { mode = "rfc7432", action = "block", moves = 7, window = "3m", recovery = "9m" }
 
 [[neighbor]]
@@ -182,6 +185,9 @@ fn limits_and_domains_of_a_vni_are_checked() {
     insta::assert_snapshot!("floating_nonsense", vni("floating = [\"vrrp\", \"00:00:5e:00:01:00/49\"]"));
     insta::assert_snapshot!("domain_without_ourselves", vni("mobility-domain = [\"10.254.0.0/16\"]"));
     insta::assert_snapshot!("domain_of_names", vni("mobility-domain = [\"site-1\"]"));
+    let hold = |text: &str| with_head(&format!("[mobility]\n{text}\n"));
+    insta::assert_snapshot!("hold_time_too_long", hold("hold-time = \"2m\""));
+    insta::assert_snapshot!("hold_frames_none", hold("hold-frames = 0\nhold-octets = 1000"));
     insta::assert_snapshot!("owners_per_hour_too_many", vni("owners-per-hour = 65"));
     insta::assert_snapshot!("flood_guard_negative", vni("flood-guard = -1"));
     insta::assert_snapshot!("unguarded_port_impossible", vni("unguarded-ports = [\"tap0\", \"a:b\"]"));

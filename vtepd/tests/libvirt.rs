@@ -73,6 +73,7 @@ async fn answer(end: &mut CoreEnd, at: &Place) -> Option<String> {
                 MoveStep::Activate { port, .. } => format!("activate {} {}", m.mac, port.unwrap_or_default()),
                 MoveStep::Abort => format!("abort {}", m.mac),
                 MoveStep::Release { .. } => format!("release {}", m.mac),
+                MoveStep::Leave(leave) => format!("{leave:?} {}", m.mac),
             })
         }
         other => panic!("unexpected: {other:?}"),
@@ -421,6 +422,7 @@ fn told(lines: &[&str], describe: bool) -> Vec<String> {
                     Step::TakeBack { port, .. } => format!("take back {port}"),
                     Step::Abort => "abort".to_owned(),
                     Step::Release { .. } => "release".to_owned(),
+                    Step::Leave(leave) => format!("{leave:?}"),
                 }),
                 Out::Note(..) => {}
                 Out::AskWhyPaused(..) => panic!("nothing was compared"),

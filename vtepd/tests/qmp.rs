@@ -76,6 +76,8 @@ impl World {
                         }
                         MoveStep::Abort => format!("abort {}", m.mac),
                         MoveStep::Release { .. } => format!("release {}", m.mac),
+                        // What is held meanwhile is tested with the machine.
+                        MoveStep::Leave(_) => continue,
                     };
                 }
                 Command::Events { .. } => {}

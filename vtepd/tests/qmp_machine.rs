@@ -1,5 +1,6 @@
 //! One guest's QMP socket as a state machine (PIT-25, PIT-26): the recorded order of QEMU 7.2, and any other order.
 
+use evpn::node::Leave;
 use evpn::types::{Mac, Span, Time};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -27,6 +28,8 @@ struct Talk {
     rx_filter: Value,
     answering: bool,
     steps: Vec<String>,
+    /// Of these, what is to become of frames for a guest that leaves.
+    leaves: Vec<Leave>,
     wishes: VecDeque<Wish>,
     notes: Vec<String>,
     hung_up: Option<String>,
@@ -45,6 +48,7 @@ impl Talk {
             rx_filter: json!([]),
             answering: true,
             steps: Vec::new(),
+            leaves: Vec::new(),
             wishes: VecDeque::new(),
             notes: Vec::new(),
             hung_up: None,
@@ -85,6 +89,7 @@ impl Talk {
                     };
                     self.m.line(line.to_string().as_bytes(), self.now);
                 }
+                Out::Wish(Wish { step: Step::Leave(leave), .. }) => self.leaves.push(leave),
                 Out::Wish(w) => {
                     self.steps.push(short(&w));
                     self.wishes.push_back(w);
@@ -147,6 +152,7 @@ fn short(w: &Wish) -> String {
         }
         Step::Activate { port } => format!("activate {mac} {port}"),
         Step::Abort => format!("abort {mac}"),
+        Step::Leave(leave) => format!("{leave:?} {mac}"),
         Step::Release { at_stop } => format!("release {mac}{}", if *at_stop { " at-stop" } else { "" }),
         Step::TakeBack { port, left, released } => {
             format!("take back {mac} {port} left={left} released={released}")
@@ -316,6 +322,43 @@ fn a_migration_that_fails_after_the_stop_is_taken_back_at_the_source() {
         t.wait(Span::secs(10));
         assert_eq!((t.steps(), t.m.phase()), (vec![], Phase::Running));
     }
+}
+
+#[test]
+fn what_arrives_for_a_guest_is_held_from_its_stop_in_a_migration_until_it_goes_on() {
+    use Leave::{Begins, Stays, Stopped};
+    let mut t = Talk::connected(Options::default(), "running");
+    // Not when somebody pauses it.
+    t.status = "paused";
+    t.event("STOP");
+    t.status = "running";
+    t.event("RESUME");
+    assert_eq!(t.leaves, []);
+    t.migration("setup");
+    t.migration("active");
+    assert_eq!(t.leaves, [Begins], "once, and long before");
+    t.status = "finish-migrate";
+    t.event("STOP");
+    assert_eq!(t.leaves, [Begins, Stopped]);
+    t.status = "running";
+    t.event("RESUME");
+    t.migration("failed");
+    assert_eq!(t.leaves, [Begins, Stopped, Stays]);
+    // One that succeeds ends elsewhere.
+    t.migration("setup");
+    t.status = "finish-migrate";
+    t.event("STOP");
+    t.migration("completed");
+    t.wait(Span::secs(2));
+    assert_eq!((&t.leaves[3..], t.m.phase()), (&[Begins, Stopped][..], Phase::Left));
+    // At the stop the release does it.
+    let stop = Options { activate_at: ActivateAt::Stop, ..Options::default() };
+    let mut t = Talk::connected(stop, "running");
+    t.migration("active");
+    t.status = "";
+    t.event("STOP");
+    assert_eq!(t.steps(), ["release 1 at-stop"]);
+    assert_eq!(t.leaves, [Begins]);
 }
 
 #[test]

@@ -54,6 +54,17 @@ pub enum Row {
         /// The port the VM is behind.
         port: IfIndex,
     },
+    /// Remote MAC whose frames pass through our hold port for a while: `self` row to the VTEP as in [`Row::Remote`], and
+    /// the bridge row on the hold port, `dynamic`. What others still send here because they have not heard yet would
+    /// otherwise end at the VXLAN port that it came in by (PIT-03, PIT-26).
+    Relayed {
+        /// VXLAN device, a port of the key's bridge.
+        vxlan: IfIndex,
+        /// Destination.
+        vtep: IpAddr,
+        /// The hold port.
+        port: IfIndex,
+    },
     /// A MAC that we had put on this port for a guest that never came: no dynamic row there, and none of ours.
     ///
     /// Wanted only until it has been written, so that a guest which comes later is learned as usual.

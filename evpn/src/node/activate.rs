@@ -67,6 +67,7 @@ impl Node {
             return Err(busy("prepared moves"));
         }
         self.end_release(key, at);
+        self.end_hold(key, at);
         let mut p = Pending {
             stage: Stage::Active,
             port: t.port,

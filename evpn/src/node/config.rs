@@ -49,6 +49,13 @@ pub struct MobilityConfig {
     pub prepare_time: Span,
     /// How long a released MAC's frames from its old port are no claim (PIT-04).
     pub release_time: Span,
+    /// How long what arrives for a guest that has stopped to leave is kept, and then how long it is sent on to where the
+    /// guest is (PIT-26); zero: neither.
+    pub hold_time: Span,
+    /// Most frames kept for one MAC.
+    pub hold_frames: u32,
+    /// Most octets kept for one MAC; sixteen times as many for all.
+    pub hold_octets: u32,
     /// Detection of duplicates.
     pub duplicates: Duplicates,
 }
@@ -61,6 +68,9 @@ impl Default for MobilityConfig {
             memory_time: Span::secs(24 * 3600),
             prepare_time: Span::secs(60),
             release_time: Span::secs(60),
+            hold_time: Span::secs(1),
+            hold_frames: 4096,
+            hold_octets: 4 << 20,
             duplicates: Duplicates::default(),
         }
     }

@@ -33,6 +33,9 @@ impl Node {
         {
             self.port_left(vni, index, "port left the bridge", at);
         }
+        if l.master != self.holds_bridge(index) {
+            self.hold_port_gone(index, at);
+        }
         self.review(affected, at);
         if l.up && l.carrier {
             self.released_port_up(index, at);
@@ -68,6 +71,7 @@ impl Node {
             self.port_left(vni, index, "port removed", at);
         }
         self.released_port_down(index, at);
+        self.hold_port_gone(index, at);
         self.review(affected, at);
     }
 
@@ -234,6 +238,7 @@ impl Node {
         (seg.bridge, seg.vxlan, seg.ready) = (bridge, vxlan, ready);
         if old_bridge != bridge {
             if let Some(b) = old_bridge {
+                self.hold_bridge_gone(vni, at);
                 self.bridges.remove(&b);
                 self.forget_locals(vni, at);
             }
@@ -272,6 +277,7 @@ impl Node {
             if let Some(vni) = l.master.and_then(|m| self.bridges.get(&m))
                 && self.segments.get(vni).is_some_and(|s| s.vxlan != Some(l.index))
                 && !matches!(l.kind, LinkKind::Vxlan(_))
+                && !self.is_hold_port(l)
             {
                 want.insert(l.index, *vni);
             }
@@ -333,6 +339,9 @@ impl Node {
     fn bridge_row(&mut self, b: BridgeFdb, at: Time) {
         let Some(&vni) = self.bridges.get(&b.bridge) else { return };
         if b.permanent || b.vlan != 0 || !b.mac.is_host() {
+            return;
+        }
+        if self.holds_bridge(b.port).is_some() {
             return;
         }
         let Some(seg) = self.segments.get_mut(&vni) else { return };

@@ -307,6 +307,19 @@ pub enum Event {
         /// The guest's port here.
         port: String,
     },
+    /// What arrived for a guest that stood still has gone after it, or back to it (PIT-26).
+    FramesHeld {
+        /// VNI.
+        vni: Vni,
+        /// MAC.
+        mac: Mac,
+        /// Frames that were kept and then sent.
+        kept: u64,
+        /// Frames that were sent on as they came.
+        relayed: u64,
+        /// Frames for which there was no room, or that the kernel did not take.
+        dropped: u64,
+    },
     /// A prepared move was not activated in time, or an activated one's guest was never heard.
     MoveTimedOut {
         /// VNI.
@@ -480,6 +493,7 @@ impl Event {
             | Self::MoveAborted { .. }
             | Self::MoveReleased { .. }
             | Self::MoveMarked { .. }
+            | Self::FramesHeld { .. }
             | Self::VtepJoined { .. }
             | Self::VtepLeft { .. }
             | Self::VniReady { .. }

@@ -2,6 +2,7 @@
 
 use super::event::Event;
 use super::guard::GuardNews;
+use super::hold::{Held, Leave};
 use super::view::{MoveKind, MoveView};
 use crate::fabric::{BridgeFdb, KernelEvent, RowKey, WriteResult};
 use crate::mobility::Record;
@@ -57,6 +58,22 @@ pub enum Input {
         port: IfIndex,
         /// What.
         news: GuardNews,
+    },
+    /// A hold port was made ([`super::Output::HoldPort`]), or could not be: why, and the way out.
+    HoldPort {
+        /// VNI.
+        vni: Vni,
+        /// Its index.
+        made: Result<IfIndex, String>,
+    },
+    /// What became of the frames of a MAC that was held, after [`super::HoldWord::Return`].
+    Held {
+        /// The hold port.
+        port: IfIndex,
+        /// MAC.
+        mac: Mac,
+        /// How many.
+        held: Held,
     },
     /// Wall clock at this time, in seconds since 1970: for views, and for the age of what is kept.
     Wall {
@@ -216,6 +233,9 @@ pub enum MoveStep {
         /// For how long; `[mobility] release-time` when absent.
         timeout: Option<Span>,
     },
+    /// At the source: what arrives for the guest while it stands still is held (PIT-26). *Release* with `at_stop` begins
+    /// that, too.
+    Leave(Leave),
 }
 
 /// Who asks for a step.

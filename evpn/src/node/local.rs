@@ -17,6 +17,7 @@ impl Node {
     /// The forwarding table shows a MAC on a local port.
     pub(super) fn local_seen(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
         self.revision += 1;
+        self.held_guest_seen((vni, mac), at);
         if self.fixed_elsewhere(vni, mac, port, at) || self.activation_seen(vni, mac, port, at) {
             return;
         }
@@ -74,6 +75,7 @@ impl Node {
         } else {
             self.may_check_itself(vni, mac, None, at);
         }
+        let held = self.end_hold((vni, mac), at);
         let seen = self.activation_sign(vni, mac).unwrap_or_else(|| self.first_sign(port, mac, at));
         let place = Place::Port(self.dev_name(port));
         // Above every route for this MAC, with or without address, whoever has the best (EVPN-XMOB-02, -03, -05).
@@ -105,7 +107,7 @@ impl Node {
         if let (Some(key), Some(vxlan)) = (key, seg.vxlan) {
             // A MAC that won a move is a wanted row: a remote write that was under way is overwritten (PIT-05).
             let adopted = self.stale.contains(&key);
-            if remote.is_some() || adopted || fixed {
+            if remote.is_some() || adopted || fixed || held {
                 self.want_set(key, Row::Local { vxlan, port }, true);
             }
         }

@@ -22,6 +22,7 @@ mod frames;
 mod going;
 mod guard;
 mod handing;
+mod hold;
 mod holders;
 mod host_config;
 mod input;
@@ -61,6 +62,7 @@ pub use config::{
 };
 pub use event::{Event, Level};
 pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
+pub use hold::{Held, HoldWord, Leave};
 pub use host_config::{ArpConfig, Conflict, Gateway, GatewayAddress, Storm, TellPeers, Unknown, VniHosts};
 pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester,
@@ -163,6 +165,7 @@ pub struct Node {
     guards: guard::Guards,
     tell: tell::Tell,
     strangers: strangers::Strangers,
+    holds: hold::Holds,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -240,6 +243,7 @@ impl Node {
             guards: guard::Guards::default(),
             tell: tell::Tell::default(),
             strangers: strangers::Strangers::default(),
+            holds: hold::Holds::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -266,6 +270,8 @@ impl Node {
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
             Input::Recalled(rows) => self.recalled(&rows, at),
             Input::Guard { port, news } => self.guard_news(port, news, at),
+            Input::HoldPort { vni, made } => self.hold_port(vni, made, at),
+            Input::Held { port, mac, held } => self.held(port, mac, held, at),
             Input::Wall { unix } => self.wall_told(unix, at),
             Input::Restored(records) => self.restored(&records, at),
             Input::KeepAgain => self.keep_again(at),
@@ -288,6 +294,7 @@ impl Node {
         self.due_confirmations(at);
         self.due_retries(at);
         self.due_prepared(at);
+        self.due_holds(at);
         self.due_duplicates(at);
         self.due_refused(at);
         self.due_look(at);
@@ -353,6 +360,7 @@ impl Node {
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));
         offer(self.prepare.timeout());
+        offer(self.holds.timeout().map(|t| (t, "guest that is held")));
         offer((!self.swept).then_some((self.sweep_at(), "sweep of adopted rows")));
         next
     }

@@ -2,6 +2,7 @@
 
 use super::event::Event;
 use super::guard::GuardChange;
+use super::hold::HoldWord;
 use super::view;
 use crate::mobility::Record;
 use crate::types::{ConnId, IfIndex, Mac, Seq, Time, Vni};
@@ -71,6 +72,30 @@ pub enum Output {
         port: IfIndex,
         /// What changes.
         change: GuardChange,
+    },
+    /// Make the hold port of a VNI: a tap in this bridge, of this name, that nothing is flooded to. The answer is
+    /// `Input::HoldPort` (PIT-26).
+    HoldPort {
+        /// VNI.
+        vni: Vni,
+        /// The bridge.
+        bridge: IfIndex,
+        /// Name of the device.
+        name: String,
+    },
+    /// The hold port of a VNI is gone: what it held, too.
+    HoldPortGone {
+        /// VNI.
+        vni: Vni,
+    },
+    /// What is to be done with frames for a MAC that come out of a hold port. Before the row that brings them there.
+    Hold {
+        /// The hold port.
+        port: IfIndex,
+        /// MAC.
+        mac: Mac,
+        /// What.
+        word: HoldWord,
     },
     /// Read all kernel tables again.
     Resync,

@@ -181,6 +181,7 @@ impl Node {
             }
             MoveStep::Abort => self.abort_move(r, at).map(Some),
             MoveStep::Release { timeout } => self.release_move(r, *timeout, at).map(Some),
+            MoveStep::Leave(leave) => self.leave_move(r, *leave, at).map(Some),
         };
         match answer {
             Ok(Some(reply)) => self.journal.push(Output::Reply { id, reply: Reply::Move(reply) }),

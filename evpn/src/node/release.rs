@@ -66,6 +66,7 @@ impl Node {
         self.keep_release(key, Some(until), at);
         self.renew_remote_row(key);
         if r.at_stop {
+            self.begin_hold(key, at);
             self.mark_going(key, timeout, at);
         }
         let mut reply = plain(Some(vni), r.mac, "released", Vec::new());
@@ -178,6 +179,7 @@ impl Node {
         self.prepare.release_timers.remove(&(r.until, key));
         self.keep_release(key, None, at);
         self.renew_remote_row(key);
+        self.end_hold_here(key, at);
         self.retract_mark(key, at);
         true
     }

@@ -12,6 +12,7 @@ pub(super) const RETRIES: usize = 16_384;
 impl Node {
     pub(super) fn handle_written(&mut self, results: Vec<(RowKey, WriteResult)>, at: Time) {
         for (key, result) in results {
+            self.hold_written(&key, &result, at);
             self.activation_written(&key, &result, at);
             if let WriteResult::Failed { errno, text } = &result {
                 self.journal.count("write_failures");
@@ -103,7 +104,7 @@ impl Node {
     /// Wants a row, and takes it for confirmed.
     pub(super) fn want_set(&mut self, key: RowKey, row: Row, urgent: bool) {
         self.stale.remove(&key);
-        let row = self.shape_row(&key, row);
+        let row = self.held_row(&key, self.shape_row(&key, row));
         self.want.set(key, row, urgent);
     }
 
@@ -113,7 +114,8 @@ impl Node {
         if matches!(self.want.get(key), Some(Row::Own)) {
             return;
         }
-        if !self.stale.contains(key) && !self.activating(key) && !self.clear_instead(key, urgent) {
+        let kept = self.stale.contains(key) || self.activating(key) || self.row_is_held(key);
+        if !kept && !self.clear_instead(key, urgent) {
             self.want.remove(key, urgent);
         }
     }

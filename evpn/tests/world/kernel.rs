@@ -78,7 +78,9 @@ impl World {
         if let RowKey::Mac { mac, .. } = key {
             match want {
                 Some(Row::Remote { .. }) => changed |= h.fdb.insert(mac, VXLAN) != Some(VXLAN),
-                Some(Row::Local { port, .. }) => changed |= h.fdb.insert(mac, port) != Some(port),
+                Some(Row::Local { port, .. } | Row::Relayed { port, .. }) => {
+                    changed |= h.fdb.insert(mac, port) != Some(port);
+                }
                 Some(Row::Cleared { port }) => {
                     if h.fdb.get(&mac) == Some(&port) {
                         h.fdb.remove(&mac);

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use evpn::fabric::{FdbRow, KernelEvent, Row, RowKey};
 use evpn::mobility::Record;
 use evpn::node::{
-    Command, Config, ConnEvent, Event, GuardChange, Input, MoveRequest, MoveStep, Node, Output, Reply,
-    Requester,
+    Command, Config, ConnEvent, Event, GuardChange, HoldWord, Input, MoveRequest, MoveStep, Node, Output,
+    Reply, Requester,
 };
 use evpn::types::{ConnId, IfIndex, Mac, Seq, Span, Time, Vni};
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,6 +42,10 @@ pub struct Host {
     pub emitted: Vec<(IfIndex, Bytes)>,
     /// Frames sent to one VTEP through the underlay.
     pub encapsulated: Vec<(IpAddr, Bytes)>,
+    /// Hold ports that were asked for, by name.
+    pub hold_ports: Vec<String>,
+    /// What is to be done with frames for a MAC that come out of the hold port, in order.
+    pub held: Vec<(IfIndex, Mac, HoldWord)>,
     pub blocked: BTreeSet<(IfIndex, Mac)>,
     /// Ports that let only these in, and how many frames they have dropped.
     pub guarded: BTreeMap<IfIndex, (BTreeSet<Mac>, u64)>,
@@ -151,6 +155,8 @@ impl World {
                     events: vec![],
                     emitted: vec![],
                     encapsulated: vec![],
+                    hold_ports: vec![],
+                    held: vec![],
                     blocked: BTreeSet::new(),
                     guarded: BTreeMap::new(),
                     recalls: 0,
@@ -303,6 +309,12 @@ impl World {
                 let rows = self.hosts[i].fdb.iter().map(|(m, p)| bridge_row(*m, *p, false)).collect();
                 self.hosts[i].node.handle(Input::Recalled(rows), self.now);
             }
+            Output::HoldPort { bridge, name, .. } => {
+                assert_eq!(bridge, BRIDGE);
+                self.hosts[i].hold_ports.push(name);
+            }
+            Output::HoldPortGone { .. } => self.hosts[i].held.clear(),
+            Output::Hold { port, mac, word } => self.hosts[i].held.push((port, mac, word)),
             Output::Resync | Output::Listen(_) | Output::Vteps(_) | Output::Stopped => {}
         }
     }

@@ -1,5 +1,6 @@
 //! Monitor, kernel thread, reconciler and inline writer as one object for the daemon's core loop.
 
+use super::hold::{HoldPort, HoldWant};
 use super::monitor::{Interest, Monitor};
 use super::thread::{KernelThread, Request, Response};
 use super::writer::Writer;
@@ -8,7 +9,7 @@ use crate::op::{Kernel as _, OpResult};
 use crate::reconcile::{Batch, Counters, Reconciler, Scope};
 use crate::setup::{DeviceProblem, plan_devices};
 use evpn::fabric::{BridgeFdb, DeviceWant, FdbRow, KernelEvent, RowKey, Want, WriteResult};
-use evpn::types::{IfIndex, Mac};
+use evpn::types::{IfIndex, Mac, Vni};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::os::fd::{AsRawFd as _, RawFd};
@@ -54,6 +55,11 @@ pub struct Dataplane {
     ready: bool,
     /// Bridges whose local rows are to be told again, from which MAC on.
     recalls: VecDeque<(IfIndex, Option<Mac>)>,
+    /// Hold ports to be made; the first one is being made if `making`.
+    holds: VecDeque<HoldWant>,
+    making: bool,
+    /// Made, or not; not told before the bridge is known to have it.
+    made: Vec<(Vni, Result<HoldPort, String>)>,
     inbox: Vec<KernelEvent>,
     results: Vec<OpResult>,
 }
@@ -78,6 +84,9 @@ impl Dataplane {
             look_again: false,
             ready: false,
             recalls: VecDeque::new(),
+            holds: VecDeque::new(),
+            making: false,
+            made: Vec::new(),
             inbox: Vec::new(),
             results: Vec::new(),
         };
@@ -139,6 +148,7 @@ impl Dataplane {
         if links_changed && self.ready && self.unfinished() {
             self.install()?;
         }
+        self.make_next()?;
         self.start_read()?;
         Ok(more)
     }
@@ -175,6 +185,14 @@ impl Dataplane {
                 }
             }
             Response::Confirmed { generation, rows } => self.reconciler.confirmed(generation, &rows, events),
+            Response::Hold(want, made) => {
+                self.making = false;
+                // One that was called off meanwhile goes with its descriptor.
+                if self.holds.front() == Some(&want) {
+                    self.holds.pop_front();
+                    self.made.push((want.vni, made));
+                }
+            }
             Response::Devices(problems) => {
                 self.problems = problems;
                 self.installing = false;
@@ -252,6 +270,35 @@ impl Dataplane {
             self.recalls.push_back((bridge, last));
         }
         (rows, !self.recalls.is_empty())
+    }
+    /// Has a hold port made (`Output::HoldPort`), on the kernel thread: [`Dataplane::made_hold_port`] has it.
+    pub fn make_hold_port(&mut self, want: HoldWant) -> io::Result<()> {
+        self.forget_hold_port(want.vni);
+        self.holds.push_back(want);
+        self.make_next()
+    }
+    /// It is not wanted any more.
+    pub fn forget_hold_port(&mut self, vni: Vni) {
+        self.holds.retain(|w| w.vni != vni);
+        self.made.retain(|(v, _)| *v != vni);
+    }
+    /// The next hold port that was made, or could not be. As soon as its bridge has it, so that a row may point there.
+    pub fn made_hold_port(&mut self) -> Option<(Vni, Result<HoldPort, String>)> {
+        let mirror = self.reconciler.mirror();
+        let there = |made: &Result<HoldPort, String>| {
+            made.as_ref().map_or(true, |p| mirror.master_of(p.port()) == Some(p.bridge()))
+        };
+        let at = self.made.iter().position(|(_, made)| there(made))?;
+        Some(self.made.swap_remove(at))
+    }
+    fn make_next(&mut self) -> io::Result<()> {
+        if !self.making
+            && let Some(want) = self.holds.front()
+        {
+            self.making = true;
+            self.thread.request(Request::Hold(want.clone()))?;
+        }
+        Ok(())
     }
     /// New list of devices (reload); idempotent.
     pub fn set_devices(&mut self, devices: Vec<DeviceWant>) -> io::Result<()> {

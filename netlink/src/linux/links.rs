@@ -157,7 +157,7 @@ fn doing(op: &LinkOp) -> &'static str {
 }
 
 /// Runs `f` with an rtnetlink handle on a runtime of its own: set-up is rare and may block.
-fn with_handle<T>(f: impl AsyncFnOnce(Handle) -> io::Result<T>) -> io::Result<T> {
+pub(super) fn with_handle<T>(f: impl AsyncFnOnce(Handle) -> io::Result<T>) -> io::Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     runtime.block_on(async {
         let (connection, handle, _) = rtnetlink::new_connection()?;
@@ -184,7 +184,7 @@ async fn is_ours(handle: &Handle, name: &str) -> bool {
     })
 }
 
-async fn index(handle: &Handle, name: &str) -> io::Result<u32> {
+pub(super) async fn index(handle: &Handle, name: &str) -> io::Result<u32> {
     use futures_util::TryStreamExt as _;
     let found = handle.link().get().match_name(name.to_owned()).execute().try_next().await;
     match found {
@@ -195,7 +195,7 @@ async fn index(handle: &Handle, name: &str) -> io::Result<u32> {
 }
 
 /// The kernel's errno without the crate's wrapping.
-fn plain(e: rtnetlink::Error) -> io::Error {
+pub(super) fn plain(e: rtnetlink::Error) -> io::Error {
     match e {
         rtnetlink::Error::NetlinkError(m) => m.to_io(),
         other => io::Error::other(other),
@@ -299,7 +299,7 @@ fn quiet(name: &str) -> io::Result<()> {
 }
 
 /// PIT-02. A port's frames belong to the bridge; the host has no use for IPv6 on it.
-fn hush(name: &str) -> io::Result<()> {
+pub(super) fn hush(name: &str) -> io::Result<()> {
     match std::fs::write(sysctl_path("ipv6", name, "disable_ipv6"), "1") {
         // A kernel without IPv6, or a device too small for it.
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),

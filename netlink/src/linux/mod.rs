@@ -5,6 +5,7 @@ mod codec;
 mod dataplane;
 pub mod dump;
 mod firewall;
+mod hold;
 pub mod hostcheck;
 mod links;
 mod monitor;
@@ -20,6 +21,7 @@ mod writer;
 
 pub use answers::delete_answers;
 pub use dataplane::{Dataplane, DataplaneConfig};
+pub use hold::{HoldPort, HoldWant, LONGEST_FRAME};
 pub use links::Installer;
 pub use monitor::{Interest, Monitor};
 pub use nft::VxlanFilter;

@@ -32,6 +32,11 @@ impl Tap {
         Self::with_filter(port, &[stmt(RET, u32::MAX)])
     }
 
+    /// Only to send: hears nothing.
+    pub(super) fn deaf(port: IfIndex) -> io::Result<Self> {
+        Self::with_filter(port, &[stmt(RET, 0)])
+    }
+
     fn with_filter(port: IfIndex, filter: &[SockFilter]) -> io::Result<Self> {
         // Protocol 0: nothing is received before filter and port are set.
         let socket = Socket::new(Domain::PACKET, Type::RAW, Some(Protocol::from(0)))?;

@@ -3,6 +3,7 @@
 //! every 32 KiB; writes do not wait for that.)
 
 use super::dump::Reader;
+use super::hold::{HoldPort, HoldWant};
 use super::links::Installer;
 use super::monitor::Interest;
 use super::writer::Writer;
@@ -38,6 +39,8 @@ pub enum Request {
     },
     /// Create and adopt devices.
     EnsureDevices(Vec<DeviceWant>),
+    /// Make a hold port.
+    Hold(HoldWant),
 }
 
 /// An answer.
@@ -68,6 +71,8 @@ pub enum Response {
     },
     /// To `EnsureDevices`.
     Devices(Vec<DeviceProblem>),
+    /// To `Hold`.
+    Hold(HoldWant, Result<HoldPort, String>),
 }
 
 /// Requests that can wait: two batches, or one of each other kind. More would be an error of the caller.
@@ -220,11 +225,25 @@ impl ReadThread {
                         vec![DeviceProblem { id: "setup", device, problem, fatal: true }]
                     }))
                 }
+                Request::Hold(want) => {
+                    let made = HoldPort::make(&want).map_err(|e| format!("{}: {e}", doing_hold(&e)));
+                    Response::Hold(want, made)
+                }
             };
             if !self.answers.send(answer) {
                 break;
             }
         }
         self.installer
+    }
+}
+
+fn doing_hold(e: &io::Error) -> &'static str {
+    match e.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::EACCES) => {
+            "cannot open /dev/net/tun (CONFIG_TUN? allowed for the service?), so nothing is held for guests that leave"
+        }
+        Some(libc::EBUSY) => "a device of this name is there; remove it",
+        _ => "cannot make a tap (CAP_NET_ADMIN?), so nothing is held for guests that leave",
     }
 }

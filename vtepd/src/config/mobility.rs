@@ -9,8 +9,17 @@ use evpn::types::Span;
 use std::collections::BTreeSet;
 
 const DAY: Span = Span::secs(24 * 3600);
-const KEYS: [&str; 6] =
-    ["guard-time", "move-ips-with-mac", "memory-time", "prepare-time", "release-time", "duplicates"];
+const KEYS: [&str; 9] = [
+    "guard-time",
+    "move-ips-with-mac",
+    "memory-time",
+    "prepare-time",
+    "release-time",
+    "hold-time",
+    "hold-frames",
+    "hold-octets",
+    "duplicates",
+];
 
 pub(super) fn mobility(root: &Section<'_>, c: &mut Collector) -> MobilityConfig {
     let s = root.section("mobility", &KEYS, c);
@@ -21,6 +30,11 @@ pub(super) fn mobility(root: &Section<'_>, c: &mut Collector) -> MobilityConfig 
         memory_time: s.duration("memory-time", Span(30 * DAY.0), c).unwrap_or(d.memory_time),
         prepare_time: s.duration("prepare-time", Span::secs(3600), c).unwrap_or(d.prepare_time),
         release_time: s.duration("release-time", Span::secs(3600), c).unwrap_or(d.release_time),
+        hold_time: s.duration("hold-time", Span::secs(60), c).unwrap_or(d.hold_time),
+        hold_frames: s.integer("hold-frames", 1..=65_536, c).map_or(d.hold_frames, |n| n.value as u32),
+        hold_octets: s
+            .integer("hold-octets", 65_536..=1_073_741_824, c)
+            .map_or(d.hold_octets, |n| n.value as u32),
         duplicates: duplicates(&s, c),
     }
 }

@@ -10,6 +10,7 @@ use super::conns::Conns;
 use super::encap::Encap;
 use super::eventlog::EventLog;
 use super::guards::Guards;
+use super::holds::Holds;
 use super::requests::Requests;
 use super::taps::{Frame, Taps};
 use super::timer::Timer;
@@ -20,7 +21,7 @@ use crate::warden;
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
 use evpn::node::{ConnEvent, Event, Input, Node, Output};
 use evpn::types::{ConnId, Span, Time};
-use netlink::linux::Dataplane;
+use netlink::linux::{Dataplane, HoldWant};
 use netlink::setup::DeviceProblem;
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -109,6 +110,9 @@ pub(super) struct Core {
     underlay: Underlay,
     guards: Guards,
     warden: Option<warden::Link>,
+    holds: Holds,
+    /// Frames that a hold port has room for in the kernel.
+    hold_queue: u32,
     /// Neighbours that have not told all their routes yet; the source filter waits for them, or until.
     unsettled: BTreeSet<IpAddr>,
     filter_at: Option<Time>,
@@ -181,6 +185,8 @@ impl Core {
             looks: 0,
             guards: Guards::default(),
             warden,
+            holds: Holds::new(&config.mobility),
+            hold_queue: config.mobility.hold_frames,
             underlay: Underlay::start(config.vtep, config.udp_port)?,
             unsettled: config.neighbors.iter().map(|n| n.address).collect(),
             filter_at: source_filter.then_some(at + config.restart_time),
@@ -232,6 +238,7 @@ impl Core {
         busy |= self.poll_commands(cx);
         busy |= self.poll_underlay(cx);
         busy |= self.poll_guards(cx);
+        busy |= self.poll_holds(cx);
         busy |= self.timer.poll(cx).is_ready();
         let awake = busy || self.ended().is_some();
         self.slept = !awake;
@@ -350,6 +357,22 @@ impl Core {
         busy
     }
 
+    fn poll_holds(&mut self, cx: &mut Context<'_>) -> bool {
+        let at = clock::now();
+        let mut ended = Vec::new();
+        let mut busy = self.holds.poll(cx, &mut ended);
+        for (port, mac, held) in ended {
+            busy = true;
+            self.node.handle(Input::Held { port, mac, held }, at);
+        }
+        while let Some((vni, made)) = self.plane.made_hold_port() {
+            busy = true;
+            let made = made.and_then(|port| self.holds.add(vni, port).map_err(|e| e.to_string()));
+            self.node.handle(Input::HoldPort { vni, made }, at);
+        }
+        busy
+    }
+
     /// Decides and acts until nothing is news.
     fn turn(&mut self) -> Result<(), CoreFault> {
         let now = clock::now();
@@ -378,7 +401,9 @@ impl Core {
             Stop::No | Stop::Now => None,
         };
         let node = self.node.poll_timeout().map(|(at, _why)| at);
-        let at = [node, self.conns.deadline(), stop, Some(self.housekeeping)].into_iter().flatten().min();
+        let holds = self.holds.deadline();
+        let at =
+            [node, self.conns.deadline(), stop, holds, Some(self.housekeeping)].into_iter().flatten().min();
         // Work that is left over from this turn goes on after one look at the sources, without a timer.
         if at.is_some_and(|at| at <= clock::now()) {
             self.again = true;
@@ -441,6 +466,18 @@ impl Core {
             Output::Persist(records) => self.keeper.append(&records),
             Output::Blocked(set) => self.underlay.block(set),
             Output::Guard { port, change } => self.guards.order(port, change),
+            Output::HoldPort { vni, bridge, name } => {
+                self.holds.remove(vni);
+                let queue = self.hold_queue;
+                self.plane
+                    .make_hold_port(HoldWant { vni, bridge, name, queue })
+                    .map_err(CoreFault::Kernel)?;
+            }
+            Output::HoldPortGone { vni } => {
+                self.holds.remove(vni);
+                self.plane.forget_hold_port(vni);
+            }
+            Output::Hold { port, mac, word } => self.holds.word(port, mac, word),
             Output::Resync => self.plane.resync().map_err(CoreFault::Kernel)?,
             Output::Recall(bridge) => {
                 self.plane.recall(bridge);

@@ -160,6 +160,9 @@ fn log(n: u64, event: &Event) {
         Event::MoveMarked { vni, mac, vtep, port } => {
             say!(level, n, %vni, %mac, %vtep, port, "the guest has stopped at its source, activated here");
         }
+        Event::FramesHeld { vni, mac, kept, relayed, dropped } => {
+            say!(level, n, %vni, %mac, kept, relayed, dropped, "frames for a guest that stood still went after it");
+        }
         Event::MoveTimedOut { vni, mac, port, why } => {
             say!(level, n, %vni, %mac, port, why, "move timed out");
         }

@@ -7,6 +7,7 @@ mod core;
 mod encap;
 mod eventlog;
 mod guards;
+mod holds;
 pub mod host;
 mod requests;
 mod side;

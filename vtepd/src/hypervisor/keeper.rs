@@ -117,6 +117,7 @@ fn request(by: Requester, mac: Mac, step: &Step) -> MoveRequest {
         }
         Step::Abort => MoveStep::Abort,
         Step::Release { .. } => MoveStep::Release { timeout: None },
+        Step::Leave(leave) => MoveStep::Leave(*leave),
     };
     MoveRequest { vni: None, mac, ips: Vec::new(), step, by, at_stop }
 }

@@ -1,5 +1,6 @@
 //! What a hypervisor's news ask of the core, for one NIC, and how that ended.
 
+use evpn::node::Leave;
 use evpn::types::Mac;
 use std::net::IpAddr;
 
@@ -34,6 +35,8 @@ pub enum Step {
         /// It has just stopped: the target's VTEP is told so (PIT-26).
         at_stop: bool,
     },
+    /// The guest begins to leave, stands still, or stays after all: what arrives for it meanwhile is held (PIT-26).
+    Leave(Leave),
     /// The guest goes on here although it was leaving. What that means depends on who has the MAC now.
     TakeBack {
         /// The NIC's port.
@@ -53,6 +56,7 @@ impl Step {
             Self::Activate { .. } => "activate",
             Self::Abort => "abort",
             Self::Release { .. } => "release",
+            Self::Leave(_) => "hold what arrives for",
             Self::TakeBack { .. } => "take back",
         }
     }

@@ -56,6 +56,7 @@ impl Node {
                 format!("{} to {vtep}{}", self.dev_name(*vxlan), if *sticky { " sticky" } else { "" })
             }
             Some(Row::Local { port, .. }) => format!("{} local", self.dev_name(*port)),
+            Some(Row::Relayed { vtep, port, .. }) => format!("{} to {vtep}", self.dev_name(*port)),
             Some(Row::Cleared { port }) => format!("nothing on {}", self.dev_name(*port)),
             Some(Row::Own) => "an address of the bridge itself".into(),
             Some(Row::Flood) => "replicate".into(),

@@ -20,6 +20,7 @@ mod phases;
 use super::message::{Ask, Message, parse};
 use crate::hypervisor::nics::{Backend, Nic};
 use crate::hypervisor::step::{Note, Outcome, Step, Wish};
+use evpn::node::Leave;
 use evpn::types::{Mac, Span, Time};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -128,6 +129,8 @@ enum Kind {
     Release {
         at_stop: bool,
     },
+    /// What arrives for it is held.
+    Leave(Leave),
     TakeBack {
         left: bool,
         released: bool,
@@ -155,6 +158,8 @@ pub struct Machine {
     /// A migration to elsewhere goes on.
     migrating: bool,
     released: bool,
+    /// What arrives for it is held, without a release.
+    held: bool,
     /// `None` as long as QEMU was not asked.
     events: Option<bool>,
     arrived: Option<Time>,
@@ -188,6 +193,7 @@ impl Machine {
             states: BTreeMap::new(),
             migrating: false,
             released: false,
+            held: false,
             events: None,
             arrived: None,
             elsewhere: BTreeSet::new(),
@@ -334,6 +340,8 @@ impl Machine {
     pub fn done(&mut self, wish: &Wish, outcome: Outcome, now: Time) {
         let mac = wish.mac;
         match outcome {
+            // What it is called for lasts a moment; where the guest is, the other steps say.
+            Outcome::Done(_) if matches!(wish.step, Step::Leave(_)) => {}
             Outcome::Done(state) => {
                 if matches!(wish.step, Step::TakeBack { .. }) {
                     self.note(false, &format!("goes on here: {mac} is taken back"));
@@ -366,7 +374,7 @@ impl Machine {
                 // A guest that has been heard needs no abort. A preparation may be refused because the NIC is none
                 // of ours.
                 if wish.step != Step::Abort && self.said.len() < 64 && self.said.insert(text.clone()) {
-                    self.note(!matches!(wish.step, Step::Prepare { .. }), &text);
+                    self.note(!matches!(wish.step, Step::Prepare { .. } | Step::Leave(_)), &text);
                 }
             }
         }

@@ -4,6 +4,7 @@ use super::{ActivateAt, FILTER_PAUSE, Kind, MAX_OWED, Machine, Out, Phase, REFRE
 use crate::hypervisor::nics::{self, Backend, Nic};
 use crate::hypervisor::qmp::message::Ask;
 use crate::hypervisor::step::{Step, Wish};
+use evpn::node::Leave;
 use evpn::types::Time;
 use serde_json::Value;
 
@@ -121,7 +122,13 @@ impl Machine {
                     // In the middle of a migration this is its end, or somebody's doing. The status tells, but QEMU
                     // answers only when all has been sent, and then the moment is gone (PIT-26).
                     Phase::Running if self.migrating && self.at_stop() => self.leaving(now),
-                    Phase::Running => self.phase = Phase::Paused,
+                    Phase::Running => {
+                        self.phase = Phase::Paused;
+                        if self.migrating {
+                            self.act(Kind::Leave(Leave::Stopped));
+                            self.held = true;
+                        }
+                    }
                     Phase::SplitBrain => {
                         self.recheck_at = None;
                         self.elsewhere.clear();
@@ -152,7 +159,9 @@ impl Machine {
             "setup" | "active" | "wait-unplug" | "pre-switchover" | "device" | "postcopy-active"
                 if self.phase != Phase::Arriving =>
             {
-                self.migrating = true;
+                if !std::mem::replace(&mut self.migrating, true) && self.phase == Phase::Running {
+                    self.act(Kind::Leave(Leave::Begins));
+                }
                 match status {
                     "pre-switchover" | "device" if stopped => self.leaving(now),
                     // From here on only the target can run it.
@@ -246,14 +255,25 @@ impl Machine {
             }
             Phase::Leaving | Phase::Left => self.take_back(),
             Phase::Paused if self.released => self.take_back(),
-            Phase::Unknown | Phase::Aborted | Phase::Paused => self.phase = Phase::Running,
+            Phase::Unknown | Phase::Aborted | Phase::Paused => {
+                self.phase = Phase::Running;
+                self.stays();
+            }
             Phase::Running | Phase::SplitBrain => {}
+        }
+    }
+
+    /// It goes on here: what was held for it is its own.
+    fn stays(&mut self) {
+        if std::mem::take(&mut self.held) {
+            self.act(Kind::Leave(Leave::Stays));
         }
     }
 
     fn take_back(&mut self) {
         let left = self.phase == Phase::Left;
         let released = std::mem::take(&mut self.released);
+        self.stays();
         self.phase = Phase::Running;
         self.migrating = false;
         self.arrived = None;
@@ -276,6 +296,7 @@ impl Machine {
     fn leave(&mut self) {
         self.phase = Phase::Left;
         self.migrating = false;
+        self.held = false;
         self.look_at = None;
         self.arrived = None;
         self.note(false, "has left");
@@ -311,6 +332,7 @@ impl Machine {
                 Kind::Activate => Step::Activate { port },
                 Kind::Abort => Step::Abort,
                 Kind::Release { at_stop } => Step::Release { at_stop },
+                Kind::Leave(leave) => Step::Leave(leave),
                 Kind::TakeBack { left, released } => Step::TakeBack { port, left, released },
                 Kind::Recheck if !self.elsewhere.contains(&nic.mac) => continue,
                 Kind::Recheck => Step::TakeBack { port, left: true, released: true },
