@@ -213,6 +213,21 @@ fn a_guest_whose_port_goes_is_held_until_somebody_has_it() {
 }
 
 #[test]
+fn a_port_that_goes_before_its_row_is_back_leaves_nothing_on_the_hold_port() {
+    let mut w = before();
+    w.step(0, mac(1), &[], MoveStep::Leave(Leave::Stopped));
+    w.hosts[0].paused = true;
+    w.step(0, mac(1), &[], MoveStep::Leave(Leave::Stays));
+    w.kernel(0, KernelEvent::LinkGone(P1));
+    assert_eq!(w.hosts[0].fdb[&mac(1)], HOLD);
+    go_on(&mut w);
+    assert_eq!(
+        (w.mac_row(0, mac(1)), w.hosts[0].fdb.get(&mac(1)), words(&w)),
+        (None, None, vec![Keep, Return])
+    );
+}
+
+#[test]
 fn a_hold_port_that_goes_takes_nobodys_row_along_and_is_made_anew() {
     let mut w = before();
     w.step(0, mac(1), &[], MoveStep::Leave(Leave::Stopped));

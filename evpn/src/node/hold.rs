@@ -231,6 +231,15 @@ impl Node {
             && self.bridges.get(&bridge).is_some_and(|v| self.holds.open.contains_key(&(*v, mac)))
     }
 
+    /// The row that was to end a hold is wanted no more: the hold port has to lose the MAC all the same.
+    pub(super) fn clear_hold_port(&mut self, key: &RowKey) {
+        let RowKey::Mac { bridge, mac } = *key else { return };
+        let ending = self.bridges.get(&bridge).and_then(|v| self.holds.ending.get(&(*v, mac)));
+        if let Some((port, _)) = ending {
+            self.prepare.cleared.insert(*key, *port);
+        }
+    }
+
     /// A row was written, or not: the moment to send on what is held.
     pub(super) fn hold_written(&mut self, row: &RowKey, result: &WriteResult, at: Time) {
         if self.holds.open.is_empty() && self.holds.ending.is_empty() {

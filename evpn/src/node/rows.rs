@@ -115,7 +115,11 @@ impl Node {
             return;
         }
         let kept = self.stale.contains(key) || self.activating(key) || self.row_is_held(key);
-        if !kept && !self.clear_instead(key, urgent) {
+        if kept {
+            return;
+        }
+        self.clear_hold_port(key);
+        if !self.clear_instead(key, urgent) {
             self.want.remove(key, urgent);
         }
     }
@@ -124,7 +128,12 @@ impl Node {
     pub(super) fn adopted_mac(&self, key: &RowKey) -> Option<Mac> {
         match self.want.get(key).filter(|_| self.stale.contains(key))? {
             Row::Neigh { mac, .. } => Some(*mac),
-            Row::Remote { .. } | Row::Local { .. } | Row::Cleared { .. } | Row::Own | Row::Flood => None,
+            Row::Remote { .. }
+            | Row::Local { .. }
+            | Row::Relayed { .. }
+            | Row::Cleared { .. }
+            | Row::Own
+            | Row::Flood => None,
         }
     }
 
