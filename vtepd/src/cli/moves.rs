@@ -169,22 +169,25 @@ mod tests {
             ..one(2, None)
         };
         let look = super::super::out::Look { color: false, width: None };
-        let text = super::super::rows::render(&Rows::Moves(vec![one(1, Some(150)), changed]), look);
+        let text = super::super::rows::render(
+            &Rows::Moves(vec![MoveView { told: Some(Time(1_000_900_000)), ..one(1, Some(150)) }, changed]),
+            look,
+        );
         // How long ago depends on the clock.
         let lines: Vec<String> = text
             .lines()
             .map(|l| l.split("  ").map(str::trim).filter(|c| !c.is_empty()).collect::<Vec<_>>())
             .map(|mut c| {
-                c.remove(12);
+                c.remove(13);
                 c.join(" | ")
             })
             .collect();
         assert_eq!(
             lines,
             [
-                "ID | VNI | MAC | KIND | ROLE | CAUSE | FROM | TO | SEQ | DECIDED | SENT | KERNEL | IPS",
-                "1 | 100 | 02:00:00:00:00:01 | hot | arrived | frame | 10.255.0.1 | p1 | 0→1 | 20.0 µs | 150.0 µs | 300.0 µs | 192.0.2.1",
-                "2 | 100 | 02:00:00:00:00:01 | changed-mac | arrived | frame | 10.255.0.1 | p1 | 0→1 | 20.0 µs | - | 300.0 µs | 192.0.2.1 (was 02:00:00:00:00:09)",
+                "ID | VNI | MAC | KIND | ROLE | CAUSE | FROM | TO | SEQ | DECIDED | SENT | KERNEL | TOLD | IPS",
+                "1 | 100 | 02:00:00:00:00:01 | hot | arrived | frame | 10.255.0.1 | p1 | 0→1 | 20.0 µs | 150.0 µs | 300.0 µs | 900.0 µs | 192.0.2.1",
+                "2 | 100 | 02:00:00:00:00:01 | changed-mac | arrived | frame | 10.255.0.1 | p1 | 0→1 | 20.0 µs | - | 300.0 µs | - | 192.0.2.1 (was 02:00:00:00:00:09)",
             ]
         );
     }
