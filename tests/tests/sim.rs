@@ -76,6 +76,22 @@ fn planted_faults_are_found() {
     assert_eq!(failure, None);
 }
 
+/// FRR's first UPDATE comes after a second, and FRR forgets sequences: no fabric of nodes alone shows who cannot bear
+/// that.
+#[test]
+fn some_faults_show_only_beside_frr() {
+    for mutant in [Mutant::Impatient, Mutant::LowerRefused] {
+        let shown = (0..MUTANT_SEEDS)
+            .map(|seed| generate(seed, Wish::default()))
+            .filter(|plan| plan.fabric.frr[0].is_some())
+            .find(|plan| !run(plan, Some(mutant), false).findings.is_empty());
+        let mut plan = shown.unwrap_or_else(|| panic!("{mutant:?} was not found in {MUTANT_SEEDS} seeds"));
+        plan.fabric.frr = [None; 2];
+        let got = run(&plan, Some(mutant), false);
+        assert!(got.findings.is_empty(), "{}", told(&format!("{mutant:?}"), &plan, &got.findings));
+    }
+}
+
 /// The same plan gives the same run, and its text is the plan.
 #[test]
 fn runs_repeat_and_plans_survive_as_text() {

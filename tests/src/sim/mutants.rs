@@ -61,11 +61,13 @@ pub enum Mutant {
     ShortDumpsBelieved,
     /// A session without an UPDATE in its first second is given up: FRR's first comes after 1.05 s.
     Impatient,
+    /// A sequence lower than one that was seen is refused, as FRR 8.4 does (#10468): FRR forgets.
+    LowerRefused,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NothingRestored,
         Self::KeptTooLow,
         Self::Chatter,
@@ -92,6 +94,7 @@ impl Mutant {
         Self::ArrivalUnnoticed,
         Self::ShortDumpsBelieved,
         Self::Impatient,
+        Self::LowerRefused,
     ];
 
     /// Notifications that never reach the daemon.

@@ -56,18 +56,24 @@ pub struct Fabric {
     pub frr: [Option<Frr>; 2],
 }
 
-/// A VTEP that behaves as FRR does. As text its release, and `-` without `arp_accept`: `frr=8.4,10-`.
+/// A VTEP that behaves as FRR does. As text its release, `~` and the ageing time, `-` without `arp_accept`:
+/// `frr=8.4,10~20-`.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Frr {
     /// As 8.4: it remembers sequences after withdrawals and refuses lower ones.
     pub remembers: bool,
     /// `arp_accept` is set on its bridge.
     pub accepts: bool,
+    /// Ageing time of its bridge in seconds; 0: 300.
+    pub ages: u32,
 }
 
 impl fmt::Display for Frr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.remembers { "8.4" } else { "10" })?;
+        if self.ages > 0 {
+            write!(f, "~{}", self.ages)?;
+        }
         f.write_str(if self.accepts { "" } else { "-" })
     }
 }
@@ -76,10 +82,12 @@ impl FromStr for Frr {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        let (release, accepts) = s.strip_suffix('-').map_or((s, true), |r| (r, false));
+        let (rest, accepts) = s.strip_suffix('-').map_or((s, true), |r| (r, false));
+        let (release, ages) = rest.split_once('~').unwrap_or((rest, "0"));
+        let ages = ages.parse().map_err(|_| format!("frr={s}: `{ages}` is no number of seconds"))?;
         match release {
-            "8.4" => Ok(Self { remembers: true, accepts }),
-            "10" => Ok(Self { remembers: false, accepts }),
+            "8.4" => Ok(Self { remembers: true, accepts, ages }),
+            "10" => Ok(Self { remembers: false, accepts, ages }),
             _ => Err(format!("frr={s} is neither 8.4 nor 10")),
         }
     }

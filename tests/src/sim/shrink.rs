@@ -1,7 +1,7 @@
 //! A failing plan made small: steps are dropped while it still fails in the same way.
 
 use super::mutants::Mutant;
-use super::plan::{Plan, Step};
+use super::plan::{Frr, Plan, Step};
 use super::world::run;
 
 /// Most runs spent on one plan.
@@ -50,6 +50,11 @@ fn simpler(p: &Plan) -> Vec<Plan> {
     with(&|p| p.fabric.room = 0);
     with(&|p| p.fabric.both = false);
     with(&|p| p.fabric.lag = 0);
+    with(&|p| p.fabric.frr = [None; 2]);
+    with(&|p| p.fabric.frr[1] = None);
+    with(&|p| {
+        p.fabric.frr.iter_mut().flatten().for_each(|f| *f = Frr { remembers: false, accepts: true, ages: 0 })
+    });
     with(&|p| p.fabric.delay.1 = p.fabric.delay.0);
     // Everything at a round time.
     with(&|p| p.steps.iter_mut().for_each(|s: &mut Step| s.at = s.at.next_multiple_of(1_000)));

@@ -279,7 +279,7 @@ impl World {
         let mut bad = Vec::new();
         for (mac, m) in &self.macs {
             let muddled = m.muddled || m.spoken.is_some_and(|t| !self.calm_around(t));
-            if all || !muddled {
+            if (all || !muddled) && !self.is_aged(*mac) {
                 self.check_mac(*mac, m, &mut bad);
             }
         }
@@ -288,6 +288,9 @@ impl World {
         }
         for i in 0..self.vteps.len() {
             self.check_rest(i, &mut bad);
+        }
+        if all {
+            self.check_frrs(&mut bad);
         }
         for (kind, text) in bad {
             self.find(kind, text);
@@ -353,7 +356,7 @@ impl World {
             || m.spoken.is_some_and(|x| !self.calm_around(x))
             || t.said.is_some_and(|x| !self.calm_around(x));
         let (Some(place), None, Some(_)) = (m.place, m.twin, m.spoken) else { return };
-        if muddled && !all || self.owner_is_deaf(ip, mac) {
+        if muddled && !all || self.owner_is_deaf(ip, mac) || self.is_aged(mac) {
             return;
         }
         for (i, v) in self.vteps.iter().enumerate() {

@@ -465,7 +465,11 @@ impl World {
                 t.is_some_and(|t| t.muddled || t.said.is_some_and(|s| !self.calm_around(s)))
                     || self.is_untold(at, ip)
             };
-            if m.muddled || m.spoken.is_none_or(|t| !self.calm_around(t)) || vm.ips().any(unclear) {
+            if m.muddled
+                || self.is_aged(vm.mac)
+                || m.spoken.is_none_or(|t| !self.calm_around(t))
+                || vm.ips().any(unclear)
+            {
                 self.say(g, at, By::Garp);
             }
         }

@@ -12,6 +12,7 @@
 //! | late frames | are a claim like any other: nothing like EVPN-MOB-11 |
 //! | addresses | come from the kernel's neighbours, which no ARP changes while there is a remote one (B.3, D.1) |
 
+mod check;
 mod tables;
 mod truth;
 mod wire;
@@ -23,7 +24,7 @@ use super::sniff;
 use super::vtep::{Vtep, address, vni};
 use super::world::{Ev, Fault, World};
 use bytes::Bytes;
-use evpn::fabric::{FdbRow, KernelEvent, NeighRow, NeighState};
+use evpn::fabric::{FdbRow, KernelEvent, LinkKind, NeighRow, NeighState};
 use evpn::node::ConnEvent;
 use evpn::types::{ConnId, Mac, Span, Time};
 use evpn::wire::frame;
@@ -95,12 +96,24 @@ pub(super) struct Peer {
     /// For zebra.
     learned: Vec<Learned>,
     due: bool,
+    /// What it says next is because of ageing: nobody has done anything.
+    aged: bool,
+    /// Highest sequence that it has told, over all its lives.
+    highest: BTreeMap<Mac, u32>,
 }
 
 impl Peer {
     pub(super) fn new(host: usize, kind: plan::Frr, slots: usize) -> Self {
+        let mut machine = Vtep::new(host, slots);
+        if kind.ages > 0 {
+            machine.kernel.change(machine.bridge, |l| {
+                if let LinkKind::Bridge(set) = &mut l.kind {
+                    set.ageing_secs = kind.ages;
+                }
+            });
+        }
         Self {
-            machine: Vtep::new(host, slots),
+            machine,
             kind,
             tables: Tables::new(address(host), kind.remembers),
             alive: false,
@@ -110,6 +123,8 @@ impl Peer {
             flooded: BTreeSet::new(),
             learned: Vec::new(),
             due: false,
+            aged: false,
+            highest: BTreeMap::new(),
         }
     }
 
@@ -134,7 +149,7 @@ impl Peer {
 
     /// What zebra does when it starts: rows of its former life go, the kernel's own are learned, sequences begin anew.
     fn start(&mut self) {
-        self.tables = Tables::new(self.machine_address(), self.kind.remembers);
+        self.tables = Tables::new(self.tables.vtep(), self.kind.remembers);
         self.machine.kernel.recv(usize::MAX, &mut Vec::new());
         let (dev, vxlan) = (self.machine.bridge, self.machine.vxlan);
         let neighs: Vec<NeighRow> = self.machine.kernel.neighbours().copied().collect();
@@ -158,10 +173,6 @@ impl Peer {
         }
         self.machine.kernel.apply(&ops, &mut Vec::new());
         self.machine.kernel.recv(usize::MAX, &mut Vec::new());
-    }
-
-    fn machine_address(&self) -> IpAddr {
-        self.tables.vtep()
     }
 }
 
@@ -351,12 +362,31 @@ impl World {
             f.learned.extend(work.learned);
             self.frr_later(host, ZEBRA, FrrEv::Zebra);
         }
-        let open = self.frr(host).sessions.values().filter(|s| s.open).map(|s| s.at);
-        for at in open.collect::<Vec<_>>() {
+        let before = self.last_update;
+        let open = self.frr(host).sessions.iter().filter(|(_, s)| s.open).map(|(to, s)| (*to, s.at));
+        for (to, at) in open.collect::<Vec<_>>() {
             for m in &out {
-                self.frr_sends(at, m);
+                if !self.is_refused(host, to, m) {
+                    self.frr_sends(at, m);
+                }
             }
         }
+        if std::mem::take(&mut self.frr(host).aged) {
+            self.last_update = before;
+        }
+    }
+
+    /// A planted fault: the node takes no lower sequence than it has seen.
+    fn is_refused(&mut self, host: usize, to: usize, m: &[u8]) -> bool {
+        let mut lower = false;
+        let (tally, own) = (&self.tally.highest, &mut self.frrs[host - FIRST].highest);
+        sniff::routes(m, |r| {
+            let Some(seq) = r.seq else { return };
+            let own = own.entry(r.mac).or_default();
+            lower |= seq < tally.get(&r.mac).copied().unwrap_or(0).max(*own);
+            *own = seq.max(*own);
+        });
+        lower && self.mutant == Some(Mutant::LowerRefused) && !is_frr(to)
     }
 
     fn frr_sends(&mut self, at: (usize, usize), message: &[u8]) {
@@ -379,7 +409,10 @@ impl World {
         let all = f.tables.all();
         self.frr_sends(at, &voice.imet());
         for (own, seq) in all {
-            self.frr_sends(at, &voice.reach(own, seq));
+            let m = voice.reach(own, seq);
+            if !self.is_refused(host, to, &m) {
+                self.frr_sends(at, &m);
+            }
         }
         self.frr_sends(at, &wire::end_of_rib());
     }
@@ -389,6 +422,7 @@ impl World {
         let (now, hold) = (self.now, Span::secs(self.plan.fabric.hold));
         let f = self.frr(host);
         f.machine.kernel.advance(now);
+        f.aged = f.machine.kernel.readable();
         let limit = |s: &Session| if s.established { hold } else { RETRY };
         let lost = f.sessions.iter().filter(|(_, s)| now.since(s.heard) > limit(s)).map(|(n, _)| *n);
         let lost: Vec<usize> = lost.collect();

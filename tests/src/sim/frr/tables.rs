@@ -102,6 +102,8 @@ pub(super) struct Tables {
     installed_ips: BTreeMap<IpAddr, (Mac, Path)>,
     macs: BTreeMap<Mac, Entry>,
     neighs: BTreeMap<IpAddr, Neigh>,
+    /// MACs whose best route zebra has refused.
+    refused: BTreeSet<Mac>,
 }
 
 impl Tables {
@@ -118,12 +120,18 @@ impl Tables {
             installed_ips: BTreeMap::new(),
             macs: BTreeMap::new(),
             neighs: BTreeMap::new(),
+            refused: BTreeSet::new(),
         }
     }
 
     /// Its address.
     pub(super) fn vtep(&self) -> IpAddr {
         self.vtep
+    }
+
+    /// #10468: bgpd has a best route that zebra does not take.
+    pub(super) fn refuses(&self, mac: Mac) -> bool {
+        self.remembers && self.refused.contains(&mac)
     }
 
     // ---- bgpd --------------------------------------------------------------------------------------------
@@ -334,8 +342,10 @@ impl Tables {
             At::Nowhere | At::Vtep(_) => self.remembers && path.seq < e.own.max(e.remote),
         };
         if refused {
+            self.refused.insert(mac);
             return;
         }
+        self.refused.remove(&mac);
         let here = matches!(e.at, At::Port(_));
         (e.at, e.remote) = (At::Vtep(path.vtep), path.seq);
         if here {

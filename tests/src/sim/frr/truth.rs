@@ -22,11 +22,18 @@ pub(in crate::sim) fn join(plan: &mut Plan) {
     }
     let n = rng.range(1, 2);
     for peer in plan.fabric.frr.iter_mut().take(n as usize) {
-        *peer = Some(Frr { remembers: rng.percent(30), accepts: rng.percent(75) });
+        *peer =
+            Some(Frr { remembers: rng.percent(30), accepts: rng.percent(75), ages: rng.pick(&[0, 0, 20]) });
     }
     for s in &mut plan.steps {
         let host = FIRST + rng.below(n) as usize;
-        let (goes, breaks) = (rng.percent(40), rng.percent(20));
+        let (goes, breaks, cold) = (rng.percent(40), rng.percent(20), rng.percent(25));
+        if let What::Hot { guest, node, by, .. } = s.what
+            && cold
+        {
+            // Only after a withdrawal FRR forgets.
+            s.what = What::Cold { guest, node, by, gap: 400_000, unplug: true };
+        }
         match &mut s.what {
             What::Start { node, .. }
             | What::Hot { node, .. }
