@@ -53,7 +53,8 @@ fn simpler(p: &Plan) -> Vec<Plan> {
     with(&|p| p.fabric.frr = [None; 2]);
     with(&|p| p.fabric.frr[1] = None);
     with(&|p| {
-        p.fabric.frr.iter_mut().flatten().for_each(|f| *f = Frr { remembers: false, accepts: true, ages: 0 })
+        let plain = Frr { remembers: false, accepts: true, ages: 0 };
+        p.fabric.frr.iter_mut().flatten().for_each(|f| *f = plain);
     });
     with(&|p| p.fabric.delay.1 = p.fabric.delay.0);
     // Everything at a round time.

@@ -10,12 +10,18 @@ use std::net::IpAddr;
 
 type Bad = Vec<(&'static str, String)>;
 
+/// The node behind which a guest runs, as all know.
+fn at_node(m: &MacTruth) -> Option<usize> {
+    let known = m.twin.is_none() && m.spoken.is_some();
+    m.place.map(|p| p.node).filter(|n| known && !is_frr(*n))
+}
+
 impl World {
     /// After the last words: do FRR's rows follow the guests of nodes, and does nobody keep addresses of FRR's guests?
     pub(in crate::sim) fn check_frrs(&self, bad: &mut Bad) {
         for (n, f) in self.frrs.iter().enumerate().filter(|(_, f)| f.alive) {
             for (mac, m) in &self.macs {
-                self.check_frr_mac(FIRST + n, f, *mac, m, bad);
+                Self::check_frr_mac(FIRST + n, f, *mac, m, bad);
             }
             for (ip, t) in &self.ips {
                 self.check_frr_ip(FIRST + n, f, *ip, t, bad);
@@ -23,14 +29,8 @@ impl World {
         }
     }
 
-    /// A guest that runs behind a node, as all know.
-    fn at_node(&self, m: &MacTruth) -> Option<usize> {
-        let known = m.twin.is_none() && m.spoken.is_some();
-        m.place.map(|p| p.node).filter(|n| known && !is_frr(*n))
-    }
-
-    fn check_frr_mac(&self, host: usize, f: &Peer, mac: Mac, m: &MacTruth, bad: &mut Bad) {
-        let Some(owner) = self.at_node(m) else { return };
+    fn check_frr_mac(host: usize, f: &Peer, mac: Mac, m: &MacTruth, bad: &mut Bad) {
+        let Some(owner) = at_node(m) else { return };
         // D.3-1 (#10468): 8.4 refuses a sequence lower than it remembers.
         if f.tables.refuses(mac) {
             return;
@@ -55,7 +55,7 @@ impl World {
             if remote && row.is_some_and(|n| n.mac == Some(mac)) {
                 bad.push(("frr-kept", format!("{mac} with {ip} is at FRR {host}, and others still have it")));
             }
-        } else if let Some(owner) = self.at_node(m).filter(|_| t.must && !f.tables.refuses(mac)) {
+        } else if let Some(owner) = at_node(m).filter(|_| t.must && !f.tables.refuses(mac)) {
             let got = f.machine.kernel.answer(f.machine.bridge, ip);
             if got != Some(mac) {
                 let text = format!("FRR {host} answers {got:?} for {ip} of node {owner}, should be {mac}");

@@ -1,8 +1,18 @@
 //! VTEPs that behave as FRR does: bridge and VXLAN device of their own, bgpd with its pauses, zebra with its rules.
 //!
 //! They are hosts [`FIRST`] and up. Every other one has an address below those of all nodes, so that ties go either
-//! way. What they do wrong is what FRR is known to do wrong; where the truth has to give way to that, the comment names
-//! it: D.1 and so on are the sections of the notes on FRR that `docs/pitfalls.md` was made from.
+//! way. What they do wrong is what FRR 8.4 to 10.7 is known to do wrong. Where the truth has to give way to that, the
+//! comment names it:
+//!
+//! - B.3: a remote neighbour in the kernel (`NUD_NOARP`) is changed by no ARP, and nobody is told of one.
+//! - B.7: FRR asks nobody; a guest that is silent for the ageing time is withdrawn.
+//! - C.8: a remote MAC that is seen on a port is claimed with the next sequence, late frame or not.
+//! - D.1: an address does not come along with its MAC. It is told once everybody else has withdrawn it and the guest
+//!   has announced it again; without `arp_accept` only once the guest asks for the bridge.
+//! - D.2-2: a neighbour of its own outlives the MAC's stay and is told again when the MAC comes back.
+//! - D.2-5: the first UPDATE of a session is late.
+//! - D.3-1: 8.4 refuses sequences lower than it remembers (#10468).
+//! - D.3-12: a restart may forget addresses.
 //!
 //! | | |
 //! |---|---|
@@ -13,7 +23,11 @@
 //! | addresses | come from the kernel's neighbours, which no ARP changes while there is a remote one (B.3, D.1) |
 
 mod check;
+mod kernel;
+mod sessions;
 mod tables;
+#[cfg(test)]
+mod tables_tests;
 mod truth;
 mod wire;
 
@@ -24,16 +38,14 @@ use super::sniff;
 use super::vtep::{Vtep, address, vni};
 use super::world::{Ev, Fault, World};
 use bytes::Bytes;
-use evpn::fabric::{FdbRow, KernelEvent, LinkKind, NeighRow, NeighState};
-use evpn::node::ConnEvent;
-use evpn::types::{ConnId, Mac, Span, Time};
-use evpn::wire::frame;
+use evpn::fabric::{FdbRow, LinkKind, NeighRow, NeighState};
+use evpn::types::{Mac, Span, Time};
 use netlink::op::{Kernel as _, Op};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use tables::{Learned, Tables, Work, Write};
 pub(super) use truth::{hosts, join};
-use wire::{Said, Voice};
+use wire::Voice;
 
 /// Number of the first.
 pub(super) const FIRST: usize = 64;
@@ -158,9 +170,12 @@ impl Peer {
             match row {
                 FdbRow::Bridge(r) if r.permanent || r.port == vxlan => {}
                 FdbRow::Bridge(r) => self.tables.seen(r.mac, r.port),
-                FdbRow::Vxlan(r) => ops.extend(r.vtep.map(|vtep| match r.mac.is_zero() {
-                    true => Op::DelFlood { vxlan, vtep },
-                    false => Op::DelRemote { vxlan, mac: r.mac, vtep },
+                FdbRow::Vxlan(r) => ops.extend(r.vtep.map(|vtep| {
+                    if r.mac.is_zero() {
+                        Op::DelFlood { vxlan, vtep }
+                    } else {
+                        Op::DelRemote { vxlan, mac: r.mac, vtep }
+                    }
                 })),
             }
         }
@@ -436,174 +451,5 @@ impl World {
         self.frr_dial(host);
         self.frr_kernel(host);
         self.frr_later(host, Span::secs(1), FrrEv::Tick);
-    }
-
-    // ---- sessions ------------------------------------------------------------------------------------------
-
-    /// Nodes call; reflectors, and of two of these the higher number, are called.
-    fn frr_dial(&mut self, host: usize) {
-        let f = self.plan.fabric;
-        let to: Vec<usize> = if f.reflectors > 0 {
-            (f.nodes..f.nodes + f.reflectors).collect()
-        } else {
-            (host + 1..FIRST + self.frrs.len()).collect()
-        };
-        for to in to {
-            if !self.frr(host).sessions.contains_key(&to) {
-                let at = (self.tcps.len(), 0);
-                self.frr_session(host, to, at);
-                self.dial(host, ConnId(0), address(to));
-            }
-        }
-    }
-
-    fn frr_session(&mut self, host: usize, to: usize, at: (usize, usize)) {
-        let heard = self.now;
-        let new = Session { at, buffer: Vec::new(), established: false, open: false, heard };
-        self.frr(host).sessions.insert(to, new);
-    }
-
-    /// Something happened on a connection.
-    pub(super) fn frr_event(&mut self, host: usize, tcp: usize, side: usize, event: ConnEvent) {
-        let to = self.tcps[tcp].ends[1 - side].host;
-        let at = (tcp, side);
-        match event {
-            ConnEvent::Accepted { .. } => {
-                // FRR drops the older of two connections from the same peer.
-                self.frr_lost(host, to, true);
-                self.frr_session(host, to, at);
-                self.frr_greets(host, at);
-            }
-            ConnEvent::Connected { .. } => self.frr_greets(host, at),
-            ConnEvent::Bytes(b) => self.frr_bytes(host, to, at, &b),
-            ConnEvent::Closed { .. } | ConnEvent::Failed { .. } => {
-                if self.frr(host).sessions.get(&to).is_some_and(|s| s.at == at) {
-                    self.frr_lost(host, to, false);
-                }
-            }
-            ConnEvent::Room(_) => {}
-        }
-    }
-
-    fn frr_greets(&mut self, host: usize, at: (usize, usize)) {
-        let open = Self::voice(host).open(self.plan.fabric.hold as u16);
-        self.frr_sends(at, &open);
-    }
-
-    /// A session is gone, and its routes with it.
-    fn frr_lost(&mut self, host: usize, to: usize, close: bool) {
-        let f = self.frr(host);
-        let Some(s) = f.sessions.remove(&to) else { return };
-        f.tables.lost(to);
-        f.imets.retain(|(_, from), _| *from != to);
-        if close {
-            self.close(s.at.0, s.at.1);
-        }
-        self.frr_later(host, HOP, FrrEv::Flood);
-        self.frr_turn(host);
-        self.look();
-    }
-
-    fn frr_bytes(&mut self, host: usize, to: usize, at: (usize, usize), octets: &[u8]) {
-        let now = self.now;
-        let Some(s) = self.frr(host).sessions.get_mut(&to).filter(|s| s.at == at) else { return };
-        s.heard = now;
-        s.buffer.extend_from_slice(octets);
-        let whole: usize = sniff::messages(&s.buffer).map(<[u8]>::len).sum();
-        let octets: Vec<u8> = s.buffer.drain(..whole).collect();
-        for m in sniff::messages(&octets) {
-            match m.get(18) {
-                Some(1) => self.frr_sends(at, &wire::keepalive()),
-                Some(2) => self.frr_update(host, to, m),
-                Some(3) => return self.frr_lost(host, to, true),
-                Some(4) => self.frr_established(host, to, at),
-                _ => {}
-            }
-        }
-        self.frr_turn(host);
-    }
-
-    fn frr_established(&mut self, host: usize, to: usize, at: (usize, usize)) {
-        let Some(s) = self.frr(host).sessions.get_mut(&to) else { return };
-        if !std::mem::replace(&mut s.established, true) {
-            self.frr_later(host, COALESCE, FrrEv::Open(to, at));
-            // Until then nobody can know what is here (D.2-5).
-            self.begin(Fault::Repair, COALESCE + HOP);
-        }
-    }
-
-    fn frr_update(&mut self, host: usize, to: usize, m: &[u8]) {
-        let own = address(host);
-        let f = self.frr(host);
-        let mut flood = false;
-        wire::read(m, |said| match said {
-            // Its own next hop: not to be used (C.6).
-            Said::MacIp(_, Some(p)) if p.vtep == own => {}
-            Said::MacIp(key, path) => f.tables.update(to, key, path),
-            Said::Imet(rd, vtep) => {
-                flood = true;
-                match vtep {
-                    Some(v) => f.imets.insert((rd, to), v),
-                    None => f.imets.remove(&(rd, to)),
-                };
-            }
-        });
-        if flood {
-            self.frr_later(host, HOP, FrrEv::Flood);
-        }
-    }
-
-    // ---- kernel --------------------------------------------------------------------------------------------
-
-    /// zebra reads what its kernel tells.
-    pub(super) fn frr_kernel(&mut self, host: usize) {
-        let f = self.frr(host);
-        if !f.alive {
-            return;
-        }
-        let vxlan = f.machine.vxlan;
-        let mut news = Vec::new();
-        f.machine.kernel.recv(usize::MAX, &mut news);
-        for ev in news {
-            match ev {
-                KernelEvent::Fdb(FdbRow::Bridge(r)) if !r.permanent && r.port != vxlan => {
-                    f.tables.seen(r.mac, r.port);
-                }
-                KernelEvent::FdbGone(FdbRow::Bridge(r)) if !r.permanent => f.tables.gone(r.mac, r.port),
-                _ => {}
-            }
-        }
-        self.frr_turn(host);
-    }
-
-    /// The kernel looks at a guest's ARP or unsolicited NA: B.3.
-    pub(super) fn frr_hears(&mut self, host: usize, f: &[u8]) {
-        let Ok(parsed) = frame::parse(f) else { return };
-        let (ip, mac, asks): (IpAddr, Mac, bool) = match parsed.body {
-            frame::Body::Arp(a) if a.is_gratuitous() => (a.sender_ip.into(), a.sender_mac, false),
-            frame::Body::Arp(a) if !a.reply && !a.is_probe() => {
-                (a.sender_ip.into(), a.sender_mac, a.target_ip == BRIDGE)
-            }
-            frame::Body::NeighborAdvertisement(n) if !n.solicited => (n.target.into(), parsed.src, false),
-            _ => return,
-        };
-        let by = if asks || matches!(parsed.body, frame::Body::Arp(a) if !a.is_gratuitous()) {
-            By::Ask
-        } else {
-            By::Garp
-        };
-        if !asks && !self.hears_address(host, ip, by) {
-            return;
-        }
-        let peer = self.frr(host);
-        if peer.neigh(ip).is_some_and(|n| n.state == NeighState::NoArp) {
-            return;
-        }
-        let (dev, state) = (peer.machine.bridge, NeighState::Valid);
-        let row = NeighRow { dev, ip, mac: Some(mac), state, ext_learned: false, router: false, protocol: 0 };
-        peer.machine.kernel.put_neigh(row);
-        // After the MAC, which bgpd may be telling already.
-        let after = self.rng.pick(&[Span::ZERO, Span::millis(5), ZEBRA]);
-        self.frr_later(host, after, FrrEv::Neigh(ip, mac));
     }
 }
