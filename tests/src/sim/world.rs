@@ -23,8 +23,9 @@ use std::net::IpAddr;
 const PATIENCE: Span = Span::secs(150);
 /// A duplicate is over when one of its owners has been silent for so long, with some reserve.
 const DUPLICATE: Span = Span::secs(8);
-/// Watched after the last check.
-const REST: Span = Span::secs(6);
+/// Watched after the last check: longer than guests are left in peace that may be checking their address, because what they
+/// answer when they are asked then is news (PIT-16).
+const REST: Span = Span::secs(14);
 /// Most events of a run, in case it never comes to rest.
 const EVENTS: u64 = 5_000_000;
 
