@@ -48,11 +48,17 @@ pub(crate) enum Need {
     Libvirt,
     /// `virsh`.
     Virsh,
+    /// `dnsmasq`, the program alone.
+    DhcpServer,
+    /// `dhclient`.
+    DhcpClient,
+    /// `arping`, which checks an address as RFC 5227 says.
+    Arping,
 }
 
 impl Need {
     /// Everything the tests use.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Ip,
         Self::Tc,
         Self::Ping,
@@ -62,6 +68,9 @@ impl Need {
         Self::Qemu,
         Self::Libvirt,
         Self::Virsh,
+        Self::DhcpServer,
+        Self::DhcpClient,
+        Self::Arping,
     ];
 
     /// Package, and what for.
@@ -77,6 +86,9 @@ impl Need {
             Self::Qemu => ("qemu-system-x86", "guests that are really migrated, for the QMP tests"),
             Self::Libvirt => ("libvirt-daemon", "guests that libvirt migrates, for its hook and its events"),
             Self::Virsh => ("libvirt-clients", "the same: virsh"),
+            Self::DhcpServer => ("dnsmasq-base", "a DHCP server in a namespace of the tests"),
+            Self::DhcpClient => ("isc-dhcp-client", "guests that ask it for an address"),
+            Self::Arping => ("iputils-arping", "guests that check their address before they use it"),
         }
     }
 
@@ -91,6 +103,9 @@ impl Need {
             Self::Qemu => &["qemu-system-x86_64"],
             Self::Libvirt => &["libvirtd"],
             Self::Virsh => &["virsh"],
+            Self::DhcpServer => &["dnsmasq"],
+            Self::DhcpClient => &["dhclient"],
+            Self::Arping => &["arping"],
         }
     }
 
