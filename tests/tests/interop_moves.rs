@@ -214,9 +214,11 @@ fn a_move_between_two_vtepd_through_an_frr_reflector() {
         // What the other vtepd uses came through the reflector and points to the VTEP.
         let home_address = m.vtep(home).address.to_string();
         eventually(SOON, "MAC and MAC+IP by way of the reflector", || {
-            let mut rows = m.routes(there, 2, Some(2));
-            rows.retain(|r| r["imported"] == serde_json::json!([100]));
-            let right = rows.len() == 2 && rows.iter().all(|r| r["next_hop"] == home_address.as_str());
+            let rows = m.guest_routes(there, Some(2), &g);
+            let right = rows.iter().flatten().filter(|r| {
+                r["imported"] == serde_json::json!([100]) && r["next_hop"] == home_address.as_str()
+            });
+            let right = right.count() == 2;
             if right { Ok(()) } else { Err(rows) }
         });
         // What is ours comes back from FRR and is not used.

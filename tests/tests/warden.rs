@@ -146,7 +146,10 @@ fn a_warden_that_ends_is_replaced_and_no_warden_outlives_its_namespace() {
         }
         other => Err(format!("{other:?}")),
     });
-    assert!(d.process.log().contains("the warden had ended"), "and it is told:\n{}", d.process.log());
+    eventually(SOON, "and it is told", || {
+        let log = d.process.log();
+        if log.contains("the warden had ended") { Ok(()) } else { Err(log) }
+    });
     d.kill();
     let World { f, speaker, .. } = w;
     drop((speaker, f));

@@ -58,7 +58,7 @@ impl Node {
             Some(Row::Local { port, .. }) => format!("{} local", self.dev_name(*port)),
             Some(Row::Relayed { vtep, port, .. }) => format!("{} to {vtep}", self.dev_name(*port)),
             Some(Row::Cleared { port }) => format!("nothing on {}", self.dev_name(*port)),
-            Some(Row::Own) => "an address of the bridge itself".into(),
+            Some(Row::Own) => format!("{device} local"),
             Some(Row::Flood) => "replicate".into(),
             Some(Row::Neigh { mac, router }) => format!("{mac}{}", if *router { " router" } else { "" }),
         };
