@@ -54,7 +54,7 @@ fn with_gateway() -> World {
     let mut w = World::with(2, MS, |c| {
         let addresses = vec![GatewayAddress::new(ip(254).into(), 24).unwrap()];
         let mac = Mac([0, 0, 0x5e, 0, 1, 1]);
-        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac, ra: false });
+        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac });
     });
     w.run_for(Span::secs(10));
     w

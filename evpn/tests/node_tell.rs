@@ -509,7 +509,7 @@ fn a_gateways_new_mac_is_told_once_the_bridge_has_it() {
     let mut w = World::with(2, MS, |c| {
         let address = |ip, bits| GatewayAddress::new(ip, bits).expect("it fits");
         let addresses = vec![address(ip(1).into(), 24), address(ip6(1).into(), 64)];
-        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac: gateway, ra: false });
+        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac: gateway });
         c.vnis[0].hosts.tell_peers = TellPeers::Always;
     });
     w.run_for(Span::secs(10));

@@ -1,9 +1,8 @@
-//! Configuration of ARP and ND: how addresses are learned, kept, told, and what may cross the underlay.
+//! Configuration of ARP and ND: how addresses are learned, kept and told.
 
 use crate::mobility::IpPrefix;
 use crate::types::{Mac, Span};
 use serde::Serialize;
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// ARP and ND, for all VNIs.
@@ -14,12 +13,6 @@ pub struct ArpConfig {
     pub confirm_time: Span,
     /// Most such questions a second, all VNIs together; what is suspected is asked for at once and does not count.
     pub probe_rate: u32,
-    /// How long a claim on an address that somebody else has waits for that one's answer.
-    pub claim_time: Span,
-    /// Who is answered for when two live hosts claim an address.
-    pub conflict: Conflict,
-    /// A conflict that nobody renews is over after this time (PROXY-DUP-04).
-    pub conflict_time: Span,
     /// Most addresses that are learned for one MAC.
     pub addresses_per_mac: u32,
     /// Most unsolicited ARP and ND frames a second that tell hosts of a changed MAC, all VNIs together.
@@ -33,9 +26,6 @@ impl Default for ArpConfig {
         Self {
             confirm_time: Span::secs(240),
             probe_rate: 50,
-            claim_time: Span::millis(10),
-            conflict: Conflict::None,
-            conflict_time: Span::secs(540),
             addresses_per_mac: 64,
             tell_rate: 2000,
             stale_time: Span::secs(120),
@@ -43,19 +33,7 @@ impl Default for ArpConfig {
     }
 }
 
-/// Who is answered for when two live hosts claim an address.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Conflict {
-    /// Nobody (PROXY-DUP-04): an answer that may be wrong is not given.
-    None,
-    /// Whoever had it first.
-    First,
-    /// Whoever claimed it last.
-    Last,
-}
-
-/// ARP, ND and flooding of one VNI.
+/// ARP and ND of one VNI.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct VniHosts {
     /// Source of our probes: one per VNI and VTEP, a permanent address of the bridge, advertised sticky, and no
@@ -63,37 +41,14 @@ pub struct VniHosts {
     pub probe_mac: Mac,
     /// The first hop, the same at every VTEP (RFC 9135 §4.1).
     pub gateway: Option<Gateway>,
-    /// ARP requests and NS for addresses that nobody has told.
-    pub unknown: Unknown,
     /// Whether hosts behind VTEPs that do not tell them are told by us (PIT-17).
     pub tell_peers: TellPeers,
-    /// DHCP servers that requests are carried to where nothing is flooded (PIT-19).
-    pub dhcp_servers: BTreeSet<IpAddr>,
-    /// Addresses that belong to these MACs and to no others (PROXY-LEARN-04); advertised as immutable
-    /// (PROXY-EC-04) once one of them is seen.
-    pub static_hosts: BTreeMap<IpAddr, BTreeSet<Mac>>,
-    /// Tagged frames pass; suppression is off then, because the kernel answers them from the untagged rows (PIT-10).
-    pub tagged: bool,
-    /// Unknown unicast goes out of access ports.
-    pub unknown_unicast: bool,
-    /// Frames a second that an access port may send.
-    pub storm: Storm,
 }
 
 impl VniHosts {
     /// Everything as it is unless configured.
     pub fn new(probe_mac: Mac) -> Self {
-        Self {
-            probe_mac,
-            gateway: None,
-            unknown: Unknown::Replicate,
-            tell_peers: TellPeers::Auto,
-            dhcp_servers: BTreeSet::new(),
-            static_hosts: BTreeMap::new(),
-            tagged: false,
-            unknown_unicast: true,
-            storm: Storm::default(),
-        }
+        Self { probe_mac, gateway: None, tell_peers: TellPeers::Auto }
     }
 }
 
@@ -104,8 +59,6 @@ pub struct Gateway {
     pub addresses: Vec<GatewayAddress>,
     /// Its MAC, which the bridge has.
     pub mac: Mac,
-    /// Router advertisements are sent.
-    pub ra: bool,
 }
 
 impl Gateway {
@@ -141,18 +94,6 @@ impl core::fmt::Display for GatewayAddress {
     }
 }
 
-/// What happens to questions for addresses that nobody has told.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Unknown {
-    /// They go to every VTEP (PROXY-FLOOD-01).
-    Replicate,
-    /// They go to the owner's VTEP if there is one that may not be answered for, else they are dropped.
-    Unicast,
-    /// They do not cross the underlay.
-    Drop,
-}
-
 /// Whether hosts behind other VTEPs are told of a changed MAC.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -163,17 +104,4 @@ pub enum TellPeers {
     Always,
     /// Behind none.
     Never,
-}
-
-/// Most frames a second from one access port; 0: no limit.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
-pub struct Storm {
-    /// ARP and RARP.
-    pub arp: u32,
-    /// Neighbour discovery.
-    pub nd: u32,
-    /// Other broadcast.
-    pub broadcast: u32,
-    /// Other multicast.
-    pub multicast: u32,
 }

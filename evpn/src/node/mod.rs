@@ -63,7 +63,7 @@ pub use config::{
 pub use event::{Event, Level};
 pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
 pub use hold::{Held, HoldWord, Leave};
-pub use host_config::{ArpConfig, Conflict, Gateway, GatewayAddress, Storm, TellPeers, Unknown, VniHosts};
+pub use host_config::{ArpConfig, Gateway, GatewayAddress, TellPeers, VniHosts};
 pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester,
     SEND_PATH, Show, WhyRequest,
