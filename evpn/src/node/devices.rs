@@ -290,6 +290,7 @@ impl Node {
             self.journal.push(Output::Tap(*i));
         }
         self.taps = want;
+        self.review_overlay_taps();
         self.review_guards(at);
     }
 

@@ -35,6 +35,9 @@ struct Tells {
 
 impl Node {
     pub(super) fn handle_frame(&mut self, port: IfIndex, bytes: &[u8], at: Time) {
+        if let Some(vni) = self.overlay_of(port) {
+            return self.overlay_frame(vni, bytes);
+        }
         let Some(&vni) = self.taps.get(&port) else { return };
         let f = match frame::parse(bytes) {
             Ok(f) => f,

@@ -35,6 +35,7 @@ mod moved;
 mod moves;
 mod originate;
 mod output;
+mod overlay;
 mod parked;
 mod past;
 mod peers;
@@ -125,6 +126,8 @@ pub struct Node {
     named: BTreeMap<String, Vni>,
     bridges: BTreeMap<IfIndex, Vni>,
     taps: BTreeMap<IfIndex, Vni>,
+    /// VXLAN devices with a tap: what comes in from the overlay.
+    overlay_taps: BTreeMap<IfIndex, Vni>,
     want: Want,
     /// Rows adopted at start that nobody confirmed yet.
     stale: BTreeSet<RowKey>,
@@ -210,6 +213,7 @@ impl Node {
             named,
             bridges: BTreeMap::new(),
             taps: BTreeMap::new(),
+            overlay_taps: BTreeMap::new(),
             want: Want::default(),
             stale: BTreeSet::new(),
             swept: false,

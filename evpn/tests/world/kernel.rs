@@ -31,6 +31,9 @@ impl World {
 
     /// A frame of `mac` enters by `port`: the tap sees it, the bridge learns it.
     pub fn frame(&mut self, i: usize, port: IfIndex, mac: Mac, bytes: Option<Bytes>) {
+        if let Some(bytes) = &bytes {
+            self.across(i, port, bytes);
+        }
         if let Some(bytes) = bytes.filter(|_| !self.hosts[i].dead) {
             self.hosts[i].node.handle(Input::Frame { port, bytes }, self.now);
         }
@@ -104,8 +107,10 @@ impl World {
     /// What a host on this port says to an ARP request for its address, some microseconds later.
     pub(super) fn answer_arp(&mut self, i: usize, port: IfIndex, f: &[u8]) {
         let request = f.len() >= 42 && f[12..14] == [8, 6] && f[20..22] == [0, 1];
+        let broadcast = f.starts_with(&[0xff; 6]) && f.get(28..32) != f.get(38..42);
         let found = self.guests.iter().find(|g| {
-            (g.node, g.port) == (i, port) && request && f[..6] == g.mac.0 && f[38..42] == g.ip.octets()
+            let for_it = request && (broadcast || f[..6] == g.mac.0);
+            (g.node, g.port) == (i, port) && for_it && f[38..42] == g.ip.octets()
         });
         let Some(g) = found else { return };
         let reply =

@@ -8,6 +8,7 @@ mod config;
 mod conns;
 pub mod frames;
 mod kernel;
+mod overlay;
 pub mod steps;
 
 #[allow(unused_imports)] // each test uses some of them
@@ -115,6 +116,8 @@ pub struct Guest {
 enum Due {
     Input(Input),
     Frame(IfIndex, Mac, Bytes),
+    /// Out of the overlay.
+    Overlay(Bytes),
 }
 
 pub struct World {
@@ -289,7 +292,10 @@ impl World {
                 self.answer_arp(i, port, &frame);
                 self.hosts[i].emitted.push((port, frame));
             }
-            Output::Encap { vtep, frame, .. } => self.hosts[i].encapsulated.push((vtep, frame)),
+            Output::Encap { vtep, frame, .. } => {
+                self.into_overlay(i, vtep, frame.clone());
+                self.hosts[i].encapsulated.push((vtep, frame));
+            }
             Output::Blocked(set) => self.hosts[i].blocked = set,
             Output::Guard { port, change } => self.hosts[i].guarding(port, change),
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
@@ -398,6 +404,7 @@ impl World {
                     match due {
                         Due::Input(input) => self.input(i, input),
                         Due::Frame(port, mac, bytes) => self.frame(i, port, mac, Some(bytes)),
+                        Due::Overlay(bytes) => self.out_of_overlay(i, bytes),
                     }
                 }
                 (_, Some((t, i, _))) if t <= end => {

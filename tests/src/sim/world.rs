@@ -28,6 +28,8 @@ const DUPLICATE: Span = Span::secs(8);
 const REST: Span = Span::secs(14);
 /// Most events of a run, in case it never comes to rest.
 const EVENTS: u64 = 5_000_000;
+/// From the overlay to the tap on the VXLAN device.
+const HEARD: Span = Span::micros(20);
 
 /// Something that happens.
 pub(super) enum Ev {
@@ -451,6 +453,10 @@ impl World {
     fn decapsulated(&mut self, i: usize, from: usize, f: &[u8]) {
         let Some(v) = self.machine_mut(i) else { return };
         let out = v.kernel.inject_vxlan(v.vxlan, super::vtep::address(from), f);
+        let (vxlan, epoch) = (v.vxlan, v.epoch);
+        if !frr::is_frr(i) {
+            self.push(HEARD, Ev::Tap(i, epoch, vxlan, Bytes::copy_from_slice(f)));
+        }
         // Never back into the overlay (split horizon); the fake keeps to that.
         self.spread(i, out);
     }

@@ -1,0 +1,87 @@
+//! What comes in from the overlay: heard by a tap of its own, never learned from (PROXY-LEARN-01, PROXY-LEARN-02).
+
+mod world;
+
+use bytes::Bytes;
+use evpn::node::{Input, Show, view};
+use evpn::types::Span;
+use evpn::wire::frame;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use world::steps::{MS, garp, ip};
+use world::{P1, VXLAN, World, mac, own_mac, probe_mac, vtep};
+
+fn hosts(w: &mut World, i: usize) -> Vec<view::HostView> {
+    match w.ask(i, Show::Hosts) {
+        view::Rows::Hosts(v) => v,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// EUI-64 of RFC 4291 appendix A, written out on its own.
+fn link_local(m: evpn::types::Mac) -> Ipv6Addr {
+    let [a, b, c, d, e, f] = m.0;
+    Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+}
+
+#[test]
+fn the_vxlan_device_has_a_tap_as_long_as_the_vni_forwards() {
+    let mut w = World::converged(2, MS);
+    assert_eq!(w.hosts[0].taps.iter().filter(|p| **p == VXLAN).count(), 1);
+    w.kernel(0, evpn::fabric::KernelEvent::LinkGone(VXLAN));
+    assert!(!w.hosts[0].taps.contains(&VXLAN));
+    w.devices(0, own_mac(0));
+    assert_eq!(w.hosts[0].taps.iter().filter(|p| **p == VXLAN).count(), 1);
+}
+
+#[test]
+fn nothing_from_the_overlay_is_learned_or_takes_anything_from_anybody() {
+    let mut w = World::converged(2, MS);
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(50));
+    let before = (hosts(&mut w, 0).len(), w.macs(0).len());
+    let v6: Ipv6Addr = "2001:db8::9".parse().expect("address");
+    let v4 = |n| Ipv4Addr::new(10, 1, 0, n);
+    let frames = [
+        garp(mac(9), ip(1)),
+        garp(mac(9), ip(9)),
+        garp(mac(1), ip(8)),
+        frame::arp_reply(mac(9), v4(9), probe_mac(0), v4(200)),
+        frame::rarp_announce(mac(9)),
+        frame::unsolicited_advertisement(mac(9), v6, None, false),
+        frame::neighbor_advertisement(
+            mac(9),
+            v6,
+            Some((probe_mac(0), link_local(probe_mac(0)))),
+            false,
+            true,
+        ),
+        Bytes::from_static(&[1, 2, 3]),
+    ];
+    for f in frames {
+        w.input(0, Input::Frame { port: VXLAN, bytes: f });
+        w.run_for(Span::millis(200));
+    }
+    assert_eq!((hosts(&mut w, 0).len(), w.macs(0).len()), before);
+    let bound = hosts(&mut w, 0);
+    assert_eq!(bound.iter().find(|h| h.ip == ip(1)).map(|h| h.mac), Some(mac(1)), "{bound:?}");
+    let refused = w.status(0).counters.get("frames_refused_truncated").copied();
+    assert_eq!(refused, Some(1), "the one that is none");
+}
+
+#[test]
+fn a_host_behind_another_vtep_that_looks_for_our_probe_address_is_answered_there() {
+    let mut w = World::converged(2, MS);
+    w.frame(1, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::millis(50));
+    w.hosts[0].encapsulated.clear();
+    let host: Ipv6Addr = "2001:db8::1".parse().expect("address");
+    let target = link_local(probe_mac(0));
+    let ns = frame::neighbor_solicitation(mac(1), host, Some(probe_mac(0)), target);
+    w.input(0, Input::Frame { port: VXLAN, bytes: ns });
+    let [(to, bytes)]: [(IpAddr, Bytes); 1] = w.hosts[0].encapsulated.clone().try_into().expect("one answer");
+    assert_eq!(to, vtep(1));
+    let f = frame::parse(&bytes).expect("our own");
+    assert_eq!((f.dst, f.src), (mac(1), probe_mac(0)));
+    let frame::Body::NeighborAdvertisement(na) = f.body else { panic!("{f:?}") };
+    assert_eq!((na.target, na.dst, na.solicited), (target, host, true));
+}
