@@ -3,7 +3,7 @@
 use evpn::types::Mac;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-fn ethernet(dst: Mac, src: Mac, kind: u16, body: &[u8]) -> Vec<u8> {
+pub(crate) fn ethernet(dst: Mac, src: Mac, kind: u16, body: &[u8]) -> Vec<u8> {
     let mut f = Vec::with_capacity(14 + body.len());
     f.extend(dst.0);
     f.extend(src.0);
@@ -54,7 +54,7 @@ pub fn as_arp_reply(frame: &[u8]) -> Option<(Mac, Ipv4Addr)> {
     Some((Mac::from_slice(&b[22..28])?, ip.into()))
 }
 
-fn icmpv6(src: Ipv6Addr, dst: Ipv6Addr, mut message: Vec<u8>) -> Vec<u8> {
+pub(crate) fn icmpv6(src: Ipv6Addr, dst: Ipv6Addr, mut message: Vec<u8>) -> Vec<u8> {
     let mut sum: u32 = 58 + message.len() as u32;
     for a in [src, dst] {
         sum += a.segments().iter().map(|s| u32::from(*s)).sum::<u32>();

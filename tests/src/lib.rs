@@ -24,6 +24,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod api;
+pub mod asking;
 pub mod bench;
 pub mod fabric;
 pub mod frame;

@@ -87,7 +87,7 @@ struct Bench {
     /// Print the results as JSON too
     #[arg(long)]
     json: bool,
-    /// Cases to run; all when absent: hot, prepared, addresses, cold, bulk, evacuation, load, codec, idle
+    /// Cases to run; all when absent: hot, prepared, addresses, arp, cold, bulk, evacuation, flood, load, codec, idle
     cases: Vec<String>,
     /// Further arguments for the bench runner, for instance `--only vtepd`
     #[arg(last = true)]

@@ -1,31 +1,35 @@
 //! Case (h): hot moves of one MAC while another port of a site makes MACs up, beside the same moves with nothing else
 //! to do, and with a sender that has the same work and whom no bridge hears. Under the load of case (a).
 
-use super::{Daemon, Report, Samples, Sizes, System, hot, mac};
+use super::{Daemon, Report, Samples, Sizes, Stop, System, hot, mac};
 use crate::fabric::Fabric;
 use crate::frame;
 use crate::packet::{Monitor, Wire, now};
 use crate::poll::{LATER, eventually, same};
 use crate::vtepd::Vtepd;
 use evpn::types::Mac;
+use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 const MOVED: u8 = 7;
+const STORMING: u8 = 15;
 const LIMIT: Duration = Duration::from_secs(5);
 /// Frames of one system call.
 const BURST: usize = 64;
 /// The port that floods; the next is one that is in no bridge.
-const FLOODING: &str = "p2";
-const NOWHERE: &str = "p9";
+pub(super) const FLOODING: &str = "p2";
+pub(super) const NOWHERE: &str = "p9";
 
 /// What the port says: each frame has another source.
 #[derive(Clone, Copy, Debug)]
-enum Noise {
+pub(super) enum Noise {
     /// To addresses that are made up as well: the bridge sends them everywhere.
     Data,
     /// Gratuitous ARP: the daemon hears them besides.
     Arp,
+    /// Few hosts that ask for made-up addresses, and announce themselves with every fourth frame.
+    Storm,
 }
 
 /// Who made the flooding port's bridge.
@@ -91,7 +95,7 @@ fn on(bridge: Bridge, system: System, sizes: &Sizes, report: &mut Report) {
 }
 
 /// Moves while a port is noisy; the noise lasts for all of them, and for at least so many frames.
-fn beside(
+pub(super) fn beside(
     f: &Fabric,
     sizes: &Sizes,
     moves: &mut Moves<'_>,
@@ -129,18 +133,10 @@ fn make_noise(wire: &Wire, noise: Noise, rate: u64, sent: &AtomicU64, stop: &Ato
             *frame = match noise {
                 Noise::Data => frame::data(random.mac(), random.mac(), 0),
                 Noise::Arp => frame::garp(random.mac(), (random.next() as u32).into()),
+                Noise::Storm => random.storm(),
             };
         }
         sent.fetch_add(wire.send_many(&frames) as u64, Ordering::Relaxed);
-    }
-}
-
-/// Ends the threads that look at it, also when the one that measures gives up.
-struct Stop<'a>(&'a AtomicBool);
-
-impl Drop for Stop<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }
 
@@ -160,10 +156,19 @@ impl Random {
         // No other set of the bench begins so.
         Mac([0x06 | (b & 0xf0), c, d, e, f, g])
     }
+
+    fn storm(&mut self) -> Vec<u8> {
+        let [who, what, c, d, ..] = self.next().to_be_bytes();
+        let own = (mac(STORMING, u32::from(who % 16)), Ipv4Addr::new(10, 65, 0, who % 16 + 1));
+        match what % 4 {
+            0 => frame::garp(own.0, own.1),
+            _ => frame::arp_request(own.0, own.1, Ipv4Addr::new(10, 65, c | 1, d)),
+        }
+    }
 }
 
 /// One MAC that moves between two sites, seen from a third.
-struct Moves<'a> {
+pub(super) struct Moves<'a> {
     observer: Monitor,
     sites: [(Wire, std::net::IpAddr); 2],
     at: usize,
@@ -171,14 +176,14 @@ struct Moves<'a> {
 }
 
 impl<'a> Moves<'a> {
-    fn new(f: &Fabric, daemons: &'a [Daemon]) -> Self {
+    pub(super) fn new(f: &Fabric, daemons: &'a [Daemon]) -> Self {
         let sites = [0, 1].map(|i| (f.guest_mouth(i, "p1"), f.vteps[i].address));
         let mut new = Self { observer: Monitor::open(&f.vteps[2].ns), sites, at: 0, daemons };
         new.one();
         new
     }
 
-    fn some(&mut self, n: usize) -> Samples {
+    pub(super) fn some(&mut self, n: usize) -> Samples {
         let mut out = Samples::default();
         for i in 0..n {
             std::thread::sleep(Duration::from_millis(150 + (i as u64 * 37) % 53));

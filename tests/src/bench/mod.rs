@@ -16,6 +16,7 @@ mod prepared;
 mod report;
 mod stats;
 
+pub use arp::Part;
 pub use report::{Line, Machine, Report};
 pub use stats::Samples;
 
@@ -27,6 +28,7 @@ use crate::poll::{LATER, eventually, same};
 use crate::vtepd::Vtepd;
 use clap::ValueEnum;
 use evpn::types::Mac;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What is measured.
@@ -94,6 +96,18 @@ pub struct Sizes {
     pub flooded: u64,
     /// So many of them a second, if the machine can.
     pub flood_rate: u64,
+    /// Of the case `arp` only this.
+    pub part: Option<Part>,
+    /// ARP and ND questions for a known host, of each family.
+    pub answers: usize,
+    /// Hosts behind one VTEP, half of them silent.
+    pub silent: u32,
+    /// How long they are to be kept.
+    pub kept: Duration,
+    /// After this time the daemon asks who has not confirmed an address.
+    pub confirm: Duration,
+    /// Frames of an ARP storm a second.
+    pub storm_rate: u64,
     /// Routes from one peer.
     pub routes: u32,
     /// Times the load is repeated, each with fresh daemons.
@@ -146,6 +160,14 @@ impl Daemon {
         }
     }
 
+    /// Resident memory now, in MB; of vtepd.
+    fn resident_mb(&self) -> f64 {
+        match self {
+            Self::Vtepd(v) => v.process.memory_kb("VmRSS").unwrap_or(0) as f64 / 1000.0,
+            Self::Frr(_) => 0.0,
+        }
+    }
+
     /// Peak resident memory so far, in MB: all processes of the daemon.
     fn peak_mb(&self) -> f64 {
         let kb = match self {
@@ -153,6 +175,15 @@ impl Daemon {
             Self::Frr(f) => f.bgpd.memory_kb("VmHWM").zip(f.zebra.memory_kb("VmHWM")).map(|(a, b)| a + b),
         };
         kb.unwrap_or(0) as f64 / 1000.0
+    }
+}
+
+/// Ends the threads that look at it, also when the one that measures gives up.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

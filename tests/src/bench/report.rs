@@ -105,6 +105,11 @@ impl Report {
         self.codec = Some(text);
     }
 
+    /// All figures so far.
+    pub fn lines(&self) -> &[Line] {
+        &self.lines
+    }
+
     fn push(&mut self, l: Line) {
         eprintln!(
             "  {:<46} {:<6} median {:.3} {}",
@@ -126,15 +131,23 @@ impl Report {
         for (k, v) in &self.machine.text {
             let _ = writeln!(out, "- {k}: {v}");
         }
+        let wide = self.lines.iter().map(|l| l.what.chars().count()).max().unwrap_or(0).max(46);
         let _ = writeln!(
             out,
-            "\n| {:<46} | {:<6} | {:>5} | {:>9} | {:>9} | {:>9} | unit | {:>9} |",
+            "\n| {:<wide$} | {:<6} | {:>5} | {:>9} | {:>9} | {:>9} | unit | {:>9} |",
             "what", "who", "n", "median", "p99", "max", "FRR/vtepd"
         );
         let _ = writeln!(
             out,
-            "|{:-<48}|{:-<8}|{:->7}|{:->11}|{:->11}|{:->11}|------|{:->11}|",
-            "", "", ":", ":", ":", ":", ":"
+            "|{:-<rule$}|{:-<8}|{:->7}|{:->11}|{:->11}|{:->11}|------|{:->11}|",
+            "",
+            "",
+            ":",
+            ":",
+            ":",
+            ":",
+            ":",
+            rule = wide + 2
         );
         for l in &self.lines {
             let ratio = match (l.system, self.of(&l.what, System::Frr)) {
@@ -144,7 +157,7 @@ impl Report {
             let who = l.system.map_or("-", System::name);
             let _ = writeln!(
                 out,
-                "| {:<46} | {who:<6} | {:>5} | {:>9.3} | {:>9.3} | {:>9.3} | {:<4} | {ratio:>9} |",
+                "| {:<wide$} | {who:<6} | {:>5} | {:>9.3} | {:>9.3} | {:>9.3} | {:<4} | {ratio:>9} |",
                 l.what, l.n, l.median, l.p99, l.max, l.unit
             );
         }

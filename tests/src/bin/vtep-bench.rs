@@ -3,7 +3,8 @@
 
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
-use vtepd_tests::bench::{Case, Machine, Report, Sizes, System, control, run};
+use std::time::Duration;
+use vtepd_tests::bench::{Case, Machine, Part, Report, Sizes, System, control, run};
 use vtepd_tests::interrupt;
 use vtepd_tests::need::{Need, met};
 
@@ -40,6 +41,24 @@ struct Cli {
     /// Repetitions of each bulk move
     #[arg(long, default_value_t = 10)]
     repeats: usize,
+    /// Of the case `arp` only this
+    #[arg(long)]
+    part: Option<Part>,
+    /// ARP and ND questions for a known host, of each family
+    #[arg(long, default_value_t = 2_000)]
+    answers: usize,
+    /// Hosts behind one VTEP, half of them silent
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(2..=1_000_000))]
+    silent: u32,
+    /// How long those are to be kept, in seconds
+    #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u64).range(1..))]
+    kept: u64,
+    /// After so many seconds the daemon asks who has not confirmed an address
+    #[arg(long, default_value_t = 240, value_parser = clap::value_parser!(u64).range(1..))]
+    confirm: u64,
+    /// Frames of an ARP storm a second
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
+    storm_rate: u64,
     /// Routes from one peer
     #[arg(long, default_value_t = 100_000)]
     routes: u32,
@@ -63,6 +82,12 @@ fn measure(cli: Cli) -> ExitCode {
         repeats: cli.repeats,
         flooded: cli.flooded,
         flood_rate: cli.flood_rate,
+        part: cli.part,
+        answers: cli.answers,
+        silent: cli.silent,
+        kept: Duration::from_secs(cli.kept),
+        confirm: Duration::from_secs(cli.confirm),
+        storm_rate: cli.storm_rate,
         routes: cli.routes,
         loads: cli.loads,
     };

@@ -1,13 +1,19 @@
 //! Case (k): ARP and ND. An address goes to another MAC at another site (the old guest is shut down first), and a Linux host
 //! that has cached the old one, with default settings, talks to it all the time: when does a packet reach the new guest?
-//! Counted from the new guest's announcement.
+//! Counted from the new guest's announcement. And what else there is to say of ARP and ND, in parts.
+
+mod known;
+mod silent;
+mod storm;
 
 use super::{Daemon, Report, Samples, Sizes, System, mac, three};
+use crate::asking::Party;
 use crate::fabric::Fabric;
 use crate::frame;
 use crate::packet::{Monitor, now};
 use crate::poll::{LATER, eventually, same};
 use crate::talkers::{ADDRESSES, Change, Talkers};
+use clap::ValueEnum;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
@@ -18,15 +24,55 @@ const MOST: usize = 50;
 const FRR_REPEATS: usize = 2;
 const CAP: Duration = Duration::from_secs(90);
 
+/// A part of the case `arp`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub enum Part {
+    /// A host with the old MAC cached, behind vtepd and behind FRR
+    Changed,
+    /// A new guest's address at all peers
+    Bound,
+    /// Questions of known hosts for known hosts
+    Known,
+    /// Hosts that only answer, for a long time
+    Silent,
+    /// Moves beside a port that floods ARP
+    Storm,
+}
+
 pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
-    let count = match system {
-        System::Vtepd => sizes.moves.min(MOST),
-        System::Frr => FRR_REPEATS,
-    };
-    changed(system, [system; 3], count, "", report);
-    if system == System::Vtepd {
-        changed(system, [System::Vtepd, System::Vtepd, System::Frr], count, ", host behind FRR", report);
-        bound(sizes.moves.min(MOST), report);
+    let parts: Vec<_> =
+        Part::value_variants().iter().filter(|p| sizes.part.is_none_or(|o| o == **p)).collect();
+    for part in parts {
+        match (part, system) {
+            (Part::Changed, System::Vtepd) => {
+                let count = sizes.moves.min(MOST);
+                changed(system, [system; 3], count, "", report);
+                changed(
+                    system,
+                    [System::Vtepd, System::Vtepd, System::Frr],
+                    count,
+                    ", host behind FRR",
+                    report,
+                );
+            }
+            (Part::Changed, System::Frr) => {
+                changed(system, [system; 3], FRR_REPEATS.min(sizes.moves), "", report);
+            }
+            (Part::Bound, System::Vtepd) => bound(sizes.moves.min(MOST), report),
+            (Part::Known, System::Vtepd) => known::run(sizes, report),
+            (Part::Silent, System::Vtepd) => silent::run(sizes, report),
+            (Part::Storm, System::Vtepd) => storm::run(sizes, report),
+            // FRR has nothing of the kind, or does it with the kernel alone.
+            (Part::Bound | Part::Known | Part::Silent | Part::Storm, System::Frr) => {}
+        }
+    }
+}
+
+/// Gratuitous ARP or unsolicited advertisement.
+fn announcement((mac, ip): Party) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => frame::garp(mac, ip),
+        IpAddr::V6(ip) => frame::unsolicited_na(mac, ip),
     }
 }
 

@@ -1,0 +1,76 @@
+//! Cases of `cargo xtask bench` in small: each runs to its end and says what it is to say. How long things take is not
+//! looked at here.
+
+use std::time::Duration;
+use vtepd_tests::bench::{Case, Machine, Part, Report, Sizes, System, run};
+use vtepd_tests::need::{Need, met};
+
+/// A few of everything.
+const FEW: Sizes = Sizes {
+    moves: 3,
+    loaded: 20,
+    background: 10,
+    bulk: [10, 20],
+    evacuated: 20,
+    repeats: 1,
+    flooded: 1000,
+    flood_rate: 5000,
+    part: None,
+    answers: 50,
+    silent: 40,
+    kept: Duration::from_secs(7),
+    confirm: Duration::from_secs(3),
+    storm_rate: 2000,
+    routes: 100,
+    loads: 1,
+};
+
+/// Runs one part of the case `arp`; gives its figures by name.
+fn figures(part: Part) -> Report {
+    let mut report = Report::new(Machine::here());
+    run(Case::Arp, System::Vtepd, &Sizes { part: Some(part), ..FEW }, &mut report);
+    println!("{}", report.table());
+    report
+}
+
+/// The median of a figure whose name contains this.
+fn of(report: &Report, what: &str) -> f64 {
+    let all = report.lines();
+    let hit = all.iter().find(|l| l.what.contains(what));
+    hit.unwrap_or_else(|| panic!("{what} is not among {all:#?}")).median
+}
+
+/// PROXY-REPLY-01, -07: the kernel answers where the asker is.
+#[test]
+fn known_hosts_are_answered_for_and_nothing_crosses() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let r = figures(Part::Known);
+    for family in ["ARP", "ND"] {
+        assert!(of(&r, &format!("{family} for a known host: VXLAN frames")) < 1.0);
+        assert!(of(&r, &format!("{family} for a known host: median to")) > 0.0);
+    }
+}
+
+/// PROXY-MAINT-01: who only answers is asked in time and stays.
+#[test]
+fn silent_hosts_are_kept() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let r = figures(Part::Silent);
+    assert!(of(&r, "bindings lost") < 1.0);
+    assert!(of(&r, "questions a second") > 1.0, "they are asked");
+}
+
+#[test]
+fn a_storm_reaches_its_rate_and_moves_end_beside_it() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let r = figures(Part::Storm);
+    assert!(of(&r, "ARP storm: rate") > 0.0);
+    assert!(of(&r, "hot move: beside an ARP storm") > 0.0);
+    assert!(of(&r, "peak resident memory") >= of(&r, "resident memory before"));
+}
