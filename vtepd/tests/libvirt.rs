@@ -189,7 +189,8 @@ async fn the_hook_never_holds_a_migration_up_unless_it_is_told_to() {
     drop(held);
 }
 
-/// A script that behaves like virsh: prints those lines, then waits; describes `vm1` with the device `lo`.
+/// A script that behaves like virsh: prints those lines, then waits; describes `vm1` with the device `lo`. Its lists are
+/// the files `running` and `paused`; `then` becomes `running` when the events come, for lists and events never disagree.
 fn virsh(dir: &Path, lines: &str) -> LibvirtSettings {
     std::fs::write(dir.join("lines"), lines).expect("written");
     std::fs::write(dir.join("xml"), xml("lo")).expect("written");
@@ -200,6 +201,7 @@ fn virsh(dir: &Path, lines: &str) -> LibvirtSettings {
          case \"$*\" in\n\
          *'event --loop'*) echo $$ > {d}/pid\n\
          while [ -e {d}/busy ] && ! grep -q 'domain slow' {d}/calls; do sleep 0.02; done\n\
+         if [ -e {d}/then ]; then cat {d}/then > {d}/running; fi\n\
          cat {d}/lines; exec sleep 60;;\n\
          *'dumpxml --domain slow'*) exec sleep 60;;\n\
          *'list --name --state-running') cat {d}/running 2>/dev/null; exit 0;;\n\
@@ -214,8 +216,9 @@ fn virsh(dir: &Path, lines: &str) -> LibvirtSettings {
     LibvirtSettings { uri: "test:///x".into(), virsh: path }
 }
 
-async fn watched(lines: &str, n: usize) -> Vec<String> {
+async fn watched(lines: &str, runs_then: &str, n: usize) -> Vec<String> {
     let dir = tempfile::tempdir().expect("directory");
+    std::fs::write(dir.path().join("then"), runs_then).expect("written");
     let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)) };
     let (core, mut end) = core::pair();
     hypervisor::start(&settings, &core, &Board::default());
@@ -232,13 +235,13 @@ async fn watched(lines: &str, n: usize) -> Vec<String> {
 #[tokio::test(flavor = "current_thread")]
 async fn lifecycle_events_prepare_and_activate_at_the_target() {
     let lines = include_str!("fixtures/virsh-migration-target.txt");
-    assert_eq!(watched(lines, 2).await, [format!("prepare {MAC} lo"), format!("activate {MAC} lo")]);
+    assert_eq!(watched(lines, "vm1\n", 2).await, [format!("prepare {MAC} lo"), format!("activate {MAC} lo")]);
 }
 
 #[tokio::test(flavor = "current_thread")]
 async fn lifecycle_events_release_at_the_source() {
     let lines = include_str!("fixtures/virsh-migration-source.txt");
-    assert_eq!(watched(lines, 1).await, [format!("release {MAC}")]);
+    assert_eq!(watched(lines, "", 1).await, [format!("release {MAC}")]);
 }
 
 /// A host where many guests run, whose descriptions take long: the one that moves waits for none of them.
@@ -249,6 +252,7 @@ async fn guests_that_only_run_here_hold_up_none_that_moves() {
     let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)) };
     let names: Vec<String> = (0..60).map(|n| format!("slow{n}")).collect();
     std::fs::write(dir.path().join("running"), names.join("\n")).expect("written");
+    std::fs::write(dir.path().join("then"), [names.join("\n").as_str(), "vm1\n"].join("\n")).expect("written");
     std::fs::write(dir.path().join("busy"), "").expect("written");
     let (core, mut end) = core::pair();
     hypervisor::start(&settings, &core, &Board::default());
