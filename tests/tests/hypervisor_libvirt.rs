@@ -28,6 +28,11 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with("")
+    }
+
+    /// With more keys of `[libvirt]`.
+    fn with(keys: &str) -> Self {
         let fabric = Fabric::new(3);
         let (mut libvirt, mut vtepd) = (Vec::new(), Vec::new());
         for (i, v) in fabric.vteps.iter().enumerate() {
@@ -36,7 +41,7 @@ impl World {
             conf.vnis = vec![(100, vec!["tap0".into()])];
             if i < 2 {
                 let l = Libvirt::start(&v.ns, v.number);
-                conf.sections = format!("[libvirt]\nevents = true\nuri = \"{}\"\n", l.uri(true));
+                conf.sections = format!("[libvirt]\nevents = true\nuri = \"{}\"\n{keys}", l.uri(true));
                 libvirt.push(l);
             }
             vtepd.push(Vtepd::start(&v.ns, &conf));
@@ -148,6 +153,29 @@ fn libvirt_moves_a_guest_and_everybody_knows_before_it_has_said_a_word() {
     throughout(Duration::from_millis(500), "it stays at the target", || {
         w.fabric.vteps[2].sends_to(100, mac(), &Place::vtep(&w.fabric.vteps[1]))
     });
+}
+
+/// PIT-26: the hook's preparation waits for the mark, which the source's vtepd puts on when libvirt tells of the stop.
+#[test]
+fn a_stop_that_libvirt_tells_activates_the_target() {
+    if !ready() {
+        return;
+    }
+    let w = World::with("activate-at = \"stop\"\n");
+    ends(w.migrate()).expect("migrated");
+    w.seen_at(1, "the guest moves");
+    assert_eq!(
+        (w.frames_from(1), &w.vtepd[2].mac(MAC)["seq"]),
+        (0, &Value::from(1)),
+        "one move, by no frame"
+    );
+    let released: Vec<Value> =
+        w.vtepd[0].show("events", &[]).into_iter().filter(|e| e["event"] == "move-released").collect();
+    assert_eq!(released.len(), 1, "{released:?}");
+    assert_eq!(released[0]["at_stop"], true, "{released:?}");
+    let told = moves(&w.vtepd[1]);
+    let at = |what: &str| told.iter().position(|e| e == what);
+    assert!(at("move-marked").is_some() && at("move-marked") < at("move-activated"), "{told:?}");
 }
 
 #[test]

@@ -131,6 +131,7 @@ max-sockets = 10
 
 [libvirt]
 events = true
+activate-at = "stop"
 uri = "qemu+unix:///system"
 virsh = "/opt/bin/virsh"
 
@@ -151,8 +152,8 @@ format = "json"
     assert_eq!(s.state_dir, Path::new("/tmp/s"));
     let libvirt = s.hypervisor.libvirt.as_ref().expect("given");
     assert_eq!(
-        (libvirt.uri.as_str(), libvirt.virsh.as_path()),
-        ("qemu+unix:///system", Path::new("/opt/bin/virsh"))
+        (libvirt.uri.as_str(), libvirt.virsh.as_path(), libvirt.at_stop, s.hypervisor.libvirt_at_stop),
+        ("qemu+unix:///system", Path::new("/opt/bin/virsh"), true, true)
     );
     let qmp = &s.hypervisor.qmp[0];
     assert_eq!((qmp.socket.as_path(), qmp.max_sockets), (Path::new("/run/qemu/vm-*.sock"), 10));
@@ -308,6 +309,7 @@ error_snapshots! {
     qmp_ports_not_a_table => with_head("[[qmp]]\nsocket = \"/run/a\"\nports = [\"tap0\"]\nmax-sockets = 0\n");
     metrics_without_a_port => with_head("[metrics]\nlisten = \"127.0.0.1\"\n");
     metrics_on_port_zero => with_head("[metrics]\nlisten = \"127.0.0.1:0\"\n");
+    libvirt_activate_at_unknown => with_head("[libvirt]\nactivate-at = \"start\"\n");
     libvirt_without_a_program => with_head("[libvirt]\nevents = true\nvirsh = \"\"\nuri = \"-c\"\n");
     socket_path_too_long => with_head(&format!("[api]\nsocket = \"/{}\"\n", "x".repeat(120)));
 }

@@ -2,7 +2,7 @@
 //! lines are those of libvirt 9.0 and of its documentation.
 
 use evpn::node::view::{MacView, Page, Place, Rows};
-use evpn::node::{Command, MoveReply, MoveStep, Reply, Requester};
+use evpn::node::{Command, Leave, MoveReply, MoveStep, Reply, Requester};
 use evpn::types::{Seq, Span, Vni};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -69,6 +69,7 @@ async fn answer(end: &mut CoreEnd, at: &Place) -> Option<String> {
             };
             let _ = reply.send(Reply::Move(answer));
             Some(match m.step {
+                MoveStep::Prepare { port, .. } if m.at_stop => format!("prepare {} {port} at stop", m.mac),
                 MoveStep::Prepare { port, .. } => format!("prepare {} {port}", m.mac),
                 MoveStep::Activate { port, .. } => format!("activate {} {}", m.mac, port.unwrap_or_default()),
                 MoveStep::Abort => format!("abort {}", m.mac),
@@ -104,12 +105,16 @@ async fn hook(socket: &Path, arguments: &[&str], input: &str, strict: bool) -> O
 
 /// What the core was asked in the course of one call.
 async fn steps_of(arguments: &[&str], input: &str, at: Place) -> Vec<String> {
+    steps_with(Board::default(), arguments, input, at).await
+}
+
+async fn steps_with(board: Board, arguments: &[&str], input: &str, at: Place) -> Vec<String> {
     let dir = tempfile::tempdir().expect("directory");
     let path = dir.path().join("api.sock");
     let claim = socket::claim_socket(&path).expect("free");
     let (core, mut end) = core::pair();
     let listener = tokio::net::UnixListener::from_std(claim.listener).expect("listener");
-    let api = tokio::spawn(api::serve(listener, core, Board::default(), std::future::pending()));
+    let api = tokio::spawn(api::serve(listener, core, board, std::future::pending()));
     let called = hook(&path, arguments, input, true);
     tokio::pin!(called);
     let mut steps = Vec::new();
@@ -189,6 +194,17 @@ async fn the_hook_never_holds_a_migration_up_unless_it_is_told_to() {
     drop(held);
 }
 
+/// The hook is no part of the daemon and knows nothing of its configuration (PIT-26).
+#[tokio::test(flavor = "current_thread")]
+async fn a_preparation_by_the_hook_heeds_the_stop_when_that_is_configured() {
+    let arguments = ["vm1", "started", "begin", "-"];
+    let steps = steps_with(Board::new(true), &arguments, &xml("lo"), elsewhere()).await;
+    assert_eq!(steps, [format!("prepare {MAC} lo at stop")]);
+    let release = ["vm1", "release", "end", "migrated"];
+    let steps = steps_with(Board::new(true), &release, &xml("lo"), elsewhere()).await;
+    assert_eq!(steps, [format!("release {MAC}")]);
+}
+
 /// A script that behaves like virsh: prints those lines, then waits; describes `vm1` with the device `lo`. Its lists are
 /// the files `running` and `paused`; `then` becomes `running` when the events come, for lists and events never disagree.
 fn virsh(dir: &Path, lines: &str) -> LibvirtSettings {
@@ -213,13 +229,14 @@ fn virsh(dir: &Path, lines: &str) -> LibvirtSettings {
     let path = dir.join("virsh");
     std::fs::write(&path, script).expect("written");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
-    LibvirtSettings { uri: "test:///x".into(), virsh: path }
+    LibvirtSettings { uri: "test:///x".into(), virsh: path, at_stop: false }
 }
 
 async fn watched(lines: &str, runs_then: &str, n: usize) -> Vec<String> {
     let dir = tempfile::tempdir().expect("directory");
     std::fs::write(dir.path().join("then"), runs_then).expect("written");
-    let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)) };
+    let settings =
+        HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)), libvirt_at_stop: false };
     let (core, mut end) = core::pair();
     hypervisor::start(&settings, &core, &Board::default());
     let mut steps = Vec::new();
@@ -241,6 +258,7 @@ async fn lifecycle_events_prepare_and_activate_at_the_target() {
 #[tokio::test(flavor = "current_thread")]
 async fn lifecycle_events_release_at_the_source() {
     let lines = include_str!("fixtures/virsh-migration-source.txt");
+    // It has left before it could be described: there is nothing to hold any more.
     assert_eq!(watched(lines, "", 1).await, [format!("release {MAC}")]);
 }
 
@@ -249,10 +267,12 @@ async fn lifecycle_events_release_at_the_source() {
 async fn guests_that_only_run_here_hold_up_none_that_moves() {
     let dir = tempfile::tempdir().expect("directory");
     let lines = include_str!("fixtures/virsh-migration-target.txt");
-    let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)) };
+    let settings =
+        HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), lines)), libvirt_at_stop: false };
     let names: Vec<String> = (0..60).map(|n| format!("slow{n}")).collect();
     std::fs::write(dir.path().join("running"), names.join("\n")).expect("written");
-    std::fs::write(dir.path().join("then"), [names.join("\n").as_str(), "vm1\n"].join("\n")).expect("written");
+    std::fs::write(dir.path().join("then"), [names.join("\n").as_str(), "vm1\n"].join("\n"))
+        .expect("written");
     std::fs::write(dir.path().join("busy"), "").expect("written");
     let (core, mut end) = core::pair();
     hypervisor::start(&settings, &core, &Board::default());
@@ -284,7 +304,11 @@ struct Gap {
 async fn through(gap: &Gap) -> Vec<String> {
     let dir = tempfile::tempdir().expect("directory");
     let file = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).expect("written");
-    let settings = HypervisorSettings { qmp: vec![], libvirt: Some(virsh(dir.path(), gap.lines)) };
+    let settings = HypervisorSettings {
+        qmp: vec![],
+        libvirt: Some(virsh(dir.path(), gap.lines)),
+        libvirt_at_stop: false,
+    };
     // libvirt's lists agree with its events: one that is on its way does not run.
     file(if gap.lines.is_empty() { "running" } else { "paused" }, gap.before);
     let (core, mut end) = core::pair();
@@ -325,6 +349,7 @@ async fn through(gap: &Gap) -> Vec<String> {
 async fn what_was_missed_while_libvirts_daemon_was_away_is_made_up_for() {
     let prepare = || format!("prepare {MAC} lo");
     let activate = || format!("activate {MAC} lo");
+    let held = || format!("Stopped {MAC}");
     let arriving = "event 'lifecycle' for domain 'vm1': Started Migrated\n";
     let leaving = "event 'lifecycle' for domain 'vm1': Suspended Migrated\n";
     const MIGRATING: (&str, &str) = ("reason", "paused (migrating)\n");
@@ -332,7 +357,7 @@ async fn what_was_missed_while_libvirts_daemon_was_away_is_made_up_for() {
     let here = || Place::Port("lo".into());
     let gap = |lines, before, after, at, want: Vec<String>| Gap {
         lines,
-        first: usize::from(lines == arriving),
+        first: usize::from(lines == arriving || lines == leaving),
         before,
         after,
         at,
@@ -351,8 +376,14 @@ async fn what_was_missed_while_libvirts_daemon_was_away_is_made_up_for() {
         ),
         gap(arriving, "vm1\n", &[("paused", "vm1\n"), MIGRATING], elsewhere(), vec![prepare()]),
         // On its way to elsewhere; then it is gone, or goes on here.
-        gap(leaving, "vm1\n", &[], elsewhere(), vec![format!("release {MAC}")]),
-        gap(leaving, "vm1\n", &[("running", "vm1\n")], elsewhere(), vec![activate()]),
+        gap(leaving, "vm1\n", &[], elsewhere(), vec![held(), format!("release {MAC}")]),
+        gap(
+            leaving,
+            "vm1\n",
+            &[("running", "vm1\n")],
+            elsewhere(),
+            vec![held(), format!("Stays {MAC}"), activate()],
+        ),
         // All of its arrival was missed; a guest that was started, or was here all the time.
         gap("", "", &[("running", "vm1\n")], elsewhere(), vec![activate()]),
         gap("", "", &[("running", "vm1\n")], here(), vec![]),
@@ -373,7 +404,7 @@ async fn what_was_missed_while_libvirts_daemon_was_away_is_made_up_for() {
 
 #[test]
 fn lists_that_are_older_than_an_event_are_not_believed() {
-    let mut g = Guests::default();
+    let mut g = Guests::new(false);
     let one = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
     let here = Lists { running: one(&["vm1"]), active: one(&["vm1"]) };
     g.listing();
@@ -396,10 +427,14 @@ fn lists_that_are_older_than_an_event_are_not_believed() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn a_virsh_that_is_not_there_is_reported_and_tried_again() {
-    let settings = LibvirtSettings { uri: "x".into(), virsh: "/nonexistent/virsh".into() };
+    let settings = LibvirtSettings { uri: "x".into(), virsh: "/nonexistent/virsh".into(), at_stop: false };
     let (core, mut end) = core::pair();
     let board = Board::default();
-    hypervisor::start(&HypervisorSettings { qmp: vec![], libvirt: Some(settings) }, &core, &board);
+    hypervisor::start(
+        &HypervisorSettings { qmp: vec![], libvirt: Some(settings), libvirt_at_stop: false },
+        &core,
+        &board,
+    );
     let told = tokio::time::timeout(SOON, end.requests.recv()).await.expect("told").expect("lives");
     let Command::Tell { text, warn: true, .. } = told.command else { panic!("{told:?}") };
     assert!(text.contains("cannot run /nonexistent/virsh") && text.contains("libvirt-clients"), "{text}");
@@ -408,8 +443,8 @@ async fn a_virsh_that_is_not_there_is_reported_and_tried_again() {
 }
 
 /// Events by line, a description as soon as it is asked for; the steps that come of it.
-fn told(lines: &[&str], describe: bool) -> Vec<String> {
-    let mut g = Guests::default();
+fn told(lines: &[&str], describe: bool, at_stop: bool) -> Vec<String> {
+    let mut g = Guests::new(at_stop);
     let domain = Domain::parse(&xml("vnet3")).expect("a domain");
     let mut out = Vec::new();
     for line in lines {
@@ -421,10 +456,13 @@ fn told(lines: &[&str], describe: bool) -> Vec<String> {
                     g.described(&name, describe.then_some(&domain));
                 }
                 Out::Wish(w) => out.push(match w.step {
+                    Step::Prepare { port, at_stop: true } => format!("prepare {port} at stop"),
                     Step::Prepare { port, .. } => format!("prepare {port}"),
                     Step::Activate { port } => format!("activate {port}"),
+                    Step::TakeBack { port, released: true, .. } => format!("take back released {port}"),
                     Step::TakeBack { port, .. } => format!("take back {port}"),
                     Step::Abort => "abort".to_owned(),
+                    Step::Release { at_stop: true } => "release at stop".to_owned(),
                     Step::Release { .. } => "release".to_owned(),
                     Step::Leave(leave) => format!("{leave:?}"),
                 }),
@@ -445,44 +483,60 @@ fn every_order_of_lifecycle_events_has_its_steps() {
             &["Started Migrated", "Resumed Migrated", "Stopped Crashed"],
             &["prepare vnet3", "activate vnet3", "abort"],
         ),
-        (&["Suspended Migrated", "Stopped Migrated"], &["release"]),
-        (&["Suspended Migrated", "Resumed Migrated"], &["take back vnet3"]),
-        (&["Suspended Post-copy", "Stopped Migrated"], &["release"]),
+        (&["Suspended Migrated", "Stopped Migrated"], &["Stopped", "release"]),
+        (&["Suspended Migrated", "Resumed Migrated"], &["Stopped", "Stays", "take back vnet3"]),
+        (&["Suspended Post-copy", "Stopped Migrated"], &["Stopped", "release"]),
         // No moves.
         (&["Resumed Unpaused", "Started Booted"], &[]),
         (&["Suspended Paused", "Resumed Unpaused", "Shutdown Finished", "Stopped Shutdown"], &[]),
         (&["Stopped Migrated"], &[]),
     ] {
-        assert_eq!(told(lines, true), want, "{lines:?}");
+        assert_eq!(told(lines, true, false), want, "{lines:?}");
     }
     // libvirt forgets a domain before it was described.
-    assert_eq!(told(&["Started Migrated", "Resumed Migrated"], false), [""; 0]);
+    assert_eq!(told(&["Started Migrated", "Resumed Migrated"], false, false), [""; 0]);
+}
+
+/// `activate-at = "stop"` (PIT-26).
+#[test]
+fn a_guest_that_stops_is_released_then_and_taken_back_when_it_goes_on() {
+    for (lines, want) in [
+        (&["Started Migrated", "Resumed Migrated"][..], &["prepare vnet3 at stop", "activate vnet3"][..]),
+        (&["Started Migrated", "Stopped Failed"], &["prepare vnet3 at stop", "abort"]),
+        (&["Suspended Migrated", "Stopped Migrated"], &["release at stop"]),
+        (&["Suspended Migrated", "Resumed Migrated"], &["release at stop", "take back released vnet3"]),
+        (&["Suspended Migrated", "Resumed Unpaused"], &["release at stop", "take back released vnet3"]),
+        (&["Suspended Paused", "Resumed Unpaused"], &[]),
+    ] {
+        assert_eq!(told(lines, true, true), want, "{lines:?}");
+    }
 }
 
 /// The end of a quick migration: libvirt has forgotten the guest before it can be asked for its NICs.
 #[test]
 fn a_guest_that_is_gone_before_it_can_be_described_is_released_all_the_same() {
     let run = |first: &str| {
-        let mut g = Guests::default();
+        let mut g = Guests::new(false);
         let event = |g: &mut Guests, what: &str| {
             g.event(&parse(&format!("event 'lifecycle' for domain vm1: {what}")).expect("an event"));
-            let asks = |o: &Out| matches!(o, Out::Describe(_) | Out::GetToKnow(_));
-            std::iter::from_fn(|| g.poll_output()).filter(asks).count()
+            let (asks, rest): (Vec<_>, Vec<_>) = std::iter::from_fn(|| g.poll_output())
+                .partition(|o| matches!(o, Out::Describe(_) | Out::GetToKnow(_)));
+            let steps =
+                rest.into_iter().filter_map(|o| if let Out::Wish(w) = o { Some(w.step) } else { None });
+            (asks.len(), steps.collect::<Vec<_>>())
         };
-        assert_eq!(event(&mut g, first), 1);
+        let (stopped, left) = (Step::Leave(Leave::Stopped), Step::Release { at_stop: false });
+        assert_eq!(event(&mut g, first).0, 1);
         g.described("vm1", Some(&Domain::parse(&xml("vnet3")).expect("a domain")));
         event(&mut g, "Resumed Migrated");
-        assert_eq!(event(&mut g, "Suspended Migrated"), 1);
-        event(&mut g, "Stopped Migrated");
-        g.described("vm1", None);
-        let steps: Vec<_> = std::iter::from_fn(|| g.poll_output()).collect();
-        assert!(
-            matches!(&steps[..], [Out::Wish(w)] if w.step == Step::Release { at_stop: false }),
-            "{steps:?}"
-        );
+        // At once: nobody waits for the description while the guest stands still.
+        assert_eq!(event(&mut g, "Suspended Migrated"), (1, vec![stopped]));
+        assert_eq!(event(&mut g, "Stopped Migrated"), (0, vec![left]));
         assert_eq!(g.phase("vm1"), None);
-        // Nothing is kept of it.
-        assert_eq!((event(&mut g, "Suspended Migrated"), event(&mut g, "Stopped Migrated")), (1, 0));
+        // Nothing is kept of it, however late its description comes.
+        g.described("vm1", Some(&Domain::parse(&xml("vnet3")).expect("a domain")));
+        assert_eq!(event(&mut g, "Suspended Migrated"), (1, vec![]));
+        assert_eq!(event(&mut g, "Stopped Migrated"), (0, vec![]));
         g.described("vm1", None);
         assert_eq!(g.poll_output(), None);
     };
@@ -492,7 +546,7 @@ fn a_guest_that_is_gone_before_it_can_be_described_is_released_all_the_same() {
 
 #[test]
 fn a_guest_that_runs_before_it_is_described_is_activated_then() {
-    let mut g = Guests::default();
+    let mut g = Guests::new(false);
     for what in ["Started Migrated", "Resumed Migrated"] {
         g.event(&parse(&format!("event 'lifecycle' for domain vm1: {what}")).expect("an event"));
     }
@@ -505,7 +559,7 @@ fn a_guest_that_runs_before_it_is_described_is_activated_then() {
 
 #[test]
 fn a_flood_of_domains_is_bounded() {
-    let mut g = Guests::default();
+    let mut g = Guests::new(false);
     for n in 0..5000 {
         g.event(
             &parse(&format!("event 'lifecycle' for domain 'vm{n}': Started Migrated")).expect("an event"),

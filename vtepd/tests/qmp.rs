@@ -37,7 +37,11 @@ impl World {
             max_sockets: 64,
             options: Options { ports: BTreeMap::new(), ..Options::default() },
         };
-        hypervisor::start(&HypervisorSettings { qmp: vec![one], libvirt: None }, &core, &board);
+        hypervisor::start(
+            &HypervisorSettings { qmp: vec![one], libvirt: None, libvirt_at_stop: false },
+            &core,
+            &board,
+        );
         Self { dir, core, end, board, notes: Vec::new() }
     }
 

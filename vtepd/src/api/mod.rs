@@ -80,11 +80,13 @@ pub(crate) fn json(status: StatusCode, value: &impl serde::Serialize) -> Respons
 
 /// All routes.
 pub fn router(core: Core, board: Board) -> Router {
+    let at_stop = board.libvirt_at_stop();
+    let step = move |state, body| moves::step(state, at_stop, body);
     Router::new()
         .route("/v1/hypervisors", get(move || async move { hypervisors(&board) }))
         .route("/v1/events", get(events::events))
         .route("/v1/why/{kind}/{vni}/{address}", get(why))
-        .route("/v1/move", post(moves::step).layer(DefaultBodyLimit::max(moves::MAX_BODY)))
+        .route("/v1/move", post(step).layer(DefaultBodyLimit::max(moves::MAX_BODY)))
         .route("/v1/clear", post(clear::clear).layer(DefaultBodyLimit::max(clear::MAX_BODY)))
         .route("/v1/{table}", get(show))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; everything is under /v1") })

@@ -46,6 +46,7 @@ struct Body {
 
 pub(super) async fn step(
     State(core): State<Core>,
+    libvirt_at_stop: bool,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, ApiError> {
     let body = body.map_err(|e| match e.status() {
@@ -54,7 +55,10 @@ pub(super) async fn step(
         }
         _ => ApiError::bad_request(e.body_text()),
     })?;
-    let request = parse(&body).map_err(ApiError::bad_request)?;
+    let mut request = parse(&body).map_err(ApiError::bad_request)?;
+    if request.by == Requester::Libvirt && matches!(request.step, MoveStep::Prepare { .. }) {
+        request.at_stop |= libvirt_at_stop;
+    }
     match core.ask(Command::Move(request)).await? {
         Reply::Move(reply) => {
             let nobody = reply.sent_to.is_empty() && !reply.lagging.is_empty();

@@ -21,13 +21,15 @@ pub(super) fn hypervisor(root: &Section<'_>, c: &mut Collector) -> HypervisorSet
     for s in root.sections("qmp", &QMP_KEYS, c) {
         out.qmp.extend(qmp(&s, &mut seen, c));
     }
-    out.libvirt = libvirt(root, c);
+    (out.libvirt, out.libvirt_at_stop) = libvirt(root, c);
     out
 }
 
-fn libvirt(root: &Section<'_>, c: &mut Collector) -> Option<LibvirtSettings> {
-    let s = root.section("libvirt", &["events", "uri", "virsh"], c);
+/// Whether its hook's preparations are activated at the stop, too.
+fn libvirt(root: &Section<'_>, c: &mut Collector) -> (Option<LibvirtSettings>, bool) {
+    let s = root.section("libvirt", &["activate-at", "events", "uri", "virsh"], c);
     let events = s.boolean("events", c).unwrap_or(false);
+    let at_stop = activate_at(&s, c) == ActivateAt::Stop;
     let mut text = |key: &str, default: &str, what: &str| match s.text(key, c) {
         Some(At { value, place }) if value.is_empty() || value.starts_with('-') || value.contains('\0') => {
             c.push(s.problem(key, place, what));
@@ -38,18 +40,22 @@ fn libvirt(root: &Section<'_>, c: &mut Collector) -> Option<LibvirtSettings> {
     };
     let uri = text("uri", "qemu:///system", "not a connection URI, such as \"qemu:///system\"");
     let virsh = text("virsh", "virsh", "not the name or the path of a program").into();
-    events.then_some(LibvirtSettings { uri, virsh })
+    (events.then_some(LibvirtSettings { uri, virsh, at_stop }), at_stop)
 }
 
 fn qmp(s: &Section<'_>, seen: &mut BTreeMap<String, Place>, c: &mut Collector) -> Option<QmpSettings> {
-    let activate_at = match choice(s, "activate-at", &["resume", "stop"], c) {
-        Some("stop") => ActivateAt::Stop,
-        _ => ActivateAt::Resume,
-    };
+    let activate_at = activate_at(s, c);
     let ports = ports(s, c);
     let max_sockets = s.integer("max-sockets", 1..=4096, c).map_or(MAX_SOCKETS, |n| n.value as usize);
     let socket = socket(s, seen, c)?;
     Some(QmpSettings { socket, max_sockets, options: Options { activate_at, ports } })
+}
+
+fn activate_at(s: &Section<'_>, c: &mut Collector) -> ActivateAt {
+    match choice(s, "activate-at", &["resume", "stop"], c) {
+        Some("stop") => ActivateAt::Stop,
+        _ => ActivateAt::Resume,
+    }
 }
 
 fn socket(s: &Section<'_>, seen: &mut BTreeMap<String, Place>, c: &mut Collector) -> Option<PathBuf> {

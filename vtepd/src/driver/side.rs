@@ -49,7 +49,7 @@ impl Side {
             let until = async move {
                 let _ = stopped.await;
             };
-            let board = Board::default();
+            let board = Board::new(guests.libvirt_at_stop);
             let job = async {
                 hypervisor::start(&guests, &core, &board);
                 api::serve(listener, core.clone(), board.clone(), until).await

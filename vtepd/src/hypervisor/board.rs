@@ -50,9 +50,20 @@ pub struct NicRow {
 #[derive(Clone, Debug, Default)]
 pub struct Board {
     rows: Arc<Mutex<BTreeMap<String, GuestRow>>>,
+    libvirt_at_stop: bool,
 }
 
 impl Board {
+    /// `libvirt_at_stop`: preparations by libvirt's hook are activated when the guest stops at its source.
+    pub fn new(libvirt_at_stop: bool) -> Self {
+        Self { libvirt_at_stop, ..Self::default() }
+    }
+
+    /// `[libvirt] activate-at = "stop"`. The hook is a process of its own and has not read the configuration.
+    pub fn libvirt_at_stop(&self) -> bool {
+        self.libvirt_at_stop
+    }
+
     /// Guests by where they are known from.
     pub fn rows(&self) -> Vec<GuestRow> {
         self.rows.lock().map(|r| r.values().cloned().collect()).unwrap_or_default()

@@ -28,6 +28,8 @@ pub struct HypervisorSettings {
     pub qmp: Vec<QmpSettings>,
     /// `[libvirt]`, when its events are asked for.
     pub libvirt: Option<LibvirtSettings>,
+    /// `[libvirt] activate-at = "stop"`; for the hook without events, too.
+    pub libvirt_at_stop: bool,
 }
 
 /// Starts everything that is configured, on the current runtime.

@@ -3,7 +3,7 @@
 //! | | target | source |
 //! |---|---|---|
 //! | QEMU waits | `Started Migrated` → description → *prepare* | |
-//! | the guest stops | | `Suspended Migrated` → description |
+//! | the guest stops | | `Suspended Migrated` → description → what arrives is held, or *release* with `at_stop` |
 //! | it runs there | `Resumed Migrated` → *activate* | `Stopped Migrated` → *release* |
 //! | it fails | `Stopped Failed` → *abort* | `Resumed Migrated` or `Unpaused` → *take back* |
 
@@ -11,6 +11,7 @@ use super::MAX_GUESTS;
 use super::domain::Domain;
 use super::lifecycle::Lifecycle;
 use crate::hypervisor::step::{Step, Wish};
+use evpn::node::Leave;
 use evpn::types::Mac;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -35,9 +36,10 @@ pub enum Out {
 }
 
 /// Where a domain is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Phase {
     /// On its way here.
+    #[default]
     Arriving,
     /// It has arrived.
     Arrived,
@@ -48,7 +50,7 @@ pub enum Phase {
 /// MACs and ports.
 type Nics = Vec<(Mac, Option<String>)>;
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Guest {
     phase: Phase,
     /// Once described.
@@ -59,11 +61,17 @@ struct Guest {
     left: bool,
     /// It was found running, and no event told that it had come.
     missed: bool,
+    /// The core has been told that it stands still.
+    held: bool,
+    /// It has been released at its stop.
+    released: bool,
 }
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Guests {
+    /// The target is activated when the guest stops here (PIT-26).
+    at_stop: bool,
     all: BTreeMap<String, Guest>,
     pub(super) out: VecDeque<Out>,
     /// Domains that ran when they were last listed or heard of; `None` before the first list.
@@ -75,6 +83,11 @@ pub struct Guests {
 }
 
 impl Guests {
+    /// None yet. `at_stop`: a guest that stops for the end of its migration is released then (PIT-26).
+    pub fn new(at_stop: bool) -> Self {
+        Self { at_stop, ..Self::default() }
+    }
+
     /// What is to be done next.
     pub fn poll_output(&mut self) -> Option<Out> {
         self.out.pop_front()
@@ -114,6 +127,12 @@ impl Guests {
             ("Resumed", _, Some(Phase::Leaving)) => self.stays(name),
             ("Suspended", "Migrated" | "Post-copy", phase) if phase != Some(Phase::Arriving) => {
                 self.expect(name, Phase::Leaving);
+                // Its description comes some milliseconds later, and may be gone by then.
+                let known = self.known.get(name).filter(|k| !k.is_empty()).cloned();
+                if let (Some(g), Some(nics)) = (self.all.get_mut(name), known) {
+                    g.nics = Some(nics);
+                }
+                self.stopped(name);
             }
             ("Stopped", "Migrated", Some(Phase::Leaving)) => self.has_left(name),
             ("Stopped" | "Crashed", _, Some(Phase::Arriving | Phase::Arrived)) => self.ended(name),
@@ -147,7 +166,7 @@ impl Guests {
         let nics: Option<Nics> =
             domain.map(|d| d.interfaces.iter().map(|i| (i.mac, i.port.clone())).collect());
         if let Some(nics) = &nics
-            && (self.known.contains_key(name) || self.known.len() < MAX_KNOWN)
+            && (self.known.contains_key(name) || self.all.contains_key(name) && self.known.len() < MAX_KNOWN)
         {
             self.known.insert(name.to_owned(), nics.clone());
         } else if self.known.get(name).is_some_and(Vec::is_empty) {
@@ -164,9 +183,11 @@ impl Guests {
         if g.missed {
             self.arrive(name);
         } else if g.phase == Phase::Arriving {
-            self.all_nics(name, |port| port.map(|port| Step::Prepare { port, at_stop: false }));
+            let at_stop = self.at_stop;
+            self.all_nics(name, |port| port.map(|port| Step::Prepare { port, at_stop }));
             self.arrive(name);
         }
+        self.stopped(name);
         self.release(name);
     }
 
@@ -181,8 +202,29 @@ impl Guests {
     /// It goes on here although it was leaving.
     pub(super) fn stays(&mut self, name: &str) {
         self.out.push_back(Out::Note(name.to_owned(), "goes on here: its migration failed"));
-        self.all_nics(name, |port| port.map(|port| Step::TakeBack { port, left: false, released: false }));
+        let Some(g) = self.all.get(name) else { return };
+        let (held, released) = (g.held, g.released);
+        if held {
+            self.all_nics(name, |_| Some(Step::Leave(Leave::Stays)));
+        }
+        self.all_nics(name, |port| port.map(|port| Step::TakeBack { port, left: false, released }));
         self.all.remove(name);
+    }
+
+    /// It stands still, and its NICs are known: the core hears of it, once.
+    fn stopped(&mut self, name: &str) {
+        let at_stop = self.at_stop;
+        let Some(g) = self.all.get_mut(name) else { return };
+        if g.phase != Phase::Leaving || g.left || g.held || g.released || g.nics.is_none() {
+            return;
+        }
+        if at_stop {
+            g.released = true;
+            self.all_nics(name, |_| Some(Step::Release { at_stop: true }));
+        } else {
+            g.held = true;
+            self.all_nics(name, |port| port.map(|_| Step::Leave(Leave::Stopped)));
+        }
     }
 
     /// It runs elsewhere now.
@@ -203,10 +245,12 @@ impl Guests {
 
     /// Releases if it has left and is described.
     fn release(&mut self, name: &str) {
-        if self.all.get(name).is_some_and(|g| g.left && g.nics.is_some()) {
-            self.all_nics(name, |_| Some(Step::Release { at_stop: false }));
-            self.forget(name);
+        let Some(g) = self.all.get(name).filter(|g| g.left && g.nics.is_some()) else { return };
+        if !g.released {
+            let at_stop = self.at_stop;
+            self.all_nics(name, |_| Some(Step::Release { at_stop }));
         }
+        self.forget(name);
     }
 
     pub(super) fn expect(&mut self, name: &str, phase: Phase) {
@@ -224,7 +268,7 @@ impl Guests {
                 return false;
             }
         }
-        self.all.insert(name.to_owned(), Guest { phase, nics: None, resumed: false, left: false, missed });
+        self.all.insert(name.to_owned(), Guest { phase, missed, ..Guest::default() });
         self.out.push_back(Out::Describe(name.to_owned()));
         true
     }

@@ -21,6 +21,8 @@ pub struct LibvirtSettings {
     pub uri: String,
     /// The program.
     pub virsh: PathBuf,
+    /// `activate-at = "stop"` (PIT-26).
+    pub at_stop: bool,
 }
 
 /// Follows lifecycle events. Never returns.

@@ -64,12 +64,12 @@ enum Told {
 /// Never returns.
 pub(super) async fn run(settings: LibvirtSettings, core: Core, board: Board) {
     let mut w = Watch {
+        guests: Guests::new(settings.at_stop),
         settings,
         keeper: Keeper::new(core.clone(), Requester::Libvirt),
         core,
         board,
         row: GuestRow { source: SOURCE.into(), state: "unknown".into(), ..GuestRow::default() },
-        guests: Guests::default(),
         asking: JoinSet::new(),
         list_at: None,
         permits: Arc::new(Semaphore::new(DESCRIBING)),
