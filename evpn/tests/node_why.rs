@@ -2,7 +2,7 @@
 
 mod world;
 
-use evpn::node::view::{MoveKind, Place, WhyView};
+use evpn::node::view::{AnsweredBy, MoveKind, Place, WhyView};
 use evpn::node::{About, MoveStep};
 use evpn::types::{Mac, Seq, Span, Vni};
 use std::net::{IpAddr, Ipv4Addr};
@@ -95,7 +95,10 @@ fn an_ip_is_explained_by_its_binding_and_the_owner_of_its_mac() {
     w.run_for(Span::millis(10));
     let v = w.why(2, vni(), About::Ip(ip(1).into())).expect("known");
     let b = v.binding.clone().expect("bound");
-    assert_eq!((b.mac, &*b.origin, &*b.answered_by, rule(&v)), (mac(1), "bgp", "kernel", "only-claim"));
+    assert_eq!(
+        (b.mac, &*b.origin, b.answered_by, rule(&v)),
+        (mac(1), "bgp", AnsweredBy::Kernel, "only-claim")
+    );
     w.frame(1, P1, mac(2), Some(garp(mac(2), ip(1))));
     w.run_for(Span::millis(10));
     for i in 0..3 {
@@ -103,8 +106,8 @@ fn an_ip_is_explained_by_its_binding_and_the_owner_of_its_mac() {
         assert_eq!(v.mac, Some(mac(2)), "node {i}: {}", said(&v));
         let owner = if i == 1 { Place::Port("p1".into()) } else { Place::Vtep(vtep(1)) };
         assert_eq!((v.owner, v.history.last().map(|m| m.kind)), (owner, Some(MoveKind::ChangedMac)));
-        let answers = if i == 1 { "host" } else { "kernel" };
-        assert_eq!(v.binding.map(|b| b.answered_by).as_deref(), Some(answers));
+        let answers = if i == 1 { AnsweredBy::Owner } else { AnsweredBy::Kernel };
+        assert_eq!(v.binding.map(|b| b.answered_by), Some(answers));
     }
     w.forget(1, mac(2));
     w.run_for(Span::millis(10));

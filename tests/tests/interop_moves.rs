@@ -119,7 +119,7 @@ fn a_move_to_vtepd_by_rarp_takes_the_ip_along_at_once() {
     let host = m.vtepd(0).show("hosts", &["--ip", &g.ip.to_string()]);
     assert_eq!(
         (&host[0]["place"]["port"], &host[0]["answered_by"]),
-        (&"p1".into(), &"host".into()),
+        (&"p1".into(), &"owner".into()),
         "{host:?}"
     );
     assert_eq!(m.last_move(0, &g)["ips"], serde_json::json!([g.ip.to_string()]));

@@ -62,6 +62,7 @@ snapshots! {
     a_vni_out_of_range_is_a_usage_error => ["show", "macs", "--vni", "16777216"];
     a_wrong_mac_is_a_usage_error => ["show", "macs", "--mac", "52:54"];
     a_filter_of_moves_on_another_table_is_a_usage_error => ["show", "macs", "--slow", "5ms"];
+    a_place_on_another_table_is_a_usage_error => ["show", "routes", "--port", "p1"];
     a_kind_of_move_that_is_none_is_a_usage_error => ["show", "moves", "--kind", "quick"];
     show_without_a_daemon_says_what_to_do => ["show", "macs", "--socket", "/nonexistent/vtepd.sock"];
     watch_without_a_daemon_says_what_to_do => ["watch", "--socket", "/nonexistent/vtepd.sock"];

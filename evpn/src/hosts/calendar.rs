@@ -70,6 +70,14 @@ impl Calendar {
         self.entries.contains_key(&slot)
     }
 
+    /// When this one is asked next, at the earliest, and how often it has been asked since its last answer.
+    pub fn when(&self, slot: Slot) -> Option<(Time, u8)> {
+        self.entries.get(&slot).map(|e| match e.place {
+            Place::Second(s) => (Time(s * SECOND), e.asked),
+            Place::Later(t) => (t, e.asked),
+        })
+    }
+
     /// Puts one in, or moves one that has been taken out by [`Calendar::due`]: as late as there is room, but not after `latest`.
     /// False, and nothing has changed, if every second until then is full.
     pub fn before(&mut self, slot: Slot, latest: Time, now: Time) -> bool {

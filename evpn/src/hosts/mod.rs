@@ -4,4 +4,4 @@ mod calendar;
 mod table;
 
 pub use calendar::{Calendar, Entry, Slot, jitter};
-pub use table::{Binding, BindingOrigin, Hosts, Local, MacEntry, Owner, RemoteMac};
+pub use table::{Binding, BindingOrigin, Evidence, Hosts, Local, MacEntry, Owner, RemoteMac};

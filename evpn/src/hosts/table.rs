@@ -99,13 +99,40 @@ pub struct Binding {
     pub origin: BindingOrigin,
     /// R flag of ND (RFC 9047).
     pub router: bool,
+    /// Since when this MAC has the address.
+    pub since: Time,
     /// Last confirmation.
     pub confirmed: Time,
+    /// What that was.
+    pub by: Evidence,
     /// Probes sent since.
     pub probes: u8,
 }
 
+/// What has taught or confirmed a binding last, beyond its [`BindingOrigin`]; for people only.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Evidence {
+    /// What its origin says.
+    Plain,
+    /// The host has answered a question of ours.
+    Answer,
+    /// A hypervisor has named the address.
+    Named,
+}
+
 impl Binding {
+    /// One that begins now.
+    pub fn new(mac: Mac, origin: BindingOrigin, router: bool, at: Time) -> Self {
+        Self { mac, origin, router, since: at, confirmed: at, by: Evidence::Plain, probes: 0 }
+    }
+    /// How it is known, in a word for views.
+    pub fn known_by(&self) -> &'static str {
+        match (self.by, self.origin) {
+            (Evidence::Answer, BindingOrigin::Arp | BindingOrigin::Nd) => "answer",
+            (Evidence::Named, BindingOrigin::Moved) => "prepared",
+            (Evidence::Plain | Evidence::Answer | Evidence::Named, origin) => origin.as_str(),
+        }
+    }
     /// Advertised by us.
     pub fn is_local(&self) -> bool {
         self.origin != BindingOrigin::Bgp
@@ -161,8 +188,11 @@ impl Hosts {
         let low = (mac, IpAddr::from([0, 0, 0, 0]));
         self.by_mac.range(low..).next().is_some_and(|(m, _)| *m == mac)
     }
-    /// Sets a binding, returns the one before.
-    pub fn bind(&mut self, ip: IpAddr, b: Binding) -> Option<Binding> {
+    /// Sets a binding, returns the one before. If that had the same MAC, it is as old as that one.
+    pub fn bind(&mut self, ip: IpAddr, mut b: Binding) -> Option<Binding> {
+        if let Some(same) = self.ips.get(&ip).filter(|o| o.mac == b.mac) {
+            b.since = same.since;
+        }
         let old = self.ips.insert(ip, b);
         if let Some(o) = old.filter(|o| o.mac != b.mac) {
             self.by_mac.remove(&(o.mac, ip));
@@ -304,7 +334,7 @@ mod tests {
     const M2: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
     fn b(mac: Mac) -> Binding {
-        Binding { mac, origin: BindingOrigin::Arp, router: false, confirmed: Time(0), probes: 0 }
+        Binding::new(mac, BindingOrigin::Arp, false, Time(0))
     }
 
     #[test]
@@ -320,6 +350,23 @@ mod tests {
         h.unbind(v6);
         assert!(!h.has_ips(M1));
         assert!(h.has_ips(M2));
+    }
+
+    #[test]
+    fn a_binding_is_as_old_as_its_mac_and_says_how_it_is_known() {
+        let mut h = Hosts::default();
+        let a = IpAddr::from([10, 0, 0, 1]);
+        let of = |mac, origin, at| Binding::new(mac, origin, false, Time(at));
+        h.bind(a, of(M1, BindingOrigin::Bgp, 5));
+        h.bind(a, of(M1, BindingOrigin::Arp, 9));
+        assert_eq!(h.binding(a).map(|b| (b.since, b.confirmed)), Some((Time(5), Time(9))));
+        h.bind(a, of(M2, BindingOrigin::Moved, 11));
+        assert_eq!(h.binding(a).map(|b| b.since), Some(Time(11)));
+        let by = |origin, by| Binding { by, ..of(M1, origin, 0) }.known_by();
+        assert_eq!(by(BindingOrigin::Nd, Evidence::Plain), "nd");
+        assert_eq!(by(BindingOrigin::Nd, Evidence::Answer), "answer");
+        assert_eq!(by(BindingOrigin::Moved, Evidence::Named), "prepared");
+        assert_eq!(by(BindingOrigin::Moved, Evidence::Answer), "moved");
     }
 
     #[test]

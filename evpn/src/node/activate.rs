@@ -10,7 +10,7 @@ use super::prepare::{Key, LIMIT, No, Pending, Stage, busy, conflict};
 use super::rows::RETRIES;
 use super::{Event, MoveRequest, Node, Refusal};
 use crate::fabric::{Row, RowKey, WriteResult};
-use crate::hosts::{Binding, BindingOrigin, Hosts, Owner};
+use crate::hosts::{Binding, BindingOrigin, Evidence, Hosts, Owner};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use std::net::IpAddr;
 
@@ -277,6 +277,7 @@ impl Node {
                 .is_some_and(|b| b.mac == mac && b.is_local());
             if !known {
                 self.learn_binding(vni, mac, ip, BindingOrigin::Moved, false, at);
+                self.binding_by(vni, mac, ip, Evidence::Named, at);
                 self.probes.insert((at, vni, ip));
             }
         }

@@ -7,7 +7,7 @@ use super::parked::Parked;
 use super::probe_mac::link_local;
 use super::signs::{BACKLOG, Sign};
 use super::{Event, Node, Output};
-use crate::hosts::{Binding, BindingOrigin, Owner};
+use crate::hosts::{Binding, BindingOrigin, Evidence, Owner};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use crate::wire::frame::{self, Arp, Body, Frame};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -98,6 +98,9 @@ impl Node {
             && !(tells.answer && self.ip_answer(vni, port, f.src, ip, at))
         {
             self.binding_seen(vni, port, f.src, ip, origin, router, at);
+            if tells.answer {
+                self.binding_by(vni, f.src, ip, Evidence::Answer, at);
+            }
         }
         self.sign_of_life(vni, port, &f, at);
     }

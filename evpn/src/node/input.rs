@@ -3,7 +3,7 @@
 use super::event::Event;
 use super::guard::GuardNews;
 use super::hold::{Held, Leave};
-use super::view::{MoveKind, MoveView};
+use super::view::{MoveKind, MoveView, Place};
 use crate::fabric::{BridgeFdb, KernelEvent, RowKey, WriteResult};
 use crate::mobility::Record;
 use crate::types::{ConnId, IfIndex, Mac, Span, Time, Vni};
@@ -299,7 +299,7 @@ pub struct Query {
 }
 
 /// Filter of `show`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MacFilter {
     /// Only this VNI.
     pub vni: Option<Vni>,
@@ -307,9 +307,35 @@ pub struct MacFilter {
     pub mac: Option<Mac>,
     /// Only this IP.
     pub ip: Option<IpAddr>,
+    /// Of MACs and hosts, only those at this place.
+    #[serde(skip)]
+    pub place: PlaceFilter,
     /// Of moves, only these.
     #[serde(skip)]
     pub moves: MoveFilter,
+}
+
+/// Filter of `show macs` and `show hosts` by place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlaceFilter {
+    /// Only behind this port of ours, by name.
+    pub port: Option<String>,
+    /// Only behind this VTEP.
+    pub vtep: Option<IpAddr>,
+}
+
+impl PlaceFilter {
+    /// Whether a place is one of those asked for. With both, either.
+    pub fn matches(&self, place: &Place) -> bool {
+        if self.port.is_none() && self.vtep.is_none() {
+            return true;
+        }
+        match place {
+            Place::Port(p) => self.port.as_ref() == Some(p),
+            Place::Vtep(v) => self.vtep == Some(*v),
+            Place::None => false,
+        }
+    }
 }
 
 /// Filter of `show moves`.

@@ -6,7 +6,7 @@ use super::segment::Segment;
 use super::view::Place;
 use super::{Event, Leaving, Node};
 use crate::fabric::{Row, RowKey};
-use crate::hosts::{Binding, BindingOrigin, Hosts, Local, Owner};
+use crate::hosts::{Binding, BindingOrigin, Evidence, Hosts, Local, Owner};
 use crate::mobility::{self, Claim, Holder, LocalSign, Lost};
 use crate::rib::Candidate;
 use crate::types::{IfIndex, Mac, Seq, Span, Time, Vni};
@@ -152,8 +152,7 @@ impl Node {
         let Some(seg) = self.segments.get_mut(&vni) else { return Vec::new() };
         for &ip in &taken {
             seg.hosts.touch(ip, |b| {
-                b.origin = BindingOrigin::Moved;
-                b.probes = 0;
+                (b.origin, b.by, b.probes) = (BindingOrigin::Moved, Evidence::Plain, 0);
             });
         }
         let keys: Vec<RowKey> = known.iter().filter_map(|ip| seg.neigh_key(*ip)).collect();
@@ -341,7 +340,7 @@ impl Node {
         let old = seg.hosts.binding(ip).copied();
         if let Some(o) = old.filter(|o| o.mac == mac && o.is_local()) {
             seg.hosts.touch(ip, |b| {
-                (b.origin, b.confirmed, b.probes) = (origin, at, 0);
+                (b.origin, b.confirmed, b.by, b.probes) = (origin, at, Evidence::Plain, 0);
                 b.router = router;
             });
             self.confirmed(vni, mac, ip, origin, at);
@@ -373,7 +372,7 @@ impl Node {
         self.revision += 1;
         let before = old.map(|o| (o, self.place_and_seq(vni, o.mac)));
         let Some(seg) = self.segments.get_mut(&vni) else { return };
-        seg.hosts.bind(ip, Binding { mac, origin, router, confirmed: at, probes: 0 });
+        seg.hosts.bind(ip, Binding::new(mac, origin, router, at));
         let key = seg.neigh_key(ip);
         let adopted = key.and_then(|k| self.adopted_mac(&k)).filter(|m| *m != mac);
         if let Some(key) = key {

@@ -5,6 +5,7 @@
 //! [`Node::poll_timeout`] for the next wake-up. Nothing here reads a clock or touches a socket.
 
 mod activate;
+mod answers;
 mod ask;
 mod config;
 mod confirm;
@@ -66,8 +67,8 @@ pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
 pub use hold::{Held, HoldWord, Leave};
 pub use host_config::{ArpConfig, Gateway, GatewayAddress, TellPeers, VniHosts};
 pub use input::{
-    About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, Query, Requester,
-    SEND_PATH, Show, WhyRequest,
+    About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, PlaceFilter, Query,
+    Requester, SEND_PATH, Show, WhyRequest,
 };
 pub use output::{MoveReply, Output, Refusal, Reply};
 pub use probe_mac::probe_mac;

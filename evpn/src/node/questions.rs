@@ -51,6 +51,12 @@ impl Questions {
         self.due.first().map(|(t, _)| *t)
     }
 
+    /// Open ones about an address, with who is asked, where, how often so far, when next, and whether it is bound.
+    pub(super) fn about(&self, vni: Vni, ip: IpAddr) -> impl Iterator<Item = (Mac, IfIndex, u8, Time, bool)> {
+        let of_it = self.open.iter().filter(move |((v, _, i), _)| (*v, *i) == (vni, ip));
+        of_it.map(|((_, mac, _), o)| (*mac, o.port, o.asked, o.next, o.suspect))
+    }
+
     fn of_mac(&self, vni: Vni, mac: Mac) -> usize {
         let low = (vni, mac, IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         self.open.range(low..).take_while(|((v, m, _), _)| (*v, *m) == (vni, mac)).count()

@@ -222,8 +222,7 @@ impl Node {
         let seg = self.segments.get_mut(&vni).expect("looked up above");
         if let Some((mac, router)) = pick {
             if old.is_none_or(|o| o.mac != mac || o.router != router) {
-                let b = Binding { mac, origin: BindingOrigin::Bgp, router, confirmed: at, probes: 0 };
-                seg.hosts.bind(ip, b);
+                seg.hosts.bind(ip, Binding::new(mac, BindingOrigin::Bgp, router, at));
             }
             if let Some(key) = key.filter(|_| ready) {
                 let before = old.map(|o| o.mac).or(last);

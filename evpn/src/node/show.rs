@@ -1,12 +1,13 @@
 //! Answers to commands: slices of the tables as views.
 
+mod hosts;
 mod kernel;
 mod routes;
 
 use super::event::Event;
 use super::input::{About, Command, Query, Show};
 use super::output::{Output, Reply};
-use super::view::{HostView, MacView, NeighborView, Page, Place, Rows, StatusView, VERSION, VniView};
+use super::view::{MacView, NeighborView, Page, Place, Rows, StatusView, VERSION, VniView};
 use super::{Node, Segment};
 use crate::hosts::{MacEntry, Owner};
 use crate::session::State;
@@ -223,11 +224,15 @@ impl Node {
                 if q.filter.ip.is_some_and(|ip| !s.hosts.ips_of(*mac).contains(&ip)) {
                     continue;
                 }
+                let row = self.mac(s, *mac, e, at);
+                if !q.filter.place.matches(&row.place) {
+                    continue;
+                }
                 if rows.len() == limit {
                     let next = rows.last().map(|r| format!("{}/{}", r.vni, r.mac));
                     return Ok((Rows::Macs(rows), next));
                 }
-                rows.push(self.mac(s, *mac, e, at));
+                rows.push(row);
             }
         }
         Ok((Rows::Macs(rows), None))
@@ -258,41 +263,6 @@ impl Node {
             Some(Owner::Remote(r)) => Place::Vtep(r.claim.vtep),
             None => Place::None,
         }
-    }
-
-    fn hosts(&self, q: &Query, limit: usize, at: Time) -> Result<(Rows, Option<String>), String> {
-        let start = match q.cursor.as_deref() {
-            None => None,
-            Some(c) => Some(ip_cursor(c).ok_or_else(|| bad_cursor(c))?),
-        };
-        let mut rows: Vec<HostView> = Vec::new();
-        for (vni, s) in &self.segments {
-            if q.filter.vni.is_some_and(|v| v != *vni) || start.is_some_and(|(v, _)| *vni < v) {
-                continue;
-            }
-            let after = start.filter(|(v, _)| v == vni).map(|(_, ip)| ip);
-            for (ip, b) in s.hosts.bindings_after(after) {
-                if q.filter.ip.is_some_and(|i| i != *ip) || q.filter.mac.is_some_and(|m| m != b.mac) {
-                    continue;
-                }
-                if rows.len() == limit {
-                    let next = rows.last().map(|r| format!("{}/{}", r.vni, r.ip));
-                    return Ok((Rows::Hosts(rows), next));
-                }
-                let answers = !b.is_local() && s.config.arp_suppression;
-                rows.push(HostView {
-                    vni: *vni,
-                    ip: *ip,
-                    mac: b.mac,
-                    place: self.place_of(s, b.mac),
-                    origin: b.origin.as_str().into(),
-                    confirmed: at.since(b.confirmed),
-                    answered_by: if answers { "kernel" } else { "host" }.into(),
-                    duplicate: self.duplicated.marks(*vni, b.mac, Some(*ip)),
-                });
-            }
-        }
-        Ok((Rows::Hosts(rows), None))
     }
 
     fn duplicate_rows(&self, q: &Query, limit: usize, at: Time) -> Result<(Rows, Option<String>), String> {

@@ -42,6 +42,8 @@ const LATE: Span = Span::millis(10);
 const JOBS: usize = 65_536;
 /// Addresses that went before all was told; the oldest give way.
 const UNFINISHED: usize = 4096;
+/// Addresses of which it is remembered what was told; the oldest give way.
+const TOLD: usize = 4096;
 /// Frames per flush.
 const PER_FLUSH: usize = 512;
 /// Addresses per flush.
@@ -100,6 +102,24 @@ pub(super) struct Tell {
     pub(super) holders: Holders,
     /// Frames sent to hosts, by port.
     pub(super) ports: BTreeMap<(Vni, IfIndex), u64>,
+    /// What was told of an address last; for people.
+    pub(super) told: Latest<Key, Told>,
+}
+
+/// What was told of an address.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told {
+    pub(super) mac: Mac,
+    pub(super) at: Time,
+    pub(super) rounds: usize,
+    pub(super) broadcasts: usize,
+    pub(super) unicasts: usize,
+    pub(super) vteps: usize,
+}
+
+impl Told {
+    /// Rounds that there are.
+    pub(super) const ROUNDS: usize = AGAIN.len() + 1;
 }
 
 impl Default for Tell {
@@ -114,6 +134,7 @@ impl Default for Tell {
             more: false,
             holders: Holders::default(),
             ports: BTreeMap::new(),
+            told: Latest::new(TOLD),
         }
     }
 }
@@ -338,6 +359,7 @@ impl Node {
         }
         let peers = self.deaf_peers(vni, job.mac);
         let here = first.len() + then.len();
+        self.note_told((vni, ip), job, [then.len(), first.len(), peers.len()]);
         for (port, frame) in first.into_iter().chain(then) {
             *self.tell.ports.entry((vni, port)).or_default() += 1;
             self.journal.push(Output::Emit { port, frame });
@@ -349,6 +371,21 @@ impl Node {
             self.journal.push(Output::Encap { vni, vtep, frame: all.clone() });
         }
         Some((here > 0, frames))
+    }
+
+    fn note_told(&mut self, key: Key, job: &Job, [broadcasts, unicasts, vteps]: [usize; 3]) {
+        let (mac, at) = (job.mac, self.clock);
+        let before = self.tell.told.get(key).filter(|t| job.round > 0 && t.mac == mac).copied();
+        let before = before.unwrap_or(Told { mac, at, rounds: 0, broadcasts: 0, unicasts: 0, vteps: 0 });
+        let told = Told {
+            mac,
+            at,
+            rounds: job.round + 1,
+            broadcasts: before.broadcasts + broadcasts,
+            unicasts: before.unicasts + unicasts,
+            vteps: before.vteps + vteps,
+        };
+        self.tell.told.insert(key, told);
     }
 
     /// When hosts are to be told next.

@@ -4,7 +4,9 @@ mod moves;
 mod why;
 
 pub use moves::{Handed, MoveKind, MoveView};
-pub use why::{BindingView, CandidateView, LostView, MemoryView, RuleView, WhyView};
+pub use why::{
+    BindingView, CandidateView, HostSideView, LostView, MemoryView, QuestionView, RuleView, ToldView, WhyView,
+};
 
 use super::config::DuplicateAction;
 use super::input::About;
@@ -174,15 +176,46 @@ pub struct HostView {
     pub mac: Mac,
     /// Owner.
     pub place: Place,
-    /// How it is known: `arp`, `nd`, `bgp`, `moved` (came with its MAC, to be confirmed), `adopted`.
+    /// What has taught it, or confirmed it last: `arp`, `nd`, `answer` (to a question of ours), `bgp`, `moved` (came with its
+    /// MAC, to be confirmed), `prepared` (named by a hypervisor, to be confirmed), `adopted` (a row found at the start).
     pub origin: String,
-    /// Time since the last confirmation.
-    pub confirmed: Span,
-    /// Who answers ARP/ND for it here: `kernel` for a remote host, `host` for a local one.
-    pub answered_by: String,
+    /// Time since this MAC has it; of an adopted row, since the start.
+    pub age: Span,
+    /// Time since the last confirmation; of a remote host, since its route came. `None`: never.
+    pub confirmed: Option<Span>,
+    /// Who answers ARP/ND for it here.
+    pub answered_by: AnsweredBy,
+    /// Why.
+    pub answered_why: String,
+    /// It is a router (RFC 9047).
+    pub router: bool,
     /// Another host has the address, or its MAC, too.
     #[serde(default)]
     pub duplicate: bool,
+    /// Bridge of the VNI, whose neighbour rows answer.
+    pub bridge: String,
+}
+
+/// Who answers ARP and ND for an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AnsweredBy {
+    /// The kernel of this VTEP, from a neighbour row.
+    Kernel,
+    /// The host that has it.
+    Owner,
+    /// Nobody.
+    Nobody,
+}
+
+impl core::fmt::Display for AnsweredBy {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Kernel => "kernel",
+            Self::Owner => "owner",
+            Self::Nobody => "nobody",
+        })
+    }
 }
 
 /// An address that two hosts have.

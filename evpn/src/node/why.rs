@@ -1,5 +1,6 @@
 //! `vtepd why`: who has an address, by which rule, and what was before.
 
+mod host_side;
 mod notes;
 
 use super::input::{About, WhyRequest};
@@ -74,6 +75,7 @@ impl Node {
             because: Vec::new(),
             candidates: Vec::new(),
             binding: None,
+            host_side: None,
             ips: Vec::new(),
             lost: None,
             memory: None,
@@ -145,16 +147,20 @@ impl Node {
         if binding.is_none() && routes.is_empty() && v.history.is_empty() && past.is_none() {
             return None;
         }
-        let answers =
-            |b: &Binding| if !b.is_local() && seg.config.arp_suppression { "kernel" } else { "host" };
-        v.binding = binding.map(|b| BindingView {
-            mac: b.mac,
-            origin: b.origin.as_str().into(),
-            confirmed: at.since(b.confirmed),
-            probes: b.probes,
-            router: b.router,
-            answered_by: answers(&b).into(),
+        v.binding = binding.map(|b| {
+            let answer = self.answerer(seg, ip, &b);
+            BindingView {
+                mac: b.mac,
+                origin: b.known_by().into(),
+                age: at.since(b.since),
+                confirmed: at.since(b.confirmed),
+                probes: b.probes,
+                router: b.router,
+                answered_by: answer.by,
+                answered_why: answer.why,
+            }
         });
+        v.host_side = Some(self.host_side(vni, ip, at));
         if let Some(dev) = seg.bridge {
             v.kernel.push(self.row_view(&RowKey::Neigh { dev, ip }));
         }
@@ -172,6 +178,8 @@ impl Node {
                     who(&u.place)
                 ));
             }
+            v.because.extend(self.adopted_note(seg, ip));
+            v.because.extend(host_side::said(&v));
             return Some(v);
         };
         v.memory = memory(seg, b.mac);
@@ -182,17 +190,16 @@ impl Node {
             self.owner_view(e, at, &mut v);
         }
         v.because.push(format!(
-            "{ip} in VNI {vni} belongs to {}, {} ({}, confirmed {} ago).",
+            "{ip} in VNI {vni} belongs to {}, {}, for {} ({}, confirmed {} ago).",
             b.mac,
             v_place(&v.owner),
-            origin_text(&b.origin),
+            b.age,
+            host_side::origin_text(&b.origin),
             b.confirmed
         ));
         v.because.extend(won(&v));
-        v.because.push(match b.answered_by.as_str() {
-            "kernel" => "This VTEP's kernel answers ARP and ND for it.".into(),
-            _ => "The host itself answers ARP and ND for it.".into(),
-        });
+        v.because.push(b.answered());
+        v.because.extend(host_side::said(&v));
         v.because.extend(self.refused_note(vni, b.mac, at));
         v.because.extend(self.duplicate_note(vni, b.mac, Some(ip), at));
         v.because.extend(self.prepared(vni, b.mac, at));
@@ -368,16 +375,6 @@ fn v_place(place: &Place) -> String {
         Place::Port(p) => format!("local on port {p}"),
         Place::Vtep(v) => format!("behind VTEP {v}"),
         Place::None => "whose place is unknown".into(),
-    }
-}
-
-fn origin_text(origin: &str) -> &str {
-    match origin {
-        "arp" => "seen in ARP",
-        "nd" => "seen in ND",
-        "moved" => "came with its MAC",
-        "bgp" => "told by BGP",
-        other => other,
     }
 }
 

@@ -25,7 +25,7 @@ pub fn table(name: &str) -> Option<Show> {
     })
 }
 
-/// Reads `vni`, `mac`, `ip`, `cursor` and `limit`; of moves also `kind`, `cause`, `role`, `since` and `slow`.
+/// Reads `vni`, `mac`, `ip`, `cursor` and `limit`; of MACs and hosts also `port` and `vtep`; of moves also `kind`, `cause`, `role`, `since` and `slow`.
 ///
 /// # Errors
 /// What is wrong, for people.
@@ -42,6 +42,11 @@ pub fn parse(show: Show, parameters: &[(String, String)]) -> Result<Query, Strin
                 let ip = value.parse().map_err(|_| format!("ip: `{value}` is not an IP address"))?;
                 query.filter.ip = Some(ip);
             }
+            "port" if has_places(show) => query.filter.place.port = Some(value.clone()),
+            "vtep" if has_places(show) => {
+                let vtep = value.parse().map_err(|_| format!("vtep: `{value}` is not an IP address"))?;
+                query.filter.place.vtep = Some(vtep);
+            }
             "cursor" if value.len() <= 256 => query.cursor = Some(value.clone()),
             "cursor" => return Err("cursor: not one of ours".into()),
             "limit" => {
@@ -54,12 +59,21 @@ pub fn parse(show: Show, parameters: &[(String, String)]) -> Result<Query, Strin
                 move_filter(&mut query, key, value)?;
             }
             _ => {
-                let more = if show == Show::Moves { ", kind, cause, role, since, slow" } else { "" };
+                let more = match show {
+                    Show::Moves => ", kind, cause, role, since, slow",
+                    _ if has_places(show) => ", port, vtep",
+                    _ => "",
+                };
                 return Err(format!("unknown parameter `{key}`; known: vni, mac, ip, cursor, limit{more}"));
             }
         }
     }
     Ok(query)
+}
+
+/// Its rows are at a port or behind a VTEP.
+fn has_places(show: Show) -> bool {
+    matches!(show, Show::Macs | Show::Hosts)
 }
 
 /// Reads the path of a `why`. `None`: it asks neither for a MAC nor for an IP.
@@ -162,7 +176,24 @@ mod tests {
             let why = moves(key, bad).expect_err(bad);
             assert!(why.starts_with(&format!("{key}: `{bad}`")), "{why}");
         }
-        let why = of(Show::Macs, "kind", "hot").expect_err("of moves only");
+        let why = of(Show::Vnis, "kind", "hot").expect_err("of moves only");
         assert_eq!(why, "unknown parameter `kind`; known: vni, mac, ip, cursor, limit");
+    }
+
+    #[test]
+    fn macs_and_hosts_are_filtered_by_place() {
+        let of = |show, key: &str, value: &str| parse(show, &[(key.to_owned(), value.to_owned())]);
+        for show in [Show::Macs, Show::Hosts] {
+            let port = of(show, "port", "vnet3").expect("valid").filter.place.port;
+            assert_eq!(port.as_deref(), Some("vnet3"));
+            let vtep = of(show, "vtep", "10.0.0.2").expect("valid").filter.place.vtep;
+            assert_eq!(vtep, Some("10.0.0.2".parse().expect("address")));
+        }
+        let why = of(Show::Hosts, "vtep", "p1").expect_err("no address");
+        assert_eq!(why, "vtep: `p1` is not an IP address");
+        let why = of(Show::Routes, "port", "p1").expect_err("routes have no port");
+        assert!(why.starts_with("unknown parameter `port`"), "{why}");
+        let why = of(Show::Hosts, "kind", "hot").expect_err("of moves only");
+        assert_eq!(why, "unknown parameter `kind`; known: vni, mac, ip, cursor, limit, port, vtep");
     }
 }

@@ -158,7 +158,29 @@ struct ShowArgs {
     #[command(flatten)]
     target: Target,
     #[command(flatten)]
+    place: PlaceArgs,
+    #[command(flatten)]
     moves: MoveArgs,
+}
+
+/// Filters of `show macs` and `show hosts`.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Of MACs and hosts")]
+struct PlaceArgs {
+    /// Only behind this port of this VTEP
+    #[arg(long, value_name = "DEV")]
+    port: Option<String>,
+    /// Only behind this VTEP
+    #[arg(long, value_name = "IP")]
+    vtep: Option<IpAddr>,
+}
+
+impl PlaceArgs {
+    fn parameters(&self) -> Vec<(&'static str, String)> {
+        let port = self.port.clone().map(|p| ("port", p));
+        let vtep = self.vtep.map(|v| ("vtep", v.to_string()));
+        port.into_iter().chain(vtep).collect()
+    }
 }
 
 /// Filters of `show moves`.

@@ -5,7 +5,8 @@ use super::out::{Color, Look};
 use super::table::{Cell, Column, cell, colored, flexible, left, list, maybe, render as table, right, span};
 use evpn::node::DuplicateAction;
 use evpn::node::view::{
-    DuplicateView, HostView, KernelView, MacView, NeighborView, RouteView, Rows, StatusView, VniView,
+    AnsweredBy, DuplicateView, HostView, KernelView, MacView, NeighborView, RouteView, Rows, StatusView,
+    VniView,
 };
 
 /// A table as text.
@@ -150,28 +151,37 @@ fn mac(m: &MacView) -> Vec<Cell> {
     ]
 }
 
-const HOSTS: [Column; 8] = [
+const HOSTS: [Column; 10] = [
     right("VNI"),
     left("IP"),
     left("MAC"),
     left("PLACE"),
     left("KNOWN-BY"),
+    right("AGE"),
     right("CONFIRMED"),
     left("ANSWERED-BY"),
     left("FLAGS"),
+    flexible("WHY"),
 ];
 
 fn host(h: &HostView) -> Vec<Cell> {
-    let confirmed = format!("{} ago", span(h.confirmed));
+    let flags = [(h.router, "router"), (h.duplicate, "duplicate")];
+    let flags: Vec<&str> = flags.into_iter().filter_map(|(on, name)| on.then_some(name)).collect();
+    let by = match h.answered_by {
+        AnsweredBy::Nobody => colored(h.answered_by, Color::Red),
+        AnsweredBy::Kernel | AnsweredBy::Owner => cell(h.answered_by),
+    };
     vec![
         cell(h.vni),
         cell(h.ip),
         cell(h.mac),
         cell(&h.place),
         cell(&h.origin),
-        cell(confirmed),
-        cell(&h.answered_by),
-        cell(if h.duplicate { "duplicate" } else { "-" }),
+        cell(span(h.age)),
+        maybe(h.confirmed.map(|t| format!("{} ago", span(t)))),
+        by,
+        list(&flags),
+        cell(&h.answered_why),
     ]
 }
 
@@ -254,6 +264,7 @@ mod tests {
     use super::*;
     use evpn::node::view::Place;
     use evpn::types::{Mac, Seq, Span, Vni};
+    use std::net::IpAddr;
 
     const PLAIN: Look = Look { color: false, width: Some(100) };
 
@@ -281,6 +292,40 @@ mod tests {
                 "VNI  MAC                PLACE       SEQ  FLAGS             MOVES     FOR  IPS",
                 "100  02:00:00:00:00:01  p1            1  -                     0  1m 15s  192.0.2.1 2001:db8::1",
                 "100  02:00:00:00:00:02  10.255.0.2    2  sticky duplicate      0  1m 15s  -",
+            ]
+        );
+    }
+
+    #[test]
+    fn hosts_say_who_answers_for_them_and_why() {
+        let row = |n: u8, place, origin: &str, answered_by, why: &str| HostView {
+            vni: Vni::new(100).expect("valid"),
+            ip: IpAddr::from([192, 0, 2, n]),
+            mac: Mac([2, 0, 0, 0, 0, n]),
+            place,
+            origin: origin.into(),
+            age: Span::secs(75),
+            confirmed: (n < 3).then_some(Span::secs(5)),
+            answered_by,
+            answered_why: why.into(),
+            router: n == 1,
+            duplicate: false,
+            bridge: "br100".into(),
+        };
+        let port = || Place::Port("p1".into());
+        let rows = Rows::Hosts(vec![
+            row(1, port(), "answer", AnsweredBy::Owner, "it is there"),
+            row(2, Place::Vtep(IpAddr::from([10, 0, 0, 2])), "bgp", AnsweredBy::Kernel, "a row"),
+            row(3, port(), "adopted", AnsweredBy::Nobody, "port p1 has no carrier"),
+        ]);
+        let text = render(&rows, Look { color: false, width: None });
+        assert_eq!(
+            text.lines().map(str::trim_end).collect::<Vec<_>>(),
+            [
+                "VNI  IP         MAC                PLACE     KNOWN-BY     AGE  CONFIRMED  ANSWERED-BY  FLAGS   WHY",
+                "100  192.0.2.1  02:00:00:00:00:01  p1        answer    1m 15s  5.0 s ago  owner        router  it is there",
+                "100  192.0.2.2  02:00:00:00:00:02  10.0.0.2  bgp       1m 15s  5.0 s ago  kernel       -       a row",
+                "100  192.0.2.3  02:00:00:00:00:03  p1        adopted   1m 15s          -  nobody       -       port p1 has no carrier",
             ]
         );
     }

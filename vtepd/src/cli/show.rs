@@ -15,6 +15,10 @@ pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
         let text = "`--kind`, `--cause`, `--role`, `--since`, `--slow` and `--last` are for `show moves`";
         super::Cli::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
     }
+    if !matches!(args.table, TableName::Macs | TableName::Hosts) && !args.place.parameters().is_empty() {
+        let text = "`--port` and `--vtep` are for `show macs` and `show hosts`";
+        super::Cli::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+    }
     let client = Client::new(&args.target.socket);
     if args.table == TableName::Events {
         return events(&client, &args).await;
@@ -29,6 +33,7 @@ pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
     let mut cursor: Option<String> = None;
     for _ in 0..MAX_SLICES {
         let mut parameters = args.filter.parameters();
+        parameters.extend(args.place.parameters());
         parameters.extend(args.moves.parameters());
         parameters.extend(cursor.take().map(|c| ("cursor", c)));
         let mut page = client.get(&path_with(&format!("/v1/{table}"), &parameters)).await?;

@@ -130,6 +130,7 @@ mod tests {
                 claim(1, 2, false, Some("higher sequence: 3 against 2")),
             ],
             binding: None,
+            host_side: None,
             ips: Vec::new(),
             lost: None,
             memory: None,

@@ -4,7 +4,8 @@
 use crate::api::core::{CoreEnd, EventLine, Request};
 use crate::driver::clock;
 use crate::state::Keeper;
-use evpn::node::view::{KernelView, Rows};
+use evpn::fabric::NeighRow;
+use evpn::node::view::{AnsweredBy, HostView, KernelView, Rows, WhyView};
 use evpn::node::{Event, Input, Reply};
 use evpn::types::{IfIndex, Mac, Time};
 use netlink::Mirror;
@@ -86,9 +87,9 @@ impl Requests {
                         row.gauges.extend(counters.iter().filter(can_fall).map(named));
                     }
                 }
+                Rows::Hosts(rows) => rows.iter_mut().for_each(|r| rows_say(mirror, r)),
                 Rows::Neighbors(_)
                 | Rows::Macs(_)
-                | Rows::Hosts(_)
                 | Rows::Routes(_)
                 | Rows::Moves(_)
                 | Rows::Duplicates(_) => {}
@@ -96,6 +97,7 @@ impl Requests {
         }
         if let Reply::Why(why) = &mut reply {
             why.kernel.iter_mut().for_each(|r| r.has = held(mirror, r));
+            explain(mirror, why);
         }
         let _ = to.send(reply);
     }
@@ -106,6 +108,43 @@ impl Requests {
             let unix_ms = self.wall_offset_ms + at.0 / 1_000_000;
             let _ = self.end.events.send(Arc::new(EventLine { n, at, unix_ms, event: event.clone() }));
         }
+    }
+}
+
+/// The kernel answers what its rows say, whatever is wanted (PIT-20).
+fn rows_say(mirror: &Mirror, host: &mut HostView) {
+    let row = mirror.link_by_name(&host.bridge).and_then(|l| mirror.neigh_row(l.index, host.ip));
+    if let Some((by, why)) = answered(row, host.mac, host.answered_by) {
+        (host.answered_by, host.answered_why) = (by, why);
+    }
+}
+
+/// The same for the binding that `why ip` explains; its sentence follows.
+fn explain(mirror: &Mirror, why: &mut WhyView) {
+    let (Some(b), Some(ip)) = (&mut why.binding, why.ip) else { return };
+    let Some(device) = why.kernel.iter().find(|k| k.kind == "neigh").map(|k| &k.device) else { return };
+    let row = mirror.link_by_name(device).and_then(|l| mirror.neigh_row(l.index, ip));
+    if let Some((by, text)) = answered(row, b.mac, b.answered_by) {
+        let wrong = b.answered();
+        (b.answered_by, b.answered_why) = (by, text);
+        for s in why.because.iter_mut().filter(|s| **s == wrong) {
+            *s = b.answered();
+        }
+    }
+}
+
+/// Who answers, if the kernel's row makes it another than was thought.
+fn answered(row: Option<&NeighRow>, mac: Mac, thought: AnsweredBy) -> Option<(AnsweredBy, String)> {
+    let has = row.filter(|r| r.is_ours()).and_then(|r| r.mac);
+    match (thought, has) {
+        (AnsweredBy::Kernel, None) => Some((AnsweredBy::Owner, "the kernel has lost its row".into())),
+        (AnsweredBy::Kernel, Some(m)) if m != mac => {
+            Some((AnsweredBy::Kernel, format!("its row says {m}, not {mac}")))
+        }
+        (AnsweredBy::Owner | AnsweredBy::Nobody, Some(m)) => {
+            Some((AnsweredBy::Kernel, format!("it has a row that says {m}, which is not wanted any more")))
+        }
+        (AnsweredBy::Kernel, Some(_)) | (AnsweredBy::Owner | AnsweredBy::Nobody, None) => None,
     }
 }
 
@@ -136,4 +175,43 @@ fn mac_held(mirror: &Mirror, bridge: IfIndex, mac: Mac) -> Option<String> {
         Some(vtep) => format!("{port} to {vtep}{sticky}"),
         None => format!("{port} without a destination"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use evpn::fabric::NeighState;
+    use std::net::IpAddr;
+
+    const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
+    const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+    fn row(mac: Mac, ours: bool) -> NeighRow {
+        NeighRow {
+            dev: IfIndex(1),
+            ip: IpAddr::from([10, 0, 0, 1]),
+            mac: Some(mac),
+            state: NeighState::NoArp,
+            ext_learned: true,
+            router: false,
+            protocol: if ours { NeighRow::PROTOCOL } else { 186 },
+        }
+    }
+
+    #[test]
+    fn the_kernels_row_has_the_last_word_on_who_answers() {
+        use AnsweredBy::{Kernel, Nobody, Owner};
+        let (good, wrong, foreign) = (row(MAC, true), row(OTHER, true), row(OTHER, false));
+        let of = |r: Option<&NeighRow>, thought| answered(r, MAC, thought).map(|(by, _)| by);
+        assert_eq!(of(Some(&good), Kernel), None);
+        assert_eq!(of(None, Kernel), Some(Owner));
+        assert_eq!(of(Some(&foreign), Kernel), Some(Owner), "somebody else's row is none of ours");
+        assert_eq!(of(Some(&wrong), Kernel), Some(Kernel));
+        assert!(
+            answered(Some(&wrong), MAC, Kernel)
+                .is_some_and(|(_, why)| why.contains("says 02:00:00:00:00:02"))
+        );
+        assert_eq!((of(None, Owner), of(None, Nobody)), (None, None));
+        assert_eq!((of(Some(&good), Owner), of(Some(&wrong), Nobody)), (Some(Kernel), Some(Kernel)));
+    }
 }

@@ -1,6 +1,6 @@
 //! What explains an address.
 
-use super::{KernelView, MoveView, Place};
+use super::{AnsweredBy, KernelView, MoveView, Place};
 use crate::types::{Mac, Seq, Span, Vni};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
@@ -33,6 +33,9 @@ pub struct WhyView {
     pub candidates: Vec<CandidateView>,
     /// Of an IP: its binding.
     pub binding: Option<BindingView>,
+    /// Of an IP: who was asked and told what of it.
+    #[serde(default)]
+    pub host_side: Option<HostSideView>,
     /// Of a MAC: addresses bound to it.
     pub ips: Vec<IpAddr>,
     /// The port here that lost it a short while ago.
@@ -86,6 +89,8 @@ pub struct BindingView {
     pub mac: Mac,
     /// As [`HostView::origin`](super::HostView::origin).
     pub origin: String,
+    /// Time since this MAC has it.
+    pub age: Span,
     /// Time since the last confirmation.
     pub confirmed: Span,
     /// Probes sent since without an answer.
@@ -93,7 +98,68 @@ pub struct BindingView {
     /// It is a router (RFC 9047).
     pub router: bool,
     /// As [`HostView::answered_by`](super::HostView::answered_by).
-    pub answered_by: String,
+    pub answered_by: AnsweredBy,
+    /// Why.
+    pub answered_why: String,
+}
+
+impl BindingView {
+    /// Who answers for it, as a sentence.
+    pub fn answered(&self) -> String {
+        let who = match self.answered_by {
+            AnsweredBy::Kernel => "This VTEP's kernel answers ARP and ND for it",
+            AnsweredBy::Owner => "The host itself answers ARP and ND for it",
+            AnsweredBy::Nobody => "Nobody answers ARP and ND for it",
+        };
+        format!("{who}: {}.", self.answered_why)
+    }
+}
+
+/// ARP and ND of an address: questions, holders, what was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostSideView {
+    /// Questions to hosts that have not been answered.
+    pub questions: Vec<QuestionView>,
+    /// When its host is asked to confirm it, unless it speaks before.
+    pub next_question: Option<Span>,
+    /// Local hosts that are known to hold it in their caches, the latest last.
+    pub holders: Vec<Mac>,
+    /// What hosts were told of it last.
+    pub told: Option<ToldView>,
+}
+
+/// A question that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuestionView {
+    /// Who is asked.
+    pub mac: Mac,
+    /// Where.
+    pub port: String,
+    /// How often it has been asked.
+    pub asked: u8,
+    /// Until it is asked next, or given up.
+    pub next: Span,
+    /// It is bound, and will not be if nobody answers.
+    pub suspect: bool,
+}
+
+/// What hosts were told by unsolicited ARP or ND (PROXY-LEARN-05).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldView {
+    /// The MAC that they were told.
+    pub mac: Mac,
+    /// Time since the last frame.
+    pub ago: Span,
+    /// Rounds so far, and of how many.
+    pub rounds: u8,
+    /// As [`ToldView::rounds`].
+    pub of: u8,
+    /// Frames to all hosts of a port.
+    pub broadcasts: u64,
+    /// Frames to one host that was known to hold it.
+    pub unicasts: u64,
+    /// Frames to VTEPs that do not tell their hosts.
+    pub vteps: u64,
 }
 
 /// A port that lost a MAC (PIT-04).
