@@ -116,6 +116,8 @@ port-mac-limit = 0
 flood-guard = 200
 unguarded-ports = ["tap1", "uplink0"]
 tell-peers = "always"
+tagged = "transparent"
+storm-limits = { arp = 100, nd = 200, broadcast = 300, multicast = 400 }
 
 [arp]
 tell-rate = 500
@@ -193,6 +195,11 @@ fn limits_and_domains_of_a_vni_are_checked() {
     insta::assert_snapshot!("flood_guard_negative", vni("flood-guard = -1"));
     insta::assert_snapshot!("unguarded_port_impossible", vni("unguarded-ports = [\"tap0\", \"a:b\"]"));
     insta::assert_snapshot!("tell_peers_that_is_none", vni("tell-peers = true"));
+    insta::assert_snapshot!(
+        "tagged_beside_suppression",
+        vni("arp-suppression = true\ntagged = \"transparent\"")
+    );
+    insta::assert_snapshot!("storm_limits_with_faults", vni("storm-limits = { arp = -1, multicst = 5 }"));
     insta::assert_snapshot!("tell_peers_misspelt", vni("tell-peers = \"sometimes\""));
     insta::assert_snapshot!("probe_rate_zero", with_head("[arp]\nprobe-rate = 0\n"));
     insta::assert_snapshot!("addresses_per_mac_too_many", with_head("[arp]\naddresses-per-mac = 4097\n"));

@@ -2,8 +2,8 @@
 
 mod net;
 
-use evpn::node::view::{MoveKind, MoveView, Place, StatusView};
-use evpn::node::{Event, Level};
+use evpn::node::view::{MoveKind, MoveView, Place, PortDropsView, StatusView};
+use evpn::node::{Event, Level, PortDrops};
 use evpn::types::{Asn, Mac, Seq, Span, Time, Vni};
 use net::{Ns, Setup, eventually};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +56,11 @@ fn status() -> StatusView {
         remote_macs: 5,
         wall: None,
         counters: names.iter().map(|n| ((*n).to_owned(), 7)).collect(),
+        port_drops: vec![PortDropsView {
+            vni: Vni::new(100).expect("valid"),
+            port: "p1".into(),
+            drops: PortDrops { tagged: 3, arp: 4, ..PortDrops::default() },
+        }],
         gauges: gauges.iter().zip(10..).map(|(n, v)| ((*n).to_owned(), v)).collect(),
     }
 }
@@ -123,6 +128,8 @@ fn values_come_from_the_status_and_from_the_moves() {
         ("vtepd_rows{state=\"dirty\"}", 14.0),
         ("vtepd_state_records{state=\"not-kept\"}", 16.0),
         ("vtepd_counter_total{name=\"late_frames\"}", 7.0),
+        ("vtepd_port_frames_dropped_total{vni=\"100\",port=\"p1\",rule=\"tagged\"}", 3.0),
+        ("vtepd_port_frames_dropped_total{vni=\"100\",port=\"p1\",rule=\"arp\"}", 4.0),
         ("vtepd_moves_total{kind=\"hot\",role=\"arrived\",cause=\"frame\"}", 2.0),
         ("vtepd_move_phase_seconds_count{phase=\"decided\",kind=\"hot\",role=\"arrived\"}", 2.0),
         ("vtepd_move_phase_seconds_count{phase=\"sent\",kind=\"hot\",role=\"arrived\"}", 1.0),

@@ -292,6 +292,7 @@ impl Node {
         self.taps = want;
         self.review_overlay_taps();
         self.review_guards(at);
+        self.review_port_rules();
     }
 
     /// Wants every row of a VNI anew: its devices changed.

@@ -1,5 +1,6 @@
 //! Configuration of ARP and ND: how addresses are learned, kept and told.
 
+use super::port_rules::Storm;
 use crate::mobility::IpPrefix;
 use crate::types::{Mac, Span};
 use serde::Serialize;
@@ -43,12 +44,16 @@ pub struct VniHosts {
     pub gateway: Option<Gateway>,
     /// Whether hosts behind VTEPs that do not tell them are told by us (PIT-17).
     pub tell_peers: TellPeers,
+    /// Tagged frames pass; suppression is off then, because the kernel answers them from the untagged rows (PIT-10).
+    pub tagged: bool,
+    /// Frames a second that an access port may send.
+    pub storm: Storm,
 }
 
 impl VniHosts {
     /// Everything as it is unless configured.
     pub fn new(probe_mac: Mac) -> Self {
-        Self { probe_mac, gateway: None, tell_peers: TellPeers::Auto }
+        Self { probe_mac, gateway: None, tell_peers: TellPeers::Auto, tagged: false, storm: Storm::default() }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::event::Event;
 use super::guard::GuardNews;
 use super::hold::{Held, Leave};
+use super::port_rules::PortNews;
 use super::view::{MoveKind, MoveView, Place};
 use crate::fabric::{BridgeFdb, KernelEvent, RowKey, WriteResult};
 use crate::mobility::Record;
@@ -58,6 +59,13 @@ pub enum Input {
         port: IfIndex,
         /// What.
         news: GuardNews,
+    },
+    /// What became of an [`super::Output::PortRules`].
+    PortRules {
+        /// The device.
+        port: IfIndex,
+        /// What.
+        news: PortNews,
     },
     /// A hold port was made ([`super::Output::HoldPort`]), or could not be: why, and the way out.
     HoldPort {

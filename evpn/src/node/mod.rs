@@ -40,6 +40,7 @@ mod overlay;
 mod parked;
 mod past;
 mod peers;
+mod port_rules;
 mod prepare;
 mod probe_mac;
 mod questions;
@@ -71,6 +72,7 @@ pub use input::{
     Requester, SEND_PATH, Show, WhyRequest,
 };
 pub use output::{MoveReply, Output, Refusal, Reply};
+pub use port_rules::{PortDrops, PortNews, PortRules, Storm};
 pub use probe_mac::probe_mac;
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want};
@@ -167,6 +169,7 @@ pub struct Node {
     moderation: Moderation,
     full: limits::Full,
     guards: guard::Guards,
+    rules: port_rules::Rules,
     tell: tell::Tell,
     strangers: strangers::Strangers,
     holds: hold::Holds,
@@ -246,6 +249,7 @@ impl Node {
             moderation: Moderation::default(),
             full: limits::Full::default(),
             guards: guard::Guards::default(),
+            rules: port_rules::Rules::default(),
             tell: tell::Tell::default(),
             strangers: strangers::Strangers::default(),
             holds: hold::Holds::default(),
@@ -275,6 +279,7 @@ impl Node {
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
             Input::Recalled(rows) => self.recalled(&rows, at),
             Input::Guard { port, news } => self.guard_news(port, news, at),
+            Input::PortRules { port, news } => self.port_news(port, news, at),
             Input::HoldPort { vni, made } => self.hold_port(vni, made, at),
             Input::Held { port, mac, held } => self.held(port, mac, held, at),
             Input::Wall { unix } => self.wall_told(unix, at),

@@ -3,6 +3,7 @@
 use super::event::Event;
 use super::guard::GuardChange;
 use super::hold::HoldWord;
+use super::port_rules::PortRules;
 use super::view;
 use crate::mobility::Record;
 use crate::types::{ConnId, IfIndex, Mac, Seq, Time, Vni};
@@ -72,6 +73,16 @@ pub enum Output {
         port: IfIndex,
         /// What changes.
         change: GuardChange,
+    },
+    /// What is dropped where it comes in at this device, from now on; nothing if the rules are empty. The answer is
+    /// `Input::PortRules` (PIT-10).
+    PortRules {
+        /// An access port, or the VXLAN device.
+        port: IfIndex,
+        /// Its name; empty if there are no rules.
+        device: String,
+        /// The rules.
+        rules: PortRules,
     },
     /// Make the hold port of a VNI: a tap in this bridge, of this name, that nothing is flooded to. The answer is
     /// `Input::HoldPort` (PIT-26).

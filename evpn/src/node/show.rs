@@ -112,6 +112,7 @@ impl Node {
             remote_macs: self.segments.values().map(Segment::remote_macs).sum(),
             counters,
             gauges: self.gauges(),
+            port_drops: self.port_drops(),
             wall: self.unix(at),
         }
     }
@@ -187,7 +188,13 @@ impl Node {
             bridge: s.config.bridge.clone(),
             vxlan: s.config.vxlan.clone(),
             ready: s.ready,
-            problems: s.problems.iter().cloned().chain(self.guards_of(s.config.vni)).collect(),
+            problems: s
+                .problems
+                .iter()
+                .cloned()
+                .chain(self.guards_of(s.config.vni))
+                .chain(self.rules_refused(s.config.vni))
+                .collect(),
             ports,
             vteps: self.rib.flood_vteps(s.config.vni),
             local_macs: s.hosts.locals(),

@@ -323,4 +323,19 @@ pub struct StatusView {
     /// How much of something there is now, by name.
     #[serde(default)]
     pub gauges: BTreeMap<String, u64>,
+    /// What was dropped where it came in, by port; ports without any are left out.
+    #[serde(default)]
+    pub port_drops: Vec<PortDropsView>,
+}
+
+/// Frames dropped where they came in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortDropsView {
+    /// VNI.
+    pub vni: Vni,
+    /// The port, or the VXLAN device.
+    pub port: String,
+    /// By rule.
+    #[serde(flatten)]
+    pub drops: super::PortDrops,
 }

@@ -19,7 +19,7 @@ use evpn::fabric::{FdbRow, KernelEvent, Row, RowKey};
 use evpn::mobility::Record;
 use evpn::node::{
     Command, Config, ConnEvent, Event, GuardChange, HoldWord, Input, MoveRequest, MoveStep, Node, Output,
-    Reply, Requester,
+    PortRules, Reply, Requester,
 };
 use evpn::types::{ConnId, IfIndex, Mac, Seq, Span, Time, Vni};
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +50,8 @@ pub struct Host {
     pub blocked: BTreeSet<(IfIndex, Mac)>,
     /// Ports that let only these in, and how many frames they have dropped.
     pub guarded: BTreeMap<IfIndex, (BTreeSet<Mac>, u64)>,
+    /// What is dropped where it comes in.
+    pub rules: BTreeMap<IfIndex, PortRules>,
     recalls: u64,
     pub taps: Vec<IfIndex>,
     pub writes: u64,
@@ -79,6 +81,14 @@ pub struct Host {
 }
 
 impl Host {
+    fn ruled(&mut self, port: IfIndex, rules: PortRules) {
+        if rules.is_empty() {
+            assert!(self.rules.remove(&port).is_some(), "{port:?} has no rules");
+        } else {
+            assert!(self.rules.insert(port, rules).is_none(), "{port:?} has rules already");
+        }
+    }
+
     fn guarding(&mut self, port: IfIndex, change: GuardChange) {
         match change {
             GuardChange::On { allowed, .. } => {
@@ -162,6 +172,7 @@ impl World {
                     held: vec![],
                     blocked: BTreeSet::new(),
                     guarded: BTreeMap::new(),
+                    rules: BTreeMap::new(),
                     recalls: 0,
                     taps: vec![],
                     writes: 0,
@@ -297,6 +308,7 @@ impl World {
                 self.hosts[i].encapsulated.push((vtep, frame));
             }
             Output::Blocked(set) => self.hosts[i].blocked = set,
+            Output::PortRules { port, rules, .. } => self.hosts[i].ruled(port, rules),
             Output::Guard { port, change } => self.hosts[i].guarding(port, change),
             Output::Event { at, event, .. } => self.hosts[i].events.push((at, event)),
             Output::Reply { id, reply } if id >= FIRST_STEP => {

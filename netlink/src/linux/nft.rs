@@ -5,7 +5,7 @@
 //! however it ends, so a dead daemon never blocks a VTEP that it could not learn of.
 
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_NETFILTER};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 
@@ -20,6 +20,9 @@ pub(super) const NEWSET: u16 = 9;
 pub(super) const DELSET: u16 = 11;
 pub(super) const NEWSETELEM: u16 = 12;
 pub(super) const DELSETELEM: u16 = 14;
+pub(super) const NEWOBJ: u16 = 18;
+const GETOBJ: u16 = 19;
+pub(super) const DELOBJ: u16 = 20;
 const GETRULE: u16 = 7;
 
 const F_REQUEST: u16 = 1;
@@ -151,19 +154,43 @@ impl Nft {
     pub(super) fn counted(&mut self, chain: &[u8]) -> io::Result<u64> {
         let mut a = Attrs::default();
         a.bytes(1, TABLE).bytes(2, chain);
+        let mut total = 0;
+        self.dump(GETRULE, &a, |rule| total += counted(rule))?;
+        Ok(total)
+    }
+
+    /// Packets of the named counters of a table. Names end with a zero.
+    pub(super) fn counters(&mut self, table: &[u8]) -> io::Result<BTreeMap<Vec<u8>, u64>> {
+        let mut a = Attrs::default();
+        a.bytes(1, table);
+        let mut all = BTreeMap::new();
+        self.dump(GETOBJ, &a, |object| {
+            let part = |kind| attrs(object).find(|(k, _)| *k == kind).map(|(_, v)| v);
+            if part(1) == Some(table)
+                && let (Some(name), Some(data)) = (part(2), part(4))
+                && let Some((_, n)) = attrs(data).find(|(k, _)| *k == 2)
+                && let Ok(n) = n.try_into().map(u64::from_be_bytes)
+            {
+                all.insert(name.to_vec(), n);
+            }
+        })?;
+        Ok(all)
+    }
+
+    /// Reads all of a kind; each one's attributes go to `take`.
+    fn dump(&mut self, kind: u16, filter: &Attrs, mut take: impl FnMut(&[u8])) -> io::Result<()> {
         let mut out = Vec::new();
         self.seq += 1;
-        message(&mut out, (SUBSYS << 8) | GETRULE, F_REQUEST | F_DUMP, self.seq, self.family, 0, &a.0);
+        message(&mut out, (SUBSYS << 8) | kind, F_REQUEST | F_DUMP, self.seq, self.family, 0, &filter.0);
         self.socket.send(&out, 0)?;
-        let mut total = 0;
         loop {
             let buf = receive(&self.socket)?;
             let mut rest = buf.as_slice();
             while let Some((kind, _, body, tail)) = split(rest) {
                 match kind {
-                    3 => return Ok(total),
+                    3 => return Ok(()),
                     2 => return Err(error_of(body)),
-                    _ => total += counted(body.get(4..).unwrap_or_default()),
+                    _ => take(body.get(4..).unwrap_or_default()),
                 }
                 rest = tail;
             }
@@ -275,6 +302,9 @@ impl Attrs {
         self
     }
     pub(super) fn be32(&mut self, kind: u16, value: u32) -> &mut Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+    pub(super) fn be64(&mut self, kind: u16, value: u64) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
     pub(super) fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {

@@ -469,6 +469,8 @@ impl World {
             Output::Blocked(_) => {}
             // No seed has that many guests.
             Output::Guard { .. } | Output::Recall(_) => {}
+            // Nobody here tags frames, and no limits are configured.
+            Output::PortRules { .. } => {}
             // There are no frames here that could be held: as on a host where no tap can be made.
             Output::HoldPort { .. } | Output::HoldPortGone { .. } | Output::Hold { .. } => {}
             Output::Listen(_) | Output::Vteps(_) | Output::Reply { .. } | Output::Stopped => {}

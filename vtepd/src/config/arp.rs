@@ -2,7 +2,7 @@
 
 use super::vtep::choice;
 use super::walk::{Collector, Section};
-use evpn::node::{ArpConfig, TellPeers, VniHosts};
+use evpn::node::{ArpConfig, Storm, TellPeers, VniHosts};
 use evpn::types::{Mac, Span};
 
 const DAY: Span = Span::secs(24 * 3600);
@@ -25,7 +25,7 @@ pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> 
 }
 
 /// Keys of `[[vni]]` that are read here.
-pub(super) const VNI_KEYS: [&str; 1] = ["tell-peers"];
+pub(super) const VNI_KEYS: [&str; 3] = ["storm-limits", "tagged", "tell-peers"];
 
 /// What `[[vni]]` says of its hosts; the probe MAC is the caller's.
 pub(super) fn of_vni(s: &Section<'_>, c: &mut Collector) -> VniHosts {
@@ -36,6 +36,28 @@ pub(super) fn of_vni(s: &Section<'_>, c: &mut Collector) -> VniHosts {
             Some("never") => TellPeers::Never,
             _ => d.tell_peers,
         },
+        tagged: tagged(s, c),
+        storm: storm(s, c),
         ..d
     }
+}
+
+/// PIT-10: the kernel answers a tagged request untagged, from the untagged row.
+fn tagged(s: &Section<'_>, c: &mut Collector) -> bool {
+    let transparent = choice(s, "tagged", &["drop", "transparent"], c) == Some("transparent");
+    if transparent && s.get("arp-suppression").is_some_and(|(v, _)| v.as_bool() == Some(true)) {
+        let place = s.get("tagged").map(|(_, place)| place).unwrap_or_default();
+        c.push(
+            s.problem("tagged", place, "tagged frames cannot pass where the kernel answers ARP and ND")
+                .label("turns suppression off")
+                .help("the kernel answers a tagged request from the untagged hosts; leave `arp-suppression` out"),
+        );
+    }
+    transparent
+}
+
+fn storm(s: &Section<'_>, c: &mut Collector) -> Storm {
+    let t = s.section("storm-limits", &["arp", "nd", "broadcast", "multicast"], c);
+    let mut limit = |key: &str| t.integer(key, 0..=10_000_000, c).map_or(0, |n| n.value as u32);
+    Storm { arp: limit("arp"), nd: limit("nd"), broadcast: limit("broadcast"), multicast: limit("multicast") }
 }

@@ -79,12 +79,13 @@ fn vni(
         Some("none") => Flooding::None,
         _ => Flooding::Replicate,
     };
-    let arp_suppression = s.boolean("arp-suppression", c).unwrap_or(true);
+    let wish = s.boolean("arp-suppression", c).unwrap_or(true);
     let mtu = s.integer("mtu", MTU, c).map(|n| n.value as u32).or(vtep.mtu);
     let (sticky, gateway_macs) = fixed::fixed(s, c);
     let allowed = fixed::allowed(s, c);
     let mobility = mobility::of_vni(s, vtep, c);
     let hosts = arp::of_vni(s, c);
+    let arp_suppression = wish && !hosts.tagged;
     let vni = vni?.value;
     Some(VniConfig {
         vni,

@@ -12,6 +12,7 @@ use super::eventlog::EventLog;
 use super::guards::Guards;
 use super::holds::Holds;
 use super::requests::Requests;
+use super::rules::Rules;
 use super::taps::{Frame, Taps};
 use super::timer::Timer;
 use super::underlay::Underlay;
@@ -109,6 +110,7 @@ pub(super) struct Core {
     looks: u32,
     underlay: Underlay,
     guards: Guards,
+    rules: Rules,
     warden: Option<warden::Link>,
     holds: Holds,
     /// Frames that a hold port has room for in the kernel.
@@ -184,6 +186,7 @@ impl Core {
             housekeeping: at + HOUSEKEEPING,
             looks: 0,
             guards: Guards::default(),
+            rules: Rules::default(),
             warden,
             holds: Holds::new(&config.mobility),
             hold_queue: config.mobility.hold_frames,
@@ -354,6 +357,10 @@ impl Core {
             busy = true;
             self.node.handle(Input::Guard { port, news }, clock::now());
         }
+        while let Some((port, news)) = self.rules.poll(cx) {
+            busy = true;
+            self.node.handle(Input::PortRules { port, news }, clock::now());
+        }
         busy
     }
 
@@ -466,6 +473,7 @@ impl Core {
             Output::Persist(records) => self.keeper.append(&records),
             Output::Blocked(set) => self.underlay.block(set),
             Output::Guard { port, change } => self.guards.order(port, change),
+            Output::PortRules { port, device, rules } => self.rules.order(port, device, rules),
             Output::HoldPort { vni, bridge, name } => {
                 self.holds.remove(vni);
                 let queue = self.hold_queue;

@@ -10,6 +10,7 @@ mod guards;
 mod holds;
 pub mod host;
 mod requests;
+mod rules;
 mod side;
 mod sockopt;
 mod start;

@@ -66,6 +66,13 @@ struct OfState {
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct OfPort {
+    vni: u32,
+    port: String,
+    rule: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
 struct Named {
     name: String,
 }
@@ -93,6 +100,7 @@ pub struct Metrics {
     moves_open: Gauge,
     memory: Gauge,
     counters: Family<Named, Counter>,
+    dropped: Family<OfPort, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -124,6 +132,7 @@ impl Default for Metrics {
             moves_open: Gauge::default(),
             memory: Gauge::default(),
             counters: Family::default(),
+            dropped: Family::default(),
         };
         let mut registry = Registry::with_prefix("vtepd");
         let r = &mut registry;
@@ -143,6 +152,7 @@ impl Default for Metrics {
         r.register("moves_open", "Moves that have not ended", m.moves_open.clone());
         r.register_with_unit("resident_memory", "Memory in use", Unit::Bytes, m.memory.clone());
         r.register("counter", "What `show status` counts, by name", m.counters.clone());
+        r.register("port_frames_dropped", "Frames dropped where they came in", m.dropped.clone());
         r.register("moves", "Moves that have ended", m.moves.clone());
         r.register_with_unit(
             "move_phase",
@@ -217,6 +227,14 @@ impl Metrics {
         for (name, n) in s.counters.iter().filter(|(name, _)| is_counter(name)) {
             let counter = self.counters.get_or_create(&Named { name: name.clone() });
             counter.inner().store(*n, Ordering::Relaxed);
+        }
+        // Ports that are gone are not told of any more.
+        self.dropped.clear();
+        for p in &s.port_drops {
+            for (rule, n) in p.drops.named() {
+                let labels = OfPort { vni: p.vni.get(), port: p.port.clone(), rule };
+                self.dropped.get_or_create(&labels).inner().store(n, Ordering::Relaxed);
+            }
         }
     }
 
