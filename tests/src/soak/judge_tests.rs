@@ -164,7 +164,13 @@ fn snapshot() -> Snapshot {
 }
 
 fn presence(mac: &str, home: usize, port: &str, ip: &str) -> Presence {
-    Presence { mac: mac.into(), home, port: port.into(), ip: Some(ip.parse().expect("an address")) }
+    Presence {
+        mac: mac.into(),
+        home,
+        port: port.into(),
+        ip: Some(ip.parse().expect("an address")),
+        probe: false,
+    }
 }
 
 fn truth() -> Vec<Presence> {
@@ -199,6 +205,33 @@ fn a_route_that_frrs_own_tables_deny_is_frrs_fault() {
         "VTEP 3 (FRR) contradicts itself about 02:50:01:00:00:00 - of 10.0.0.3: bgpd advertises it (*> \
          [2]:[0]:[48]:[02:50:01:00:00:00] | 10.0.0.3 32768 i | ET:8 RT:65000:100 MM:5), zebra has {\"type\":\"auto\"} of \
          the MAC, the bridge nothing; truly it is shut down. 10 rows of others follow the route"
+    );
+}
+
+/// PIT-15: the bridge's own at its VTEP, a row at the others, a route everywhere, and in no list of vtepd's.
+#[test]
+fn the_mac_that_a_vtepd_asks_from_is_in_the_tables_that_must_have_it_and_in_no_other() {
+    const PROBE: &str = "72:d5:87:a0:09:dd";
+    let mut t = truth();
+    t.push(Presence { mac: PROBE.into(), home: 0, port: String::new(), ip: None, probe: true });
+    let missing = left(&snapshot(), &t);
+    let mut s = snapshot();
+    let route = format!("{PROBE} - of 10.0.0.1");
+    for (i, n) in s.nodes.iter_mut().enumerate() {
+        of(n, if n.frr { table::FRR_ROUTES } else { table::ROUTES }).insert(route.clone(), "used".into());
+        if i != 0 {
+            of(n, table::FDB).insert(format!("bridge row of {PROBE}"), "vx100".into());
+            of(n, table::FDB).insert(format!("VXLAN row of {PROBE}"), "10.0.0.1".into());
+        }
+    }
+    of(&mut s.nodes[2], table::SEQS).insert(PROBE.into(), "0".into());
+    of(&mut s.nodes[2], table::FRR_MACS).insert(PROBE.into(), "10.0.0.1".into());
+    assert_eq!(told(&left(&s, &t)), [""; 0]);
+    assert_eq!(missing.len(), 9, "each of them is missed: {missing:#?}");
+    of(&mut s.nodes[1], table::MACS).insert(PROBE.into(), "10.0.0.1".into());
+    assert_eq!(
+        told(&left(&s, &t)),
+        [format!("VTEP 2 (vtepd), show macs, {PROBE}: is nothing, the table says 10.0.0.1")]
     );
 }
 

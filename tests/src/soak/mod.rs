@@ -309,7 +309,8 @@ impl Run<'_> {
     fn settle(&mut self, talks: Option<(usize, &Vm, &[u8])>) {
         let begun = now();
         let mut said = begun;
-        let truth = truth::presences(&self.lock());
+        let mut truth = truth::presences(&self.lock());
+        truth.extend(truth::probes(self.world));
         loop {
             self.comparisons += 1;
             let got = Snapshot::take(self.world);
@@ -365,6 +366,9 @@ impl Run<'_> {
 
     fn record(&self, earlier: &Snapshot, now: &Snapshot, truth: &[Presence]) {
         let Some(dir) = &self.record else { return };
+        if let Err(e) = std::fs::create_dir_all(dir) {
+            eprintln!("{}: {e}", dir.display());
+        }
         let said = json!({ "step": self.step, "truth": truth, "earlier": earlier, "now": now });
         let path = dir.join(format!("{}.json", self.comparisons));
         if let Err(e) = std::fs::write(&path, format!("{said:#}\n")) {

@@ -2,9 +2,10 @@
 
 use super::facts::{Facts, NodeFacts, Snapshot, bridge_row, route_key, table, vxlan_row};
 use super::judge::Phantom;
-use super::world::{VNI, Vm};
+use super::world::{VNI, Vm, World};
+use evpn::types::Vni;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// Where a MAC truly is.
@@ -15,6 +16,10 @@ pub(super) struct Presence {
     pub(super) home: usize,
     pub(super) port: String,
     pub(super) ip: Option<IpAddr>,
+    /// A MAC that a vtepd asks its hosts from (PIT-15): the bridge's own there, a sticky route, and shown to nobody who
+    /// does not ask for it.
+    #[serde(default)]
+    pub(super) probe: bool,
 }
 
 pub(super) fn presences(vms: &[Vm]) -> Vec<Presence> {
@@ -22,13 +27,23 @@ pub(super) fn presences(vms: &[Vm]) -> Vec<Presence> {
     for v in vms {
         if let Some(home) = v.home {
             let ip = v.ip_known.then_some(IpAddr::V4(v.ip));
-            out.push(Presence { mac: v.mac.to_string(), home, port: v.port.clone(), ip });
+            out.push(Presence { mac: v.mac.to_string(), home, port: v.port.clone(), ip, probe: false });
         }
         if let Some((mac, home)) = v.ghost {
-            out.push(Presence { mac: mac.to_string(), home, port: v.port.clone(), ip: None });
+            let (mac, port) = (mac.to_string(), v.port.clone());
+            out.push(Presence { mac, home, port, ip: None, probe: false });
         }
     }
     out
+}
+
+/// The MACs that every vtepd asks from.
+pub(super) fn probes(world: &World) -> impl Iterator<Item = Presence> {
+    let vni = Vni::new(VNI).expect("valid");
+    world.vtepds().map(move |home| {
+        let mac = evpn::node::probe_mac(world.address(home), vni).to_string();
+        Presence { mac, home, port: String::new(), ip: None, probe: true }
+    })
 }
 
 /// What BGP makes of the truth.
@@ -38,6 +53,7 @@ struct Fabric {
     macs: BTreeMap<String, (usize, String, u32)>,
     hosts: BTreeMap<IpAddr, String>,
     routes: Facts,
+    probes: BTreeSet<String>,
 }
 
 impl Fabric {
@@ -56,7 +72,8 @@ impl Fabric {
                 routes.insert(route_key(&from, &p.mac, Some(&ip.to_string())), "used".into());
             }
         }
-        Self { macs, hosts, routes }
+        let probes = truth.iter().filter(|p| p.probe).map(|p| p.mac.clone()).collect();
+        Self { macs, hosts, routes, probes }
     }
 
     /// What a vtepd has to make of it when FRR also advertises these routes. By the rules of BGP (EVPN-BEST-01,
@@ -112,7 +129,9 @@ impl Fabric {
     fn fdb(&self, s: &Snapshot, i: usize) -> Facts {
         let mut f = Facts::new();
         for (mac, (home, port, _)) in &self.macs {
-            if *home == i {
+            if *home == i && self.probes.contains(mac) {
+                // The bridge's own, of which no port is told.
+            } else if *home == i {
                 f.insert(bridge_row(mac), port.clone());
             } else {
                 f.insert(bridge_row(mac), format!("vx{VNI}"));
@@ -125,7 +144,9 @@ impl Fabric {
     /// Each table of a node as it must be.
     fn tables(&self, s: &Snapshot, i: usize) -> Vec<(&'static str, Facts)> {
         let neigh = self.remote_hosts(i).map(|(ip, mac)| (ip.to_string(), mac.clone())).collect();
-        let seqs = self.macs.iter().map(|(mac, (.., seq))| (mac.clone(), seq.to_string())).collect();
+        let shown = |mac: &String| s.nodes[i].frr || !self.probes.contains(mac);
+        let seqs = self.macs.iter().filter(|(mac, _)| shown(mac));
+        let seqs = seqs.map(|(mac, (.., seq))| (mac.clone(), seq.to_string())).collect();
         let mut out = vec![(table::FDB, self.fdb(s, i)), (table::NEIGH, neigh), (table::SEQS, seqs)];
         if s.nodes[i].frr {
             let arp = self.hosts.iter().map(|(ip, mac)| {
@@ -140,7 +161,8 @@ impl Fabric {
                 .hosts
                 .iter()
                 .map(|(ip, mac)| (ip.to_string(), format!("{mac} at {}", self.place(s, i, mac))));
-            out.push((table::MACS, self.places(s, i)));
+            let macs = self.places(s, i).into_iter().filter(|(mac, _)| shown(mac));
+            out.push((table::MACS, macs.collect()));
             out.push((table::HOSTS, hosts.collect()));
             out.push((table::ROUTES, self.routes.clone()));
             // VMs that move much are no duplicates (EVPN-MOB-15).

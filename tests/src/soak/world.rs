@@ -132,6 +132,11 @@ impl World {
         }
     }
 
+    /// Places of the vtepd.
+    pub(super) fn vtepds(&self) -> impl Iterator<Item = usize> {
+        (0..self.nodes.len()).filter(|i| self.vtepd(*i).is_some())
+    }
+
     pub(super) fn socket(&self, i: usize) -> PathBuf {
         self.vtepd(i).map(Vtepd::socket).unwrap_or_default()
     }
