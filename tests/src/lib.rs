@@ -49,4 +49,5 @@ pub mod tables;
 pub mod talkers;
 pub mod timelines;
 pub mod tree;
+pub mod truth;
 pub mod vtepd;

@@ -45,6 +45,17 @@ impl Wire {
         Self::with(ns, device, 0)
     }
 
+    /// Hears what comes in, and not what is sent here.
+    ///
+    /// # Panics
+    /// When the device is not there.
+    pub fn incoming(ns: &Netns, device: &str) -> Self {
+        let wire = Self::open(ns, device);
+        set_option(&wire.socket, libc::PACKET_IGNORE_OUTGOING, device);
+        wire.drain();
+        wire
+    }
+
     fn with(ns: &Netns, device: &str, protocol: u16) -> Self {
         let index = ns.index(device);
         let protocol = protocol.to_be();
@@ -101,6 +112,23 @@ impl Wire {
         Some((now(), buf[..n].to_vec()))
     }
 
+    /// The next frame that has arrived already, with the time when the kernel took it: who reads late is not misled.
+    pub fn poll_stamped(&self) -> Option<(u64, Vec<u8>)> {
+        const SIOCGSTAMPNS: libc::c_ulong = 0x8907;
+        let (read, f) = self.poll()?;
+        let mut at = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the request writes one timespec, which lives across the call.
+        #[allow(unsafe_code)]
+        let done = unsafe { libc::ioctl(self.socket.as_raw_fd(), SIOCGSTAMPNS as _, &raw mut at) };
+        if done != 0 {
+            return Some((read, f));
+        }
+        // By the other clock: so long ago.
+        let wall = clock_gettime(ClockId::Realtime);
+        let ago = (wall.tv_sec - at.tv_sec) * 1_000_000_000 + (wall.tv_nsec - at.tv_nsec);
+        Some((now().saturating_sub(ago.max(0).cast_unsigned()).min(read), f))
+    }
+
     /// The first frame that `pick` takes, or `None` after `limit`.
     pub fn find<T>(&self, limit: Duration, mut pick: impl FnMut(&[u8]) -> Option<T>) -> Option<(u64, T)> {
         let end = now() + limit.as_nanos() as u64;
@@ -144,19 +172,7 @@ impl Relay {
     pub fn open(ns: &Netns, device: &str) -> Self {
         let socket = Wire::open(ns, device).socket;
         for option in [libc::PACKET_VNET_HDR, libc::PACKET_IGNORE_OUTGOING] {
-            let on: libc::c_int = 1;
-            // SAFETY: the option's value is an int that lives as long as the call.
-            #[allow(unsafe_code)]
-            let done = unsafe {
-                libc::setsockopt(
-                    socket.as_raw_fd(),
-                    libc::SOL_PACKET,
-                    option,
-                    (&raw const on).cast(),
-                    size_of::<libc::c_int>() as libc::socklen_t,
-                )
-            };
-            assert_eq!(done, 0, "{device}: packet socket option {option}");
+            set_option(&socket, option, device);
         }
         Self { socket }
     }
@@ -180,6 +196,22 @@ impl Relay {
         let address = |at: usize| frame.get(VNET_HEADER + at..VNET_HEADER + at + 6)?.try_into().ok();
         Some((address(0)?, address(6)?))
     }
+}
+
+fn set_option(socket: &Socket, option: libc::c_int, device: &str) {
+    let on: libc::c_int = 1;
+    // SAFETY: the option's value is an int that lives as long as the call.
+    #[allow(unsafe_code)]
+    let done = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            option,
+            (&raw const on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    assert_eq!(done, 0, "{device}: packet socket option {option}");
 }
 
 fn link_address(index: u32, protocol: u16) -> SockAddr {

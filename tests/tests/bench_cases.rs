@@ -4,6 +4,20 @@
 use std::time::Duration;
 use vtepd_tests::bench::{Case, Machine, Part, Report, Sizes, System, run};
 use vtepd_tests::need::{Need, met};
+use vtepd_tests::truth::{self, Plan};
+
+/// Few hosts, and one start of a daemon.
+const PLAN: Plan = Plan {
+    span: Duration::from_secs(14),
+    hosts: 20,
+    linux: 3,
+    confirm: Duration::from_secs(4),
+    step: Duration::from_millis(200),
+    restart: Duration::from_secs(5),
+    asks: 50,
+    seed: 1,
+    liar: false,
+};
 
 /// A few of everything.
 const FEW: Sizes = Sizes {
@@ -21,6 +35,7 @@ const FEW: Sizes = Sizes {
     kept: Duration::from_secs(7),
     confirm: Duration::from_secs(3),
     storm_rate: 2000,
+    truth: PLAN,
     routes: 100,
     loads: 1,
 };
@@ -73,4 +88,29 @@ fn a_storm_reaches_its_rate_and_moves_end_beside_it() {
     assert!(of(&r, "ARP storm: rate") > 0.0);
     assert!(of(&r, "hot move: beside an ARP storm") > 0.0);
     assert!(of(&r, "peak resident memory") >= of(&r, "resident memory before"));
+}
+
+/// Not how soon: a busy machine is late with everything.
+#[test]
+fn the_truth_of_answers_is_watched_while_hosts_move_and_daemons_start() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let o = truth::run(&PLAN);
+    let restarts = o.steps.iter().filter(|(k, _)| k.starts_with("daemon")).map(|(_, n)| n).sum::<u64>();
+    assert!(restarts >= 1, "{:?}", o.steps);
+    assert!(o.steps.len() >= 5, "{:?}", o.steps);
+    assert!(o.frames > 300 && o.rows > 300 && o.asked > 200, "{o:#?}");
+    assert!(o.refused.is_empty(), "{:#?}", o.refused);
+    assert!(o.in_time() > 50.0, "{o:#?}");
+}
+
+#[test]
+fn a_lie_is_found() {
+    if !met(&[Need::Root]) {
+        return;
+    }
+    let o = truth::run(&Plan { span: Duration::from_secs(6), liar: true, ..PLAN });
+    let victim = "10.66.64.0 ";
+    assert!(o.wrong.iter().any(|w| w.contains(victim)), "{o:#?}");
 }

@@ -87,8 +87,12 @@ struct Bench {
     /// Print the results as JSON too
     #[arg(long)]
     json: bool,
-    /// Cases to run; all when absent: hot, prepared, addresses, arp, cold, bulk, evacuation, flood, load, codec, idle
+    /// Cases to run; hot, prepared, addresses, arp, cold, bulk, evacuation, flood, load, codec, idle when absent; truth only
+    /// when named
     cases: Vec<String>,
+    /// How long the case `truth` watches, 30 when absent
+    #[arg(long)]
+    minutes: Option<f64>,
     /// Further arguments for the bench runner, for instance `--only vtepd`
     #[arg(last = true)]
     rest: Vec<OsString>,
@@ -254,6 +258,9 @@ fn bench(o: &Bench) -> Result<ExitCode, Error> {
     cmd.current_dir(build::root());
     if o.json {
         cmd.arg("--json");
+    }
+    if let Some(n) = o.minutes {
+        cmd.args(["--minutes", &n.to_string()]);
     }
     Err(Error::failed(format!("cannot start vtep-bench: {}", cmd.args(&o.cases).args(&o.rest).exec())))
 }

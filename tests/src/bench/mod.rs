@@ -15,6 +15,7 @@ mod load;
 mod prepared;
 mod report;
 mod stats;
+mod truth;
 
 pub use arp::Part;
 pub use report::{Line, Machine, Report};
@@ -71,6 +72,9 @@ pub enum Case {
     Flood,
     /// Many routes from one peer, then withdrawn
     Load,
+    /// Half an hour of moves, new MACs, silences and restarts; every answer to ARP and ND compared with the truth (vtepd
+    /// alone; only when named)
+    Truth,
     /// Decode and encode of UPDATEs (figures of the codec bench, run by xtask)
     Codec,
     /// The observer's own cost and the machine's jitter
@@ -108,6 +112,8 @@ pub struct Sizes {
     pub confirm: Duration,
     /// Frames of an ARP storm a second.
     pub storm_rate: u64,
+    /// Hosts that move and change, and for how long.
+    pub truth: crate::truth::Plan,
     /// Routes from one peer.
     pub routes: u32,
     /// Times the load is repeated, each with fresh daemons.
@@ -262,6 +268,7 @@ pub fn run(case: Case, system: System, sizes: &Sizes, report: &mut Report) {
         Case::Cold => cold::run(system, sizes, report),
         Case::Evacuation => evacuation::run(system, sizes, report),
         Case::Flood => flood::run(system, sizes, report),
+        Case::Truth => truth::run(&sizes.truth, report),
         Case::Codec | Case::Idle => {}
     }
 }

@@ -13,6 +13,12 @@ impl Samples {
         self.0.insert(at, ns);
     }
 
+    /// All of these.
+    pub fn of(mut all: Vec<u64>) -> Self {
+        all.sort_unstable();
+        Self(all)
+    }
+
     /// How many.
     pub fn len(&self) -> usize {
         self.0.len()

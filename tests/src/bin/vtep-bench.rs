@@ -7,6 +7,7 @@ use std::time::Duration;
 use vtepd_tests::bench::{Case, Machine, Part, Report, Sizes, System, control, run};
 use vtepd_tests::interrupt;
 use vtepd_tests::need::{Need, met};
+use vtepd_tests::truth::Plan;
 
 /// Measures vtepd beside FRR: same topology, same observer, one run.
 #[derive(Parser)]
@@ -59,6 +60,15 @@ struct Cli {
     /// Frames of an ARP storm a second
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..))]
     storm_rate: u64,
+    /// How long the truth of answers is watched, in minutes
+    #[arg(long, default_value_t = 30.0)]
+    minutes: f64,
+    /// Hosts meanwhile
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(10..=4000))]
+    hosts: u16,
+    /// Decides what happens to them
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
     /// Routes from one peer
     #[arg(long, default_value_t = 100_000)]
     routes: u32,
@@ -88,6 +98,17 @@ fn measure(cli: Cli) -> ExitCode {
         kept: Duration::from_secs(cli.kept),
         confirm: Duration::from_secs(cli.confirm),
         storm_rate: cli.storm_rate,
+        truth: Plan {
+            span: Duration::from_secs_f64(cli.minutes.max(0.1) * 60.0),
+            hosts: cli.hosts,
+            linux: (cli.hosts / 16).max(2),
+            confirm: Duration::from_secs(15),
+            step: Duration::from_millis(150),
+            restart: Duration::from_secs(60),
+            asks: 200,
+            seed: cli.seed,
+            liar: false,
+        },
         routes: cli.routes,
         loads: cli.loads,
     };
@@ -97,13 +118,14 @@ fn measure(cli: Cli) -> ExitCode {
         return ExitCode::from(2);
     }
     let mut report = Report::new(Machine::here());
-    let cases = if cli.cases.is_empty() { Case::value_variants().to_vec() } else { cli.cases };
+    let all = Case::value_variants().iter().copied().filter(|c| *c != Case::Truth);
+    let cases = if cli.cases.is_empty() { all.collect() } else { cli.cases };
     for case in cases {
         eprintln!("{case:?}");
         match case {
             Case::Idle => control(&sizes, &mut report),
             Case::Codec => report.codec(std::env::var("VTEPD_CODEC_BENCH").unwrap_or_default()),
-            Case::Prepared | Case::Flood => {
+            Case::Prepared | Case::Flood | Case::Truth => {
                 if systems.contains(&System::Vtepd) {
                     run(case, System::Vtepd, &sizes, &mut report);
                 }
