@@ -4,11 +4,11 @@
 mod world;
 
 use bytes::Bytes;
-use evpn::fabric::{Row, RowKey};
+use evpn::fabric::{BridgeLink, Row, RowKey};
 use evpn::types::{Mac, Span, Time};
 use std::net::{IpAddr, Ipv4Addr};
 use world::frames::{arp, garp};
-use world::{BRIDGE, Guest, P1, World, mac, probe_mac};
+use world::{BRIDGE, Guest, P1, P2, World, mac, probe_mac};
 
 const MS: Span = Span::millis(1);
 
@@ -169,4 +169,45 @@ fn the_same_run_gives_the_same_questions() {
     let (a, b) = (run(), run());
     assert_eq!(a, b);
     assert!(a.0 > Time(0) && !a.1.is_empty());
+}
+
+/// A port is full of frames without end: answers may wait to be read, so nobody is given up; but all are asked, or their rows
+/// would age out meanwhile.
+#[test]
+fn a_storm_on_one_port_keeps_no_host_from_being_asked() {
+    let mut w = World::converged(2, MS);
+    answers(&mut w, 1);
+    speaks_once(&mut w, 1);
+    speaks_once(&mut w, 2);
+    w.hosts[0].node.set_deaf(true);
+    for _ in 0..1000 {
+        w.frame(0, P2, mac(9), Some(arp(mac(9), ip(9), ip(77))));
+        w.run_for(Span::secs(1));
+    }
+    let of = |w: &World, n| w.hosts[0].emitted.iter().filter(|(_, f)| f[..6] == mac(n).0).count();
+    assert!((4..=5).contains(&of(&w, 1)), "{}", of(&w, 1));
+    assert_eq!(of(&w, 2), 3);
+    assert!(known(&w, 1, ip(1)) && known(&w, 1, ip(2)));
+    w.hosts[0].node.set_deaf(false);
+    w.run_for(Span::secs(10));
+    assert!(known(&w, 1, ip(1)) && !known(&w, 1, ip(2)));
+}
+
+/// An adopted bridge that forgets after a minute: hosts are asked before that.
+#[test]
+fn a_bridge_that_ages_sooner_has_its_hosts_asked_sooner() {
+    let mut w = World::converged(2, MS);
+    w.bridge_with(0, BridgeLink { ageing_secs: 60, ..BridgeLink::default() });
+    answers(&mut w, 1);
+    speaks_once(&mut w, 1);
+    let mut last = w.now;
+    for _ in 0..600 {
+        let n = asked_of(&w);
+        w.run_for(Span::secs(1));
+        if asked_of(&w) > n {
+            assert!(w.now.since(last) <= Span::secs(49), "{:?}", w.now.since(last));
+            last = w.now;
+        }
+    }
+    assert!((12..=15).contains(&asked_of(&w)), "{}", asked_of(&w));
 }

@@ -182,6 +182,18 @@ fn a_frozen_mac_is_let_go_when_the_other_host_dies() {
     assert_eq!(w.mac_row(loser, mac(1)), plain, "it may move again");
 }
 
+/// PIT-16: a host that may be checking its address is not asked for it, and so does not fail to answer.
+#[test]
+fn a_host_that_checks_its_address_is_not_called_silent() {
+    let mut w = world(3, mode(DuplicateMode::Oscillation, DuplicateAction::Freeze));
+    twins(&mut w, 1);
+    both_talk(&mut w, 1, 30);
+    let loser = 1 - agreed(&mut w, 3, mac(1), &[0, 1]);
+    w.frame(loser, P1, mac(1), Some(arp(mac(1), Ipv4Addr::UNSPECIFIED, ip(1))));
+    w.run_for(Span::secs(8));
+    assert_eq!(w.duplicates(loser).len(), 1, "both live");
+}
+
 /// EVPN-MOB-16: timer R.
 #[test]
 fn the_recovery_time_lets_go_and_it_is_found_again() {

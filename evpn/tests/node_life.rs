@@ -5,7 +5,7 @@ mod world;
 
 use bytes::Bytes;
 use evpn::fabric::{KernelEvent, Link, LinkKind, PortFlags};
-use evpn::node::{Gateway, GatewayAddress};
+use evpn::node::{Gateway, GatewayAddress, MoveStep};
 use evpn::types::{IfIndex, Mac, Span};
 use evpn::wire::frame::{self, Body};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -337,5 +337,125 @@ fn senders_that_nobody_can_be_are_counted_by_reason() {
     let counters = w.status(0).counters;
     for (name, n) in [("arp-sender", 2), ("sender-address", 2), ("own-address", 1), ("sender-mac", 1)] {
         assert_eq!(counters.get(&format!("frames_refused_{name}")), Some(&n), "{name} in {counters:?}");
+    }
+}
+
+/// RFC 4861 §7.2.4, PROXY-LEARN-06: an answer without O and with a link-layer address is that of an anycast address; a
+/// brief one, as most stacks answer a unicast question, has neither.
+#[test]
+fn an_answer_for_an_anycast_address_binds_nothing_and_a_brief_one_does() {
+    for (brief, binds) in [(false, false), (true, true)] {
+        let mut w = World::converged(2, MS);
+        w.frame(0, P1, mac(1), Some(frame::neighbor_solicitation(mac(1), ip6(1), None, ip6(2))));
+        w.run_for(Span::millis(10));
+        let IpAddr::V6(ours) = asked(&w)[0].2 else { panic!("IPv6") };
+        let answer = na_to(probe_mac(0), ours, mac(1), ip6(1), brief);
+        w.frame(0, P1, mac(1), Some(answer));
+        w.run_for(Span::millis(10));
+        assert_eq!(known(&w, 1, ip6(1)), binds, "brief: {brief}");
+    }
+}
+
+/// Octet by octet: solicited, without O; with the link-layer address unless it is brief.
+fn na_to(to: Mac, to_ip: Ipv6Addr, m: Mac, a: Ipv6Addr, brief: bool) -> Bytes {
+    let mut icmp = [&[136, 0, 0, 0, 0x40, 0, 0, 0][..], &a.octets()].concat();
+    if !brief {
+        icmp.extend([&[2, 1][..], &m.0].concat());
+    }
+    let len = icmp.len() as u32;
+    let pseudo = [&a.octets()[..], &to_ip.octets(), &len.to_be_bytes(), &[0, 0, 0, 58], &icmp].concat();
+    let sum: u32 = pseudo.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let sum = (sum & 0xffff) + (sum >> 16);
+    icmp[2..4].copy_from_slice(&(!((sum & 0xffff) + (sum >> 16)) as u16).to_be_bytes());
+    let head = [&to.0[..], &m.0, &[0x86, 0xdd, 0x60, 0, 0, 0]].concat();
+    Bytes::from(
+        [&head[..], &(len as u16).to_be_bytes(), &[58, 255], &a.octets(), &to_ip.octets(), &icmp].concat(),
+    )
+}
+
+/// Hosts ask for each other all the time: whose address is known and not old has its turn by `confirm-time`.
+#[test]
+fn a_host_that_asks_others_all_the_time_is_not_asked_each_time() {
+    let mut w = World::converged(2, MS);
+    let ns = || frame::neighbor_solicitation(mac(1), ip6(1), None, ip6(2));
+    w.frame(0, P1, mac(1), Some(ns()));
+    w.run_for(Span::millis(10));
+    w.frame(0, P1, mac(1), Some(answer6(mac(1), ip6(1))));
+    for _ in 0..10 {
+        w.run_for(Span::secs(20));
+        w.frame(0, P1, mac(1), Some(ns()));
+    }
+    assert_eq!(asked(&w).len(), 1);
+    assert!(known(&w, 1, ip6(1)));
+}
+
+/// PIT-16: a guest that is cold-booted elsewhere while its old place still has its MAC checks its address with its first
+/// frame, which is read before the row that it caused. It came along, is not asked without a sender while it is checked, and
+/// is not given up for questions that nobody has put.
+#[test]
+fn a_moved_guest_in_its_check_is_left_in_peace_and_keeps_what_came_along() {
+    let mut w = World::converged(2, MS);
+    w.frame(1, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::secs(2));
+    w.guests.push(Guest { node: 0, port: P1, mac: mac(1), ip: ip(1) });
+    for _ in 0..3 {
+        w.frame(0, P1, mac(1), Some(arp(mac(1), NOBODY, ip(1))));
+        w.run_for(Span::secs(1));
+    }
+    for _ in 0..17 {
+        assert_eq!(asked(&w), []);
+        assert!(known(&w, 1, ip(1)), "it came along");
+        w.run_for(Span::millis(500));
+    }
+    w.run_for(Span::secs(2));
+    assert_eq!(asked(&w), [question(mac(1), NOBODY, ip(1))]);
+    assert!(known(&w, 1, ip(1)));
+    assert_eq!(counter(&mut w, "bindings_unanswered"), 0);
+}
+
+/// A MAC that goes to another port here is asked for its addresses at once; what it does not answer for is withdrawn.
+#[test]
+fn a_mac_behind_another_port_is_asked_for_its_addresses() {
+    let mut w = World::converged(2, MS);
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(2))));
+    w.run_for(Span::secs(20));
+    w.guests.push(Guest { node: 0, port: P2, mac: mac(1), ip: ip(1) });
+    w.frame(0, P2, mac(1), None);
+    w.run_for(Span::millis(50));
+    let q = |n| (P2, mac(1), IpAddr::V4(NOBODY), IpAddr::V4(ip(n)));
+    assert_eq!(asked(&w), [q(1), q(2)]);
+    w.run_for(Span::secs(4));
+    assert_eq!(asked(&w)[2..], [q(2), q(2)]);
+    assert_eq!((known(&w, 1, ip(1)), known(&w, 1, ip(2))), (true, false));
+    // To and fro: not each time. Who says so by itself is not asked.
+    for port in [P1, P2, P1, P2] {
+        w.frame(0, port, mac(1), None);
+        w.run_for(Span::millis(100));
+    }
+    w.run_for(Span::secs(20));
+    let before = asked(&w).len();
+    w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+    w.run_for(Span::secs(5));
+    assert_eq!(asked(&w).len(), before);
+    assert!(known(&w, 1, ip(1)));
+}
+
+/// A guest that its hypervisor moves to another port, or that is on its way out, does not answer: that says nothing.
+#[test]
+fn a_guest_that_stands_still_behind_its_new_port_loses_nothing() {
+    for leaves in [true, false] {
+        let mut w = World::converged(2, MS);
+        w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::secs(20));
+        if leaves {
+            w.frame(0, P2, mac(1), None);
+            w.step(0, mac(1), &[], MoveStep::Release { timeout: None });
+        } else {
+            w.step(0, mac(1), &[], MoveStep::Activate { port: Some("p2".into()), timeout: None });
+        }
+        w.run_for(Span::secs(30));
+        assert_eq!(asked(&w), [], "leaves: {leaves}");
+        assert!(known(&w, 1, ip(1)), "leaves: {leaves}");
     }
 }

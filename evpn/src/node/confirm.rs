@@ -6,6 +6,7 @@
 
 use super::Node;
 use super::questions::{AGAIN, TIMES, heard_since};
+use crate::fabric::LinkKind;
 use crate::hosts::{BindingOrigin, Calendar, jitter};
 use crate::types::{Mac, Span, Time, Vni};
 use std::net::IpAddr;
@@ -27,18 +28,26 @@ impl Node {
     }
 
     fn to_be_confirmed(&self, vni: Vni, ip: IpAddr, confirmed: Time) -> Time {
-        let time = self.config.arp.confirm_time;
+        let time = self.confirm_time(vni);
         Time((confirmed + time).0.saturating_sub(jitter((vni, ip), time).0))
+    }
+
+    /// As configured, or earlier where the bridge forgets earlier: the row of a host that answers never ages.
+    pub(super) fn confirm_time(&self, vni: Vni) -> Span {
+        let bridge = self.segments.get(&vni).and_then(|s| s.bridge).and_then(|b| self.links.get(&b));
+        let ageing = bridge.map_or(0, |l| match &l.kind {
+            LinkKind::Bridge(set) => u64::from(set.ageing_secs),
+            LinkKind::Vxlan(_) | LinkKind::Other(_) => 0,
+        });
+        let time = self.config.arp.confirm_time;
+        if ageing == 0 { time } else { time.min(Span::millis(ageing * 800)) }
     }
 
     /// Bindings whose time has come.
     pub(super) fn due_confirmations(&mut self, at: Time) {
-        // What was answered may wait to be read.
-        if self.deaf {
-            return;
-        }
+        let until = self.ask_until(at);
         for _ in 0..PER_FLUSH {
-            let Some(((vni, ip), e)) = self.confirmations.due(at) else { break };
+            let Some(((vni, ip), e)) = self.confirmations.due(until) else { break };
             let Some(seg) = self.segments.get(&vni) else { continue };
             let binding = seg.hosts.binding(ip).copied();
             let here = binding
@@ -62,13 +71,15 @@ impl Node {
             if asked == 0 && b.confirmed > e.since && self.confirmations.before((vni, ip), latest, at) {
                 continue;
             }
-            if asked >= TIMES {
+            if asked >= TIMES && !self.deaf {
                 self.confirmations.forget((vni, ip));
-                self.unanswered(vni, b.mac, ip, true, at);
+                self.unanswered(vni, ip, true, at);
                 continue;
             }
             let mut put_off = None;
-            if self.links.get(&port).is_none_or(|l| !(l.up && l.carrier))
+            // Or what was answered may wait to be read.
+            if asked >= TIMES
+                || self.links.get(&port).is_none_or(|l| !(l.up && l.carrier))
                 || self.is_released(vni, b.mac, Some(port))
                 || self.awaits_guest(vni, b.mac)
             {
@@ -82,7 +93,7 @@ impl Node {
             }
             let since = if asked == 0 { at } else { e.since };
             self.confirmations.after((vni, ip), at + AGAIN, asked + 1, since);
-            self.confirmations.asked(at);
+            self.confirmations.asked(until);
             self.journal.count("confirmations_asked");
             self.probe_on(vni, b.mac, ip, port);
         }

@@ -72,6 +72,7 @@ impl Node {
         }
         self.released_port_down(index, at);
         self.hold_port_gone(index, at);
+        self.questions.forget_port(index);
         self.review(affected, at);
     }
 

@@ -242,11 +242,15 @@ impl Node {
             self.decide_again(key, at);
             return;
         }
-        // A host without a known address cannot be asked; it stays until its owner withdraws it, or its time is over.
-        f.unanswered += u8::from(!f.ips.is_empty());
+        // A host without a known address cannot be asked; it stays until its owner withdraws it, or its time is over. So does
+        // one that is not asked now, because it may be checking its address (PIT-16).
         let (ips, mac, port) = (f.ips.clone(), f.mac, f.port);
+        let mut asked = false;
         for ip in ips {
-            self.probe_on(key.0, mac, ip, port);
+            asked |= self.probe_on(key.0, mac, ip, port);
+        }
+        if let Some(f) = self.duplicated.found.get_mut(&key) {
+            f.unanswered += u8::from(asked);
         }
         self.duplicated.due.insert((at + ASK_EVERY, key));
     }

@@ -7,7 +7,7 @@ use super::parked::Parked;
 use super::probe_mac::link_local;
 use super::signs::{BACKLOG, Sign};
 use super::{Event, Node, Output};
-use crate::hosts::{Binding, BindingOrigin, Evidence, Owner};
+use crate::hosts::{BindingOrigin, Evidence, Owner};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use crate::wire::frame::{self, Arp, Body, Frame};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -111,17 +111,15 @@ impl Node {
             Body::Arp(a) => self.arp_tells(vni, f, a),
             Body::NeighborAdvertisement(na) => {
                 let ours = na.tlla.is_none_or(|m| m == f.src) && is_host_v6(na.target);
-                // PROXY-LEARN-06: without O it is an anycast address.
-                let learn = ours && na.r#override && na.tlla.is_some();
                 let to_us = self.probe_mac(vni) == Some(f.dst);
+                // PROXY-LEARN-06: without O it is an anycast address. An answer to a unicast question may leave out the
+                // link-layer address, and has no O then (RFC 4861 §7.2.4).
+                let brief = to_us && na.tlla.is_none();
+                let learn = ours && (brief || na.r#override && (to_us || na.tlla.is_some()));
                 Tells {
                     strong: ours && (!na.solicited || to_us),
                     answer: ours && to_us,
-                    binding: (learn || (ours && to_us)).then_some((
-                        IpAddr::V6(na.target),
-                        BindingOrigin::Nd,
-                        na.router,
-                    )),
+                    binding: learn.then_some((IpAddr::V6(na.target), BindingOrigin::Nd, na.router)),
                 }
             }
             // PROXY-LEARN-02: never from NS or RS; HOST-DAD-01.
@@ -186,9 +184,9 @@ impl Node {
     /// and got it back tells so when the guest has spoken again. Its bindings wait for the table, as others do.
     pub(super) fn repark(&mut self, vni: Vni, port: IfIndex, mac: Mac, at: Time) {
         let Some(seg) = self.segments.get(&vni) else { return };
-        let heard = |b: &Binding| matches!(b.origin, BindingOrigin::Arp | BindingOrigin::Nd);
         let fresh = seg.hosts.ips_of(mac).into_iter().filter_map(|ip| Some((ip, *seg.hosts.binding(ip)?)));
-        let fresh: Vec<_> = fresh.filter(|(_, b)| heard(b) && at.since(b.confirmed) < PATIENCE).collect();
+        let fresh: Vec<_> =
+            fresh.filter(|(_, b)| heard(b.origin) && at.since(b.confirmed) < PATIENCE).collect();
         for (ip, b) in fresh {
             if self.parked.has_room() {
                 let (origin, router, deadline) = (b.origin, b.router, at + PATIENCE);
@@ -241,9 +239,10 @@ impl Node {
     }
 
     /// Asks one MAC on one port whether it has an address. Unicast, so nobody else is disturbed. The ARP sender is 0, or the
-    /// gateway if the guest may be checking its address; without one it is asked later (PIT-16).
-    pub(super) fn probe_on(&mut self, vni: Vni, mac: Mac, ip: IpAddr, port: IfIndex) {
-        let Some(from) = self.probe_mac(vni) else { return };
+    /// gateway if the guest may be checking its address; without one it is asked later (PIT-16). Returns whether it was asked
+    /// now.
+    pub(super) fn probe_on(&mut self, vni: Vni, mac: Mac, ip: IpAddr, port: IfIndex) -> bool {
+        let Some(from) = self.probe_mac(vni) else { return false };
         let at = self.clock;
         let frame = match ip {
             IpAddr::V4(v4) => match self.arp_sender(vni, mac, port, v4, at) {
@@ -251,13 +250,14 @@ impl Node {
                 Err(until) => {
                     self.journal.count("probes_put_off");
                     self.question(vni, mac, ip, port, until, false, at);
-                    return;
+                    return false;
                 }
             },
             IpAddr::V6(ip) => frame::neighbor_solicitation(from, link_local(from), Some(mac), ip),
         };
         self.journal.count("probes_sent");
         self.journal.push(Output::Emit { port, frame });
+        true
     }
 
     /// Whether ports have more frames than were read. Answers may be among them.
@@ -265,16 +265,30 @@ impl Node {
         self.deaf = deaf;
     }
 
+    /// What is due until then is asked now: while answers may wait to be read, only what is late.
+    pub(super) fn ask_until(&self, at: Time) -> Time {
+        if self.deaf { Time(at.0.saturating_sub(OVERDUE.0)) } else { at }
+    }
+
     /// Bindings that came with their MAC are confirmed, or given up.
     pub(super) fn due_probes(&mut self, at: Time) {
         while let Some(&(t, vni, ip)) = self.probes.first() {
-            if t > at || (self.deaf && at.since(t) < OVERDUE) {
+            if t > self.ask_until(at) {
                 break;
             }
             self.probes.pop_first();
             let Some(seg) = self.segments.get(&vni) else { continue };
             let Some(b) = seg.hosts.binding(ip).copied() else { continue };
             let Some(l) = seg.hosts.macs.get(&b.mac).and_then(|e| e.local().copied()) else { continue };
+            // It checks the address (PIT-16): what was not asked is not unanswered.
+            if let IpAddr::V4(v4) = ip
+                && !heard(b.origin)
+                && let Err(until) = self.arp_sender(vni, b.mac, l.port, v4, at)
+            {
+                self.journal.count("probes_put_off");
+                self.probes.insert((until, vni, ip));
+                continue;
+            }
             match b.origin {
                 BindingOrigin::Arp | BindingOrigin::Nd => continue,
                 BindingOrigin::Moved if b.probes >= PROBES && !self.awaits_guest(vni, b.mac) => {
@@ -292,6 +306,11 @@ impl Node {
             self.probe_on(vni, b.mac, ip, l.port);
         }
     }
+}
+
+/// Learned from the host itself.
+fn heard(origin: BindingOrigin) -> bool {
+    matches!(origin, BindingOrigin::Arp | BindingOrigin::Nd)
 }
 
 /// Whether a host can have this address.

@@ -9,8 +9,8 @@ use std::net::IpAddr;
 /// ARP and ND, for all VNIs.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize)]
 pub struct ArpConfig {
-    /// A host that has confirmed an address for so long no more is asked for it (PROXY-MAINT-02). Below the bridge's
-    /// ageing time, so that the row of a host that answers never ages.
+    /// A host that has confirmed an address for so long no more is asked for it (PROXY-MAINT-02); after four fifths of the
+    /// bridge's ageing time if that is sooner, so that the row of a host that answers never ages.
     pub confirm_time: Span,
     /// Most such questions a second, all VNIs together; what is suspected is asked for at once and does not count.
     pub probe_rate: u32,

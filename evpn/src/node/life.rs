@@ -40,11 +40,11 @@ impl Node {
                 self.sign(vni, f.src, IpAddr::V6(ns.target), port, at + DAD, at);
             }
             Body::NeighborSolicitation(ns) if ns.slla.is_none_or(|m| m == f.src) => {
-                self.sign(vni, f.src, IpAddr::V6(ns.src), port, at, at);
+                self.speaks_from(vni, f.src, IpAddr::V6(ns.src), port, at);
                 self.answer_for_prober(vni, port, f, ns.target);
             }
             Body::RouterSolicitation(rs) if is_host_v6(rs.src) && rs.slla.is_none_or(|m| m == f.src) => {
-                self.sign(vni, f.src, IpAddr::V6(rs.src), port, at, at);
+                self.speaks_from(vni, f.src, IpAddr::V6(rs.src), port, at);
             }
             Body::Dhcp(d) => self.lease_seen(vni, port, f, d, at),
             Body::Arp(_)
@@ -100,6 +100,16 @@ impl Node {
         }
         let Some(ip) = d.address else { return };
         self.sign(vni, client, ip, port, at + DAD, at);
+    }
+
+    /// A host uses an address. One that it has confirmed within `confirm-time` has its turn anyway: hosts that talk ask for
+    /// each other all the time.
+    fn speaks_from(&mut self, vni: Vni, mac: Mac, ip: IpAddr, port: IfIndex, at: Time) {
+        let since = Time(at.0.saturating_sub(self.confirm_time(vni).0));
+        let binding = self.segments.get(&vni).and_then(|s| s.hosts.binding(ip));
+        if binding.is_none_or(|b| b.mac != mac || !heard_since(b, since)) {
+            self.sign(vni, mac, ip, port, at, at);
+        }
     }
 
     /// A MAC has named an address as its own, or is known to have it.

@@ -217,6 +217,7 @@ impl Node {
         self.journal.count("port_changes");
         self.journal.event(Event::MacLocal { vni, mac, port: name, seq: l.seq }, at);
         self.unpark(vni, mac, port, at);
+        self.suspect(vni, mac, port, at);
     }
 
     /// PIT-04: the row goes back to the winner at once; the port is asked whether the VM is really there.

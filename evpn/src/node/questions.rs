@@ -2,6 +2,7 @@
 //! HOST-DAD-01, HOST-ARP-01) and bindings under suspicion. The answer is learned by the ordinary way.
 
 use super::Node;
+use super::frames::FIRST_PROBE;
 use crate::hosts::{Binding, BindingOrigin};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -43,6 +44,8 @@ pub(super) struct Questions {
     due: BTreeSet<(Time, Key)>,
     /// Bindings whose MAC has left a port, oldest first.
     gone: BTreeMap<IfIndex, VecDeque<(Time, Key)>>,
+    /// The first of each port.
+    oldest: BTreeSet<(Time, IfIndex)>,
     gone_len: usize,
 }
 
@@ -71,23 +74,43 @@ impl Questions {
 
     fn remember(&mut self, port: IfIndex, key: Key, at: Time) {
         let of = self.gone.entry(port).or_default();
+        if of.is_empty() {
+            self.oldest.insert((at, port));
+        }
         of.push_back((at, key));
+        let full = of.len() > GONE_PER_PORT;
         self.gone_len += 1;
-        if of.len() > GONE_PER_PORT {
-            of.pop_front();
+        if full {
+            self.drop_oldest_of(port);
+        } else if self.gone_len > GONE
+            && let Some((_, port)) = self.oldest.first().copied()
+        {
+            self.drop_oldest_of(port);
+        }
+    }
+
+    fn drop_oldest_of(&mut self, port: IfIndex) {
+        let Some(of) = self.gone.get_mut(&port) else { return };
+        if let Some((t, _)) = of.pop_front() {
+            self.oldest.remove(&(t, port));
             self.gone_len -= 1;
         }
-        if self.gone_len > GONE {
-            let oldest = self.gone.iter().filter_map(|(p, q)| Some((q.front()?.0, *p))).min();
-            if let Some(q) = oldest.and_then(|(_, p)| self.gone.get_mut(&p)) {
-                q.pop_front();
-                self.gone_len -= 1;
-            }
+        match of.front() {
+            Some((t, _)) => drop(self.oldest.insert((*t, port))),
+            None => drop(self.gone.remove(&port)),
         }
+    }
+
+    /// The port is no more: its index may come back as another one's.
+    pub(super) fn forget_port(&mut self, port: IfIndex) {
+        self.recall(port, Time(0));
     }
 
     fn recall(&mut self, port: IfIndex, at: Time) -> Vec<Key> {
         let all = self.gone.remove(&port).unwrap_or_default();
+        if let Some((t, _)) = all.front() {
+            self.oldest.remove(&(*t, port));
+        }
         self.gone_len -= all.len();
         all.into_iter().filter(|(t, _)| at.since(*t) < FORMER).map(|(_, k)| k).collect()
     }
@@ -121,12 +144,11 @@ impl Node {
 
     /// Questions whose time has come: put, answered, or given up.
     pub(super) fn due_open_questions(&mut self, at: Time) {
-        // What was answered may wait to be read.
-        if self.deaf {
-            return;
-        }
+        let until = self.ask_until(at);
         for _ in 0..PER_FLUSH {
-            let Some((_, key)) = self.questions.due.first().copied().filter(|(t, _)| *t <= at) else { break };
+            let Some((_, key)) = self.questions.due.first().copied().filter(|(t, _)| *t <= until) else {
+                break;
+            };
             self.questions.due.pop_first();
             if let Some(o) = self.questions.open.remove(&key) {
                 self.pursue(key, o, at);
@@ -149,14 +171,17 @@ impl Node {
         if bound.is_some_and(settled) || o.suspect && bound.is_none() {
             return;
         }
-        if o.asked >= TIMES {
-            self.unanswered(vni, mac, ip, bound.is_some() && o.suspect, at);
+        // What was answered may wait to be read.
+        if o.asked >= TIMES && !(self.deaf && o.suspect) {
+            self.unanswered(vni, ip, bound.is_some() && o.suspect, at);
             return;
         }
-        if self.links.get(&port).is_none_or(|l| !(l.up && l.carrier))
-            || self.is_released(vni, mac, Some(port))
-        {
-            self.questions.put(key, Open { next: at + AGAIN, asked: o.asked + 1, ..o });
+        let mute = self.links.get(&port).is_none_or(|l| !(l.up && l.carrier))
+            || self.is_released(vni, mac, Some(port));
+        if mute || o.suspect && (o.asked >= TIMES || self.awaits_guest(vni, mac)) {
+            // The silence of a guest that cannot be asked, or cannot answer, says nothing against what it had.
+            let asked = if o.suspect { o.asked } else { o.asked + 1 };
+            self.questions.put(key, Open { next: at + AGAIN, asked, ..o });
             return;
         }
         if let IpAddr::V4(v4) = ip
@@ -170,7 +195,7 @@ impl Node {
     }
 
     /// Nobody has answered: what was bound is bound no more.
-    pub(super) fn unanswered(&mut self, vni: Vni, mac: Mac, ip: IpAddr, bound: bool, at: Time) {
+    pub(super) fn unanswered(&mut self, vni: Vni, ip: IpAddr, bound: bool, at: Time) {
         if bound {
             self.journal.count("bindings_unanswered");
             self.drop_local_ip(vni, ip, at);
@@ -178,11 +203,28 @@ impl Node {
             self.journal.count("signs_unanswered");
         }
         self.revision += u64::from(bound);
-        let _ = mac;
+    }
+
+    /// A MAC is behind another port of ours now. Whether its addresses are, too, only its host can say: it is asked soon,
+    /// unless it says so by itself, and what it does not answer for is withdrawn.
+    pub(super) fn suspect(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
+        self.is_past_its_check(vni, mac, at);
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let heard = |ip: &IpAddr| seg.hosts.binding(*ip).is_some_and(|b| heard_since(b, Time(0)));
+        for ip in seg.hosts.ips_of(mac).into_iter().filter(heard).take(PER_MAC).collect::<Vec<_>>() {
+            // A MAC that goes to and fro is not asked each time.
+            if self.may_ask(vni, ip, at) {
+                self.question(vni, mac, ip, port, at + FIRST_PROBE, true, at);
+            }
+        }
     }
 
     /// A MAC has left a port with these addresses: if the port comes back, it is asked for them.
     pub(super) fn remember_gone(&mut self, vni: Vni, mac: Mac, ips: &[IpAddr], port: IfIndex, at: Time) {
+        // What left because its port did is nowhere to be asked for.
+        if !self.links.contains_key(&port) {
+            return;
+        }
         for ip in ips.iter().take(PER_MAC) {
             self.questions.remember(port, (vni, mac, *ip), at);
         }
@@ -199,4 +241,30 @@ impl Node {
 /// Whether a host has confirmed a binding by itself since then.
 pub(super) fn heard_since(b: &Binding, since: Time) -> bool {
     matches!(b.origin, BindingOrigin::Arp | BindingOrigin::Nd) && b.confirmed >= since
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_that_come_and_go_fill_no_memory() {
+        let vni = Vni::new(100).expect("valid");
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 1, 0, 1));
+        let mut q = Questions::default();
+        for n in 0..2 * GONE as u32 {
+            q.remember(IfIndex(n), (vni, Mac([2, 0, 0, 0, 0, 1]), ip), Time(u64::from(n)));
+        }
+        assert_eq!((q.gone_len, q.gone.len(), q.oldest.len()), (GONE, GONE, GONE), "and no empty list");
+        let (first, last) = (q.gone.first_key_value(), q.gone.last_key_value());
+        assert_eq!(first.zip(last).map(|(a, b)| (a.0.0, b.0.0)), Some((GONE as u32, 2 * GONE as u32 - 1)));
+        let last = IfIndex(2 * GONE as u32 - 1);
+        q.forget_port(last);
+        assert_eq!((q.gone_len, q.oldest.len(), q.recall(last, Time(0)).len()), (GONE - 1, GONE - 1, 0));
+        for n in 0..2 * GONE_PER_PORT as u64 {
+            q.remember(last, (vni, Mac([2, 0, 0, 0, 0, 1]), ip), Time(1_000_000 + n));
+        }
+        assert_eq!(q.recall(last, Time(0)).len(), GONE_PER_PORT);
+        assert_eq!((q.gone_len, q.oldest.len()), (q.gone.len(), q.gone.len()));
+    }
 }

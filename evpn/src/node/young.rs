@@ -51,6 +51,14 @@ impl Young {
         }
     }
 
+    /// It has its addresses, but for one that it is checking just now: its frame may be read before the row that it caused.
+    fn pass(&mut self, key: (Vni, Mac), at: Time) {
+        match self.macs.get_mut(&key).filter(|y| y.checks.is_some() && at.since(y.at) < YOUTH) {
+            Some(y) => y.past = true,
+            None => self.note(key, true, None, at),
+        }
+    }
+
     /// Until when this one is left in peace.
     fn until(&self, key: (Vni, Mac), port: IfIndex, ip: Ipv4Addr, at: Time) -> Option<Time> {
         let own = self.macs.get(&key).filter(|y| at.since(y.at) < YOUTH);
@@ -70,7 +78,7 @@ impl Node {
 
     /// A MAC has moved here, or its hypervisor announces it.
     pub(super) fn is_past_its_check(&mut self, vni: Vni, mac: Mac, at: Time) {
-        self.young.note((vni, mac), true, None, at);
+        self.young.pass((vni, mac), at);
     }
 
     /// A host has spoken with an IPv4 address: if it has checked that, it has finished.
@@ -150,6 +158,10 @@ mod tests {
         y.note(M, false, Some(IP), at(41));
         assert_eq!(y.until(M, P, IP, at(42)), Some(at(51)));
         assert_eq!(y.until(M, P, Ipv4Addr::new(10, 0, 0, 2), at(42)), None, "that one it had before");
+        y.pass(M, at(43));
+        assert_eq!(y.until(M, P, IP, at(44)), Some(at(51)), "it is moved in the middle of its check");
+        y.note(M, true, None, at(45));
+        assert_eq!(y.until(M, P, IP, at(46)), None, "and speaks with the address");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The kernel of a node, and the hosts behind it.
 
 use super::config::link;
-use super::{BRIDGE, Due, P1, P2, Trace, VXLAN, World, bridge_row, vtep};
+use super::{BRIDGE, Due, P1, P2, Trace, VXLAN, World, bridge_row, own_mac, vtep};
 use bytes::Bytes;
 use evpn::fabric::{BridgeLink, FdbRow, KernelEvent, Link, LinkKind, Row, RowKey, VxlanLink, WriteResult};
 use evpn::node::Input;
@@ -23,6 +23,12 @@ impl World {
             let port = link(*p, name, LinkKind::Other("veth".into()), Some(BRIDGE), base);
             self.kernel(i, KernelEvent::Link(Link { carrier: *carrier, ..port }));
         }
+    }
+
+    /// The bridge of a node with other settings.
+    pub fn bridge_with(&mut self, i: usize, set: BridgeLink) {
+        let bridge = link(BRIDGE, "br100", LinkKind::Bridge(set), None, own_mac(i));
+        self.kernel(i, KernelEvent::Link(bridge));
     }
 
     pub fn kernel(&mut self, i: usize, ev: KernelEvent) {
