@@ -13,6 +13,7 @@ use world::frames::{arp, garp, rarp};
 use world::{BRIDGE, Guest, P1, P2, World, mac, own_mac, probe_mac};
 
 const MS: Span = Span::millis(1);
+const GATEWAY: Mac = Mac([0, 0, 0x5e, 0, 1, 1]);
 const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 
 fn ip(n: u8) -> Ipv4Addr {
@@ -33,6 +34,9 @@ fn asked(w: &World) -> Vec<(IfIndex, Mac, IpAddr, IpAddr)> {
         let f = frame::parse(f).unwrap();
         match f.body {
             Body::Arp(a) if !a.reply && !a.is_gratuitous() => {
+                // Hosts update what they hold from the sender: in the gateway's name it is the gateway's MAC.
+                let own = if a.sender_ip == NOBODY { probe_mac(0) } else { GATEWAY };
+                assert_eq!((f.src, a.sender_mac), (own, own));
                 Some((*port, f.dst, a.sender_ip.into(), a.target_ip.into()))
             }
             Body::NeighborSolicitation(n) => Some((*port, f.dst, n.src.into(), n.target.into())),
@@ -53,8 +57,7 @@ fn counter(w: &mut World, name: &str) -> u64 {
 fn with_gateway() -> World {
     let mut w = World::with(2, MS, |c| {
         let addresses = vec![GatewayAddress::new(ip(254).into(), 24).unwrap()];
-        let mac = Mac([0, 0, 0x5e, 0, 1, 1]);
-        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac });
+        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac: GATEWAY });
     });
     w.run_for(Span::secs(10));
     w

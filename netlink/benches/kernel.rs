@@ -64,6 +64,7 @@ fn run() {
         fdb_limit: 0,
         arp_suppression: true,
         ports: Vec::new(),
+        gateway: None,
     }];
     println!("problems: {:?}", Installer::new().ensure(&wants).unwrap());
     let mut interest = Interest::devices(&wants);

@@ -5,6 +5,7 @@
 //! - [`plan`]: the pure difference between [`evpn::fabric::Want`] and the mirror, as [`op::Op`]s.
 //! - [`reconcile::Reconciler`]: when to plan what, one result per key, repair, resync (sans-IO).
 //! - [`setup`]: which bridges and VXLAN devices to create or adopt, and what is wrong with them (pure).
+//! - [`gateway`]: what a bridge lacks to be its VNI's first hop (pure).
 //! - [`fake::FakeKernel`]: a forwarding plane for tests and the simulation.
 //! - [`linux`]: the real thing; [`linux::Dataplane`] is what the daemon drives.
 //!
@@ -13,6 +14,7 @@
 
 mod again;
 pub mod fake;
+pub mod gateway;
 pub mod linux;
 pub mod mirror;
 pub mod op;

@@ -223,7 +223,7 @@ impl Mirror {
                 let was = self.neigh.remove(&(r.dev, r.ip)).is_some();
                 Change { key: was.then_some(RowKey::Neigh { dev: r.dev, ip: r.ip }), device: None }
             }
-            KernelEvent::Synced | KernelEvent::Overrun => Change::default(),
+            KernelEvent::NeighAsked { .. } | KernelEvent::Synced | KernelEvent::Overrun => Change::default(),
         }
     }
 

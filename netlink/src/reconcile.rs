@@ -562,7 +562,7 @@ fn id_of(ev: &KernelEvent) -> Option<RowId> {
             }
         }
         KernelEvent::Neigh(r) | KernelEvent::NeighGone(r) => RowId::Neigh(r.dev, r.ip),
-        KernelEvent::Synced | KernelEvent::Overrun => return None,
+        KernelEvent::NeighAsked { .. } | KernelEvent::Synced | KernelEvent::Overrun => return None,
     })
 }
 

@@ -4,6 +4,7 @@
 //! adopted: port flags of the VXLAN port are set, ports are enslaved, everything is brought up; whatever else
 //! differs is reported and left alone.
 
+use crate::gateway::GatewayStep;
 use evpn::fabric::{DeviceWant, Link, LinkKind};
 use evpn::types::{IfIndex, Mac};
 use serde::Serialize;
@@ -83,6 +84,13 @@ pub enum LinkOp {
         /// Device.
         name: String,
     },
+    /// The bridge becomes its VNI's first hop, or is it no more.
+    Gateway {
+        /// The bridge.
+        name: String,
+        /// Step.
+        step: GatewayStep,
+    },
 }
 
 impl LinkOp {
@@ -98,6 +106,7 @@ impl LinkOp {
             | Self::Hush { name }
             | Self::Enslave { name, .. }
             | Self::PortFlags { name, .. }
+            | Self::Gateway { name, .. }
             | Self::Up { name } => name,
         }
     }
@@ -165,7 +174,8 @@ impl<'a> Planner<'a> {
     fn vni(&mut self, w: &DeviceWant, sysctl: &BTreeMap<String, BridgeSysctl>) {
         let bridge = match self.find(&w.bridge) {
             None => {
-                let (name, mac) = (w.bridge.clone(), w.bridge_mac);
+                // A gateway's from the start: to change it later would flush what is there by then (PIT-01).
+                let (name, mac) = (w.bridge.clone(), w.gateway.as_ref().map_or(w.bridge_mac, |g| g.mac));
                 self.ops.push(LinkOp::CreateBridge { name: name.clone(), mac, fdb_limit: w.fdb_limit });
                 self.ops.push(LinkOp::Quiet { name });
                 None
@@ -299,7 +309,7 @@ impl<'a> Planner<'a> {
             ),
             (
                 "answers-arp",
-                s.answers_arp,
+                s.answers_arp && w.gateway.is_none(),
                 "ipv4.conf.NAME.arp_ignore=8",
                 "this host answers the tenant's ARP for its own addresses",
             ),

@@ -54,6 +54,7 @@ impl Lab {
             fdb_limit: 0,
             arp_suppression: true,
             ports: Vec::new(),
+            gateway: None,
         }]);
         Self { k, rec, want: Want::default(), bridge, vxlan, ports, other, told: Vec::new() }
     }

@@ -35,6 +35,7 @@ fn left_behind() -> (FakeKernel, Reconciler, IfIndex) {
         fdb_limit: 0,
         arp_suppression: true,
         ports: Vec::new(),
+        gateway: None,
     }]);
     k.recv(usize::MAX, &mut Vec::new());
     (k, rec, vxlan)

@@ -59,6 +59,21 @@ fn ibgp_runs_between_the_vteps_own_addresses_unless_told_otherwise() {
     assert_eq!(given, Some("10.0.0.1".parse().expect("an address")));
 }
 
+/// EVPN-IRB-10: its MAC is that of VRID 1 unless given.
+#[test]
+fn a_gateway_is_read() {
+    let gateway = |text: &str| {
+        let s = read(&format!("{HEAD}[[vni]]\nvni = 100\ngateway = {{ {text} }}\n")).expect("valid");
+        let g = s.node.vnis[0].hosts.gateway.clone().expect("a gateway");
+        (g.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(), g.mac.to_string())
+    };
+    let addresses = "addresses = [\"10.1.0.1/24\", \"2001:db8:1::1/64\"]";
+    let both = vec!["10.1.0.1/24".to_owned(), "2001:db8:1::1/64".to_owned()];
+    assert_eq!(gateway(addresses), (both.clone(), "00:00:5e:00:01:01".to_owned()));
+    let mac = "02:00:00:00:00:fe";
+    assert_eq!(gateway(&format!("{addresses}, mac = \"{mac}\"")), (both, mac.to_owned()));
+}
+
 #[test]
 fn every_key_is_read() {
     let s = read(
@@ -306,6 +321,10 @@ error_snapshots! {
     sticky_macs_and_gateways_with_faults => with_head("[[vni]]\nvni = 100\nsticky = { \"52:54:00:00:00:01\" = \"p1\", \"52:54:00:00:01\" = \"p1\", \"01:00:5e:00:00:01\" = \"p1\", \"52:54:00:00:00:02\" = 1 }\ngateway-macs = [\"52-54-00-00-00-01\"]\n");
     allowed_addresses_with_faults => with_head("[[vni]]\nvni = 100\nallowed = { p1 = [\"10.0.0.1\", \"10.0.0.0/33\", 5], p2 = \"10.0.0.2\", \"a/b\" = [] }\n");
     sticky_macs_not_a_table => with_head("[[vni]]\nvni = 100\nsticky = [\"52:54:00:00:00:01\"]\n");
+    gateway_without_address => with_head("[[vni]]\nvni = 100\ngateway = { mac = \"00:00:5e:00:01:01\" }\n");
+    gateway_not_a_table => with_head("[[vni]]\nvni = 100\ngateway = \"10.1.0.1/24\"\n");
+    gateway_with_faults => with_head("[[vni]]\nvni = 100\nsticky = { \"00:00:5e:00:01:01\" = \"p1\" }\narp-suppression = false\ngateway = { addresses = [\"10.1.0.1\", \"10.1.0.1/33\", \"224.0.0.1/24\", \"10.255.0.1/24\", \"10.1.0.1/24\", \"10.1.0.1/16\"], mac = \"00:00:5e:00:01:01\" }\n");
+    gateway_with_a_group_as_mac => with_head("[[vni]]\nvni = 100\ngateway = { addresses = [\"10.1.0.1/24\"], mac = \"01:00:5e:00:01:01\" }\n");
     mtu_too_small => with_head("[[vni]]\nvni = 100\nmtu = 1000\n");
     qmp_without_socket => with_head("[[qmp]]\nactivate-at = \"resume\"\n");
     qmp_pattern_in_a_directory => with_head("[[qmp]]\nsocket = \"/run/*/qmp.sock\"\n");

@@ -28,6 +28,18 @@ pub struct DeviceWant {
     pub arp_suppression: bool,
     /// Access ports to enslave.
     pub ports: Vec<PortWant>,
+    /// What makes the bridge the first hop of the VNI's hosts.
+    pub gateway: Option<GatewayWant>,
+}
+
+/// A bridge that routes for the hosts behind it: the same addresses and the same MAC at every VTEP (RFC 9135 §4.1,
+/// EVPN-IRB-10).
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct GatewayWant {
+    /// MAC of the bridge.
+    pub mac: Mac,
+    /// Addresses with the length of their subnets' prefixes; with IPv6 a link-local one is among them.
+    pub addresses: Vec<(IpAddr, u8)>,
 }
 
 /// An access port.

@@ -23,6 +23,14 @@ pub enum KernelEvent {
     Neigh(NeighRow),
     /// A neighbour row is gone.
     NeighGone(NeighRow),
+    /// The kernel has something to send to an address of which it does not know the MAC, and asks us before it asks the
+    /// hosts (`app_solicit`, PIT-18).
+    NeighAsked {
+        /// Device.
+        dev: IfIndex,
+        /// Address.
+        ip: IpAddr,
+    },
     /// Every table has been read completely once since start, or since the last overrun.
     Synced,
     /// Notifications were lost (`ENOBUFS`); the driver resyncs and a `Synced` follows.

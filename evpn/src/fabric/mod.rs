@@ -7,7 +7,7 @@ mod devices;
 mod kernel;
 mod want;
 
-pub use devices::{DeviceWant, PortWant};
+pub use devices::{DeviceWant, GatewayWant, PortWant};
 pub use kernel::{
     BridgeFdb, BridgeLink, FdbRow, KernelEvent, Link, LinkKind, NeighRow, NeighState, PortFlags, VxlanFdb,
     VxlanLink,

@@ -310,7 +310,8 @@ impl Node {
                 rows.push((key, row));
             }
         }
-        for (ip, b) in seg.hosts.bindings().filter(|(_, b)| !b.is_local()) {
+        let routed = seg.config.hosts.gateway.is_some();
+        for (ip, b) in seg.hosts.bindings().filter(|(_, b)| routed || !b.is_local()) {
             if let Some(key) = seg.neigh_key(*ip) {
                 rows.push((key, Row::Neigh { mac: b.mac, router: b.router }));
             }

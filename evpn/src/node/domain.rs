@@ -358,6 +358,11 @@ impl Node {
         candidates: Vec<Candidate>,
         at: Time,
     ) -> Vec<Candidate> {
+        // A gateway's address is nobody's host at any VTEP (EVPN-MOB-19).
+        if self.is_gateways(vni, ip) {
+            self.journal.add("gateway_routes_refused", candidates.len() as u64);
+            return Vec::new();
+        }
         let mut candidates = self.frozen_binding(vni, ip, candidates, at);
         let Some(seg) = self.segments.get(&vni) else { return candidates };
         let rules = &seg.config.mobility;

@@ -60,6 +60,9 @@ impl Node {
         if let Some(why) = self.odd_sender(&f) {
             *self.journal.refused_frames.entry(why).or_default() += 1;
         }
+        if self.speaks_for_gateway(vni, &f, at) {
+            return;
+        }
         let tells = self.tells(vni, &f);
         self.duplicate_heard(vni, f.src, port, tells.binding.map(|b| b.0));
         self.note_holder(vni, &f);
@@ -111,7 +114,7 @@ impl Node {
             Body::Arp(a) => self.arp_tells(vni, f, a),
             Body::NeighborAdvertisement(na) => {
                 let ours = na.tlla.is_none_or(|m| m == f.src) && is_host_v6(na.target);
-                let to_us = self.probe_mac(vni) == Some(f.dst);
+                let to_us = self.is_to_us(vni, f.dst);
                 // PROXY-LEARN-06: without O it is an anycast address. An answer to a unicast question may leave out the
                 // link-layer address, and has no O then (RFC 4861 §7.2.4).
                 let brief = to_us && na.tlla.is_none();
@@ -134,7 +137,7 @@ impl Node {
     /// PROXY-LEARN-01, HOST-GARP-01, HOST-ARP-01, -02.
     fn arp_tells(&self, vni: Vni, f: &Frame, a: &Arp) -> Tells {
         let honest = a.sender_mac == f.src;
-        let answer = a.reply && self.probe_mac(vni) == Some(f.dst);
+        let answer = a.reply && self.is_to_us(vni, f.dst);
         let own = IpAddr::V4(a.sender_ip) == self.config.vtep;
         Tells {
             strong: honest && (a.is_gratuitous() || answer),
@@ -246,7 +249,8 @@ impl Node {
         let at = self.clock;
         let frame = match ip {
             IpAddr::V4(v4) => match self.arp_sender(vni, mac, port, v4, at) {
-                Ok(sender) => frame::arp_probe(from, mac, sender, v4),
+                Ok(None) => frame::arp_probe(from, mac, Ipv4Addr::UNSPECIFIED, v4),
+                Ok(Some((gateway, sender))) => frame::arp_probe(gateway, mac, sender, v4),
                 Err(until) => {
                     self.journal.count("probes_put_off");
                     self.question(vni, mac, ip, port, until, false, at);

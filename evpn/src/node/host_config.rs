@@ -66,13 +66,6 @@ pub struct Gateway {
     pub mac: Mac,
 }
 
-impl Gateway {
-    /// Whether an address is the gateway's own.
-    pub fn has(&self, ip: IpAddr) -> bool {
-        self.addresses.iter().any(|a| a.ip == ip)
-    }
-}
-
 /// An address of a gateway.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct GatewayAddress {

@@ -5,7 +5,7 @@ use super::remote::claim_of;
 use super::segment::Segment;
 use super::view::Place;
 use super::{Event, Leaving, Node};
-use crate::fabric::{Row, RowKey};
+use crate::fabric::Row;
 use crate::hosts::{Binding, BindingOrigin, Evidence, Hosts, Local, Owner};
 use crate::mobility::{self, Claim, Holder, LocalSign, Lost};
 use crate::rib::Candidate;
@@ -155,10 +155,8 @@ impl Node {
                 (b.origin, b.by, b.probes) = (BindingOrigin::Moved, Evidence::Plain, 0);
             });
         }
-        let keys: Vec<RowKey> = known.iter().filter_map(|ip| seg.neigh_key(*ip)).collect();
-        for k in &keys {
-            self.stale.remove(k);
-            self.want.remove(k, true);
+        for ip in &known {
+            self.local_neighbour(vni, *ip);
         }
         for &ip in &taken {
             self.originate_ip(vni, mac, ip, true);
@@ -337,6 +335,10 @@ impl Node {
         at: Time,
     ) {
         let Some(seg) = self.segments.get_mut(&vni) else { return };
+        if seg.config.hosts.gateway.as_ref().is_some_and(|g| g.has(ip)) {
+            self.gateway_refused(vni, mac, ip, at);
+            return;
+        }
         let Some(local) = seg.hosts.macs.get(&mac).and_then(|e| e.local().copied()) else { return };
         let old = seg.hosts.binding(ip).copied();
         if let Some(o) = old.filter(|o| o.mac == mac && o.is_local()) {
@@ -346,6 +348,7 @@ impl Node {
             });
             self.confirmed(vni, mac, ip, origin, at);
             if o.router != router {
+                self.local_neighbour(vni, ip);
                 self.originate_ip(vni, mac, ip, false);
             }
             return;
@@ -376,10 +379,7 @@ impl Node {
         seg.hosts.bind(ip, Binding::new(mac, origin, router, at));
         let key = seg.neigh_key(ip);
         let adopted = key.and_then(|k| self.adopted_mac(&k)).filter(|m| *m != mac);
-        if let Some(key) = key {
-            self.stale.remove(&key);
-            self.want.remove(&key, true);
-        }
+        self.local_neighbour(vni, ip);
         // The address was another MAC's: theirs goes, and a remote one is beaten (EVPN-XMOB-02, -06, -08).
         let mut seq = local.seq;
         if let Some(o) = old.filter(|o| o.mac != mac && o.is_local()) {

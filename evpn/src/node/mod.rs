@@ -20,6 +20,7 @@ mod event;
 mod fixed;
 mod former;
 mod frames;
+mod gateway;
 mod going;
 mod guard;
 mod handing;
@@ -172,6 +173,7 @@ pub struct Node {
     rules: port_rules::Rules,
     tell: tell::Tell,
     strangers: strangers::Strangers,
+    gateway: gateway::Gateways,
     holds: hold::Holds,
     more_changes: bool,
     begun: bool,
@@ -186,7 +188,8 @@ pub struct Node {
 
 impl Node {
     /// A node at rest. Its first outputs (`Listen`, dials) come from the first `flush`.
-    pub fn new(config: Config, seed: u64, at: Time) -> Self {
+    pub fn new(mut config: Config, seed: u64, at: Time) -> Self {
+        gateway::is_nobodys_host(&mut config);
         let mut rib =
             Rib::new(rib::Config { asn: config.asn, router_id: config.router_id, vtep: config.vtep });
         let mut segments = BTreeMap::new();
@@ -252,6 +255,7 @@ impl Node {
             rules: port_rules::Rules::default(),
             tell: tell::Tell::default(),
             strangers: strangers::Strangers::default(),
+            gateway: gateway::Gateways::default(),
             holds: hold::Holds::default(),
             more_changes: false,
             begun: false,
@@ -401,6 +405,7 @@ impl Node {
                 fdb_limit: limits::of_kernel(v.mobility.mac_limit),
                 arp_suppression: v.arp_suppression,
                 ports: v.ports.iter().map(|p| PortWant { name: p.clone() }).collect(),
+                gateway: v.hosts.gateway.as_ref().map(Gateway::wanted),
             })
             .collect()
     }
@@ -448,6 +453,7 @@ impl Node {
             KernelEvent::FdbGone(row) => self.fdb_gone(row, at),
             KernelEvent::Neigh(row) => self.neigh_seen(&row),
             KernelEvent::NeighGone(_) => {}
+            KernelEvent::NeighAsked { dev, ip } => self.neighbour_asked(dev, ip, at),
             KernelEvent::Synced => {
                 self.synced = true;
                 self.review_segments(at);

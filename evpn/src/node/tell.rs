@@ -261,7 +261,7 @@ impl Node {
     }
 
     /// Ports of a VNI whose hosts are told of this MAC: all that work, but not the one that it is behind.
-    fn listening_ports<'a>(
+    pub(super) fn listening_ports<'a>(
         &'a self,
         vni: Vni,
         hosts: &'a Hosts,
@@ -286,10 +286,16 @@ impl Node {
             return Vec::new();
         }
         let told = |vtep: &IpAddr| policy == TellPeers::Always || !self.rib.tells_hosts(vni, *vtep);
+        self.all_vteps(vni).into_iter().filter(|(vtep, _)| told(vtep)).collect()
+    }
+
+    /// VTEPs that have this VNI, with the VNI to send with.
+    pub(super) fn all_vteps(&self, vni: Vni) -> BTreeMap<IpAddr, Vni> {
         let flood = self.rib.flood_targets(vni).map(|(vtep, label)| (vtep, label.vni().unwrap_or(vni)));
-        let mut all: BTreeMap<IpAddr, Vni> = seg.hosts.vteps().map(|vtep| (vtep, vni)).collect();
+        let hosts = self.segments.get(&vni).into_iter().flat_map(|s| s.hosts.vteps());
+        let mut all: BTreeMap<IpAddr, Vni> = hosts.map(|vtep| (vtep, vni)).collect();
         all.extend(flood);
-        all.into_iter().filter(|(vtep, _)| told(vtep)).collect()
+        all
     }
 
     /// Tells what is due, as far as the rate allows.

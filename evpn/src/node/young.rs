@@ -100,7 +100,8 @@ impl Node {
         }
     }
 
-    /// The sender of a question to this guest for an IPv4 address: nobody, or the gateway while it may be checking its own.
+    /// The sender of a question to this guest for an IPv4 address: nobody, or while it may be checking its own the gateway,
+    /// with its MAC, because the guest updates what it holds from the sender.
     ///
     /// # Errors
     /// There is no gateway: it may be asked from this time on.
@@ -111,19 +112,18 @@ impl Node {
         port: IfIndex,
         ip: Ipv4Addr,
         at: Time,
-    ) -> Result<Ipv4Addr, Time> {
+    ) -> Result<Option<(Mac, Ipv4Addr)>, Time> {
         let Some(until) = self.young.until((vni, mac), port, ip, at).filter(|_| !self.awaits_guest(vni, mac))
         else {
-            return Ok(Ipv4Addr::UNSPECIFIED);
+            return Ok(None);
         };
-        let gateway = self.segments.get(&vni).and_then(|s| s.config.hosts.gateway.as_ref());
-        let of_subnet = gateway.and_then(|g| {
+        let of_subnet = self.gateway_of(vni).and_then(|g| {
             g.addresses.iter().find_map(|a| match a.ip {
-                IpAddr::V4(own) if own != ip && a.contains(ip.into()) => Some(own),
+                IpAddr::V4(own) if own != ip && a.contains(ip.into()) => Some((g.mac, own)),
                 IpAddr::V4(_) | IpAddr::V6(_) => None,
             })
         });
-        of_subnet.ok_or(until)
+        of_subnet.map(Some).ok_or(until)
     }
 }
 

@@ -220,6 +220,17 @@ pub(super) fn neigh_event(m: &Msg<'_>, relevant: impl Fn(u32) -> bool) -> Option
     }
 }
 
+/// The kernel asks its daemons for a neighbour (`app_solicit`).
+pub(super) fn neigh_asked(m: &Msg<'_>, relevant: impl Fn(u32) -> bool) -> Option<KernelEvent> {
+    let family = *m.body.first()?;
+    let index = u32_at(m.body, 4)?;
+    if !matches!(family, AF_INET | AF_INET6) || !relevant(index) {
+        return None;
+    }
+    let of = attrs(m.body.get(12..)?).find(|(kind, _)| *kind == NDA_DST);
+    Some(KernelEvent::NeighAsked { dev: IfIndex(index), ip: of.and_then(|(_, b)| ip(b))? })
+}
+
 /// What a link message says.
 #[derive(Debug)]
 pub(super) enum LinkMsg {

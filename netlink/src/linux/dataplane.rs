@@ -47,6 +47,8 @@ pub struct Dataplane {
     thread: KernelThread,
     writer: Writer,
     problems: Vec<DeviceProblem>,
+    /// How often something was missing from a gateway that it had been given.
+    gateway_repairs: u64,
     /// Set-up has been asked for and not answered.
     installing: bool,
     /// Something changed that set-up may have to look at.
@@ -80,6 +82,7 @@ impl Dataplane {
             thread,
             writer,
             problems: Vec::new(),
+            gateway_repairs: 0,
             installing: false,
             look_again: false,
             ready: false,
@@ -145,7 +148,8 @@ impl Dataplane {
                 break;
             }
         }
-        if links_changed && self.ready && self.unfinished() {
+        let gateways = self.monitor.gateways_changed();
+        if self.ready && (gateways || (links_changed && self.unfinished())) {
             self.install()?;
         }
         self.make_next()?;
@@ -193,8 +197,9 @@ impl Dataplane {
                     self.made.push((want.vni, made));
                 }
             }
-            Response::Devices(problems) => {
+            Response::Devices(problems, repairs) => {
                 self.problems = problems;
+                self.gateway_repairs = repairs;
                 self.installing = false;
                 self.ready = true;
                 if self.look_again {
@@ -307,6 +312,17 @@ impl Dataplane {
         self.config.devices = devices;
         self.install()
     }
+    /// Looks at the gateways again: that somebody has changed their settings is told by nobody. Once in a while.
+    pub fn look_at_gateways(&mut self) -> io::Result<()> {
+        if self.ready && self.config.devices.iter().any(|w| w.gateway.is_some()) {
+            self.install()?;
+        }
+        Ok(())
+    }
+    /// How often something was missing from a gateway that it had been given.
+    pub fn gateway_repairs(&self) -> u64 {
+        self.gateway_repairs
+    }
     /// What is wrong with the devices, as of the last set-up.
     pub fn problems(&self) -> &[DeviceProblem] {
         &self.problems
@@ -354,6 +370,7 @@ fn relevant(mirror: &Mirror, ev: &KernelEvent) -> bool {
             mirror.manages_vxlan(r.dev)
         }
         KernelEvent::Neigh(r) | KernelEvent::NeighGone(r) => mirror.manages_bridge(r.dev),
+        KernelEvent::NeighAsked { dev, .. } => mirror.manages_bridge(*dev),
         KernelEvent::Link(_) | KernelEvent::LinkGone(_) | KernelEvent::Synced | KernelEvent::Overrun => true,
     }
 }

@@ -202,6 +202,7 @@ impl Reader {
             | KernelEvent::Fdb(_)
             | KernelEvent::Neigh(_)
             | KernelEvent::Synced
+            | KernelEvent::NeighAsked { .. }
             | KernelEvent::Overrun => None,
         }
     }

@@ -1,8 +1,10 @@
 //! Applies device set-up with rtnetlink, and reads what only `/proc/sys` knows.
 
 use super::dump::Reader;
+use super::gateway;
+use crate::gateway::{GatewayStep, plan_gateway};
 use crate::setup::{BridgeSysctl, DeviceProblem, LinkOp, plan_devices};
-use evpn::fabric::DeviceWant;
+use evpn::fabric::{DeviceWant, LinkKind};
 use evpn::types::IfIndex;
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{BridgeStpState, InfoBridge, InfoVxlan, LinkAttribute, VxlanDf};
@@ -25,6 +27,9 @@ const OURS: &str = "vtepd";
 #[derive(Debug, Default)]
 pub struct Installer {
     created: BTreeSet<String>,
+    /// What gateways have had, by the steps that give it to them.
+    had: BTreeSet<(String, GatewayStep)>,
+    repairs: u64,
     /// VXLAN devices that have to share their UDP socket with somebody's device that lacks our settings.
     sharing: BTreeSet<String>,
 }
@@ -38,6 +43,10 @@ impl Installer {
     pub fn created(&self) -> &BTreeSet<String> {
         &self.created
     }
+    /// How often something was missing from a gateway that it had been given.
+    pub fn repairs(&self) -> u64 {
+        self.repairs
+    }
 
     /// Brings the devices to what is wanted, as far as that is ours to do; idempotent. Returns what is wrong,
     /// including steps that the kernel refused.
@@ -47,10 +56,11 @@ impl Installer {
         with_handle(async |handle| {
             self.recognize_with(&handle, wants).await;
             for _ in 0..ROUNDS {
-                let (ops, found) = self.look(wants)?;
+                let (ops, found) = self.look_with(&handle, wants).await?;
                 problems = found;
                 let todo: Vec<&LinkOp> = ops.iter().filter(|op| !refused.contains_key(op.device())).collect();
                 if todo.is_empty() {
+                    self.note_gateways(wants);
                     break;
                 }
                 for op in todo {
@@ -73,6 +83,7 @@ impl Installer {
                     if let LinkOp::CreateBridge { name, .. } | LinkOp::CreateVxlan { name, .. } = op {
                         self.created.insert(name.clone());
                     }
+                    self.note_step(op);
                 }
             }
             Ok(())
@@ -117,11 +128,60 @@ impl Installer {
 
     /// What is to be done and what is wrong; changes nothing.
     pub fn look(&self, wants: &[DeviceWant]) -> io::Result<(Vec<LinkOp>, Vec<DeviceProblem>)> {
+        with_handle(async |handle| self.look_with(&handle, wants).await)
+    }
+
+    async fn look_with(
+        &self,
+        handle: &Handle,
+        wants: &[DeviceWant],
+    ) -> io::Result<(Vec<LinkOp>, Vec<DeviceProblem>)> {
         let links = Reader::open()?.links().map_err(|e| io::Error::from_raw_os_error(e.errno))?;
         let links: BTreeMap<IfIndex, _> = links.into_iter().map(|l| (l.index, l)).collect();
         let names = wants.iter().flat_map(|w| [&w.bridge, &w.vxlan]);
         let sysctl = names.filter_map(|name| Some((name.clone(), read_sysctl(name)?))).collect();
-        Ok(plan_devices(wants, &links, &self.created, &sysctl))
+        let (mut ops, mut problems) = plan_devices(wants, &links, &self.created, &sysctl);
+        // Before ports are enslaved: there is the less to flush.
+        let mut first = Vec::new();
+        let mut addresses = gateway::addresses(handle).await?;
+        for w in wants {
+            let Some(l) =
+                links.values().find(|l| l.name == w.bridge && matches!(l.kind, LinkKind::Bridge(_)))
+            else {
+                continue;
+            };
+            let has = addresses.remove(&l.index).unwrap_or_default();
+            let mut facts = gateway::facts(&l.name, has, w.gateway.is_some());
+            facts.created = self.created.contains(&l.name);
+            let given = w.gateway.as_ref().map(|g| (l.name.clone(), GatewayStep::Mac(g.mac)));
+            facts.had_mac = given.is_some_and(|step| self.had.contains(&step));
+            let (steps, found) = plan_gateway(w, l, &facts);
+            first.extend(steps);
+            problems.extend(found);
+        }
+        first.append(&mut ops);
+        Ok((first, problems))
+    }
+
+    /// A step on a gateway that had all of it before is a repair.
+    fn note_step(&mut self, op: &LinkOp) {
+        let LinkOp::Gateway { name, step } = op else { return };
+        match step {
+            GatewayStep::Mac(_) | GatewayStep::Route | GatewayStep::Add(..) => {
+                self.repairs += u64::from(self.had.contains(&(name.clone(), *step)));
+            }
+            GatewayStep::Delete(..) => {}
+            GatewayStep::Rest => self.had.retain(|(n, _)| n != name),
+        }
+    }
+
+    /// Nothing is left to be done: the gateways have what they are to have.
+    fn note_gateways(&mut self, wants: &[DeviceWant]) {
+        for (w, g) in wants.iter().filter_map(|w| Some((w, w.gateway.as_ref()?))) {
+            let adds = g.addresses.iter().map(|(ip, bits)| GatewayStep::Add(*ip, *bits));
+            let steps = [GatewayStep::Mac(g.mac), GatewayStep::Route].into_iter().chain(adds);
+            self.had.extend(steps.map(|step| (w.bridge.clone(), step)));
+        }
     }
 
     /// Removes what it created.
@@ -153,6 +213,13 @@ fn doing(op: &LinkOp) -> &'static str {
         LinkOp::Enslave { .. } => "cannot make it a port of the bridge",
         LinkOp::PortFlags { .. } => "cannot set the port's flags",
         LinkOp::Up { .. } => "cannot bring it up",
+        LinkOp::Gateway { step, .. } => match step {
+            GatewayStep::Mac(_) => "cannot give it the gateway's MAC",
+            GatewayStep::Add(..) | GatewayStep::Delete(..) => "cannot set the gateway's addresses",
+            GatewayStep::Route | GatewayStep::Rest => {
+                "cannot write the settings of a gateway (is /proc/sys read-only?)"
+            }
+        },
     }
 }
 
@@ -246,6 +313,7 @@ async fn apply(handle: &Handle, op: &LinkOp, shares: bool) -> io::Result<()> {
         LinkOp::Remove { name } => {
             handle.link().del(index(handle, name).await?).execute().await.map_err(plain)
         }
+        LinkOp::Gateway { name, step } => gateway::apply(handle, name, *step).await,
         LinkOp::Quiet { name } => quiet(name),
         LinkOp::Hush { name } => hush(name),
         LinkOp::Enslave { name, bridge } => {

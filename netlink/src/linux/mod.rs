@@ -5,6 +5,7 @@ mod codec;
 mod dataplane;
 pub mod dump;
 mod firewall;
+mod gateway;
 mod hold;
 pub mod hostcheck;
 mod links;

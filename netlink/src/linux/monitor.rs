@@ -1,9 +1,10 @@
 //! What the kernel tells, as it happens.
 
 use super::codec::{
-    LinkMsg, RTM_DELLINK, RTM_DELNEIGH, RTM_NEWLINK, RTM_NEWNEIGH, complete_bridge, link_msg, neigh_event,
+    LinkMsg, RTM_DELLINK, RTM_DELNEIGH, RTM_GETNEIGH, RTM_NEWLINK, RTM_NEWNEIGH, complete_bridge, link_msg,
+    neigh_asked, neigh_event,
 };
-use super::nl::{Many, messages, receive_buffer};
+use super::nl::{Many, messages, receive_buffer, u32_at};
 use evpn::fabric::{DeviceWant, KernelEvent, Link, LinkKind};
 use evpn::types::IfIndex;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -15,6 +16,10 @@ use std::os::fd::{AsRawFd, RawFd};
 const BUFFER: libc::c_int = 16 << 20;
 const RTMGRP_LINK: u32 = 1;
 const RTMGRP_NEIGH: u32 = 4;
+const RTMGRP_IPV4_IFADDR: u32 = 0x10;
+const RTMGRP_IPV6_IFADDR: u32 = 0x100;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
 
 /// Which devices' rows are wanted. Follows the links by itself, so that a row which comes right after its
 /// device is not lost.
@@ -23,6 +28,9 @@ pub struct Interest {
     names: BTreeSet<String>,
     indexes: BTreeSet<u32>,
     everything: bool,
+    /// Bridges that are gateways.
+    gateways: BTreeSet<String>,
+    gateway_indexes: BTreeSet<u32>,
 }
 
 impl Interest {
@@ -33,7 +41,8 @@ impl Interest {
     /// Rows of these bridges and VXLAN devices.
     pub fn devices(devices: &[DeviceWant]) -> Self {
         let names = devices.iter().flat_map(|d| [d.bridge.clone(), d.vxlan.clone()]).collect();
-        Self { names, indexes: BTreeSet::new(), everything: false }
+        let gateways = devices.iter().filter(|d| d.gateway.is_some()).map(|d| d.bridge.clone()).collect();
+        Self { names, gateways, ..Self::default() }
     }
     /// A device as it is now.
     pub fn note(&mut self, link: &Link) {
@@ -41,6 +50,11 @@ impl Interest {
             self.indexes.insert(link.index.0);
         } else {
             self.indexes.remove(&link.index.0);
+        }
+        if self.gateways.contains(&link.name) {
+            self.gateway_indexes.insert(link.index.0);
+        } else {
+            self.gateway_indexes.remove(&link.index.0);
         }
     }
     /// Whether rows of this device are wanted.
@@ -58,6 +72,8 @@ pub struct Monitor {
     links: BTreeMap<IfIndex, Link>,
     overruns: u64,
     messages: u64,
+    /// A gateway, or an address of one, has changed.
+    gateways_changed: bool,
     /// Notifications were lost, and the queue has not been empty since: the kernel loses more without a word.
     congested: bool,
 }
@@ -67,7 +83,10 @@ impl Monitor {
     pub fn open(interest: Interest) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         receive_buffer(socket.as_raw_fd(), BUFFER);
-        socket.bind(&SocketAddr::new(0, RTMGRP_LINK | RTMGRP_NEIGH))?;
+        // Addresses matter where there is a gateway; elsewhere a host may change them as often as it likes.
+        let addresses =
+            if interest.gateways.is_empty() { 0 } else { RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR };
+        socket.bind(&SocketAddr::new(0, RTMGRP_LINK | RTMGRP_NEIGH | addresses))?;
         socket.set_non_blocking(true)?;
         let many = Many::new(64, 16 << 10);
         Ok(Self {
@@ -77,6 +96,7 @@ impl Monitor {
             links: BTreeMap::new(),
             overruns: 0,
             messages: 0,
+            gateways_changed: false,
             congested: false,
         })
     }
@@ -112,6 +132,7 @@ impl Monitor {
                     // Only from now on does the kernel tell of further losses: a dump that began before this could
                     // miss what was dropped in silence.
                     if core::mem::take(&mut self.congested) {
+                        self.gateways_changed |= !self.interest.gateways.is_empty();
                         out.push(KernelEvent::Overrun);
                         taken += 1;
                     }
@@ -140,7 +161,17 @@ impl Monitor {
                         }
                         RTM_NEWLINK | RTM_DELLINK => {
                             let Some(l) = link_msg(&m) else { continue };
-                            out.extend(link_event(l, &mut self.links, &mut self.interest));
+                            let event = link_event(l, &mut self.links, &mut self.interest);
+                            if let Some(KernelEvent::Link(l)) = &event {
+                                self.gateways_changed |= self.interest.gateways.contains(&l.name);
+                            }
+                            out.extend(event);
+                        }
+                        RTM_GETNEIGH => out.extend(neigh_asked(&m, |i| self.interest.wants(i))),
+                        RTM_NEWADDR | RTM_DELADDR => {
+                            let index = u32_at(m.body, 4);
+                            self.gateways_changed |=
+                                index.is_some_and(|i| self.interest.gateway_indexes.contains(&i));
                         }
                         _ => {}
                     }
@@ -150,6 +181,10 @@ impl Monitor {
         Ok(taken)
     }
 
+    /// Whether a bridge that is a gateway, or one of its addresses, has changed since this was last asked.
+    pub fn gateways_changed(&mut self) -> bool {
+        core::mem::take(&mut self.gateways_changed)
+    }
     /// How often notifications were lost.
     pub fn overruns(&self) -> u64 {
         self.overruns

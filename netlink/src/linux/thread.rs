@@ -69,8 +69,8 @@ pub enum Response {
         /// Rows as they are, or the events of those that are gone.
         rows: Vec<KernelEvent>,
     },
-    /// To `EnsureDevices`.
-    Devices(Vec<DeviceProblem>),
+    /// To `EnsureDevices`: what is wrong, and how often gateways have been repaired.
+    Devices(Vec<DeviceProblem>, u64),
     /// To `Hold`.
     Hold(HoldWant, Result<HoldPort, String>),
 }
@@ -220,10 +220,11 @@ impl ReadThread {
                 }
                 Request::EnsureDevices(wants) => {
                     self.interest = Interest::devices(&wants);
-                    Response::Devices(self.installer.ensure(&wants).unwrap_or_else(|e| {
+                    let problems = self.installer.ensure(&wants).unwrap_or_else(|e| {
                         let (device, problem) = ("host".to_owned(), format!("cannot set up devices: {e}"));
                         vec![DeviceProblem { id: "setup", device, problem, fatal: true }]
-                    }))
+                    });
+                    Response::Devices(problems, self.installer.repairs())
                 }
                 Request::Hold(want) => {
                     let made = HoldPort::make(&want).map_err(|e| format!("{}: {e}", doing_hold(&e)));

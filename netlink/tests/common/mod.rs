@@ -90,6 +90,7 @@ pub(crate) fn device(ports: &[&str]) -> DeviceWant {
         fdb_limit: 0,
         arp_suppression: true,
         ports: ports.iter().map(|p| PortWant { name: (*p).to_owned() }).collect(),
+        gateway: None,
     }
 }
 

@@ -92,7 +92,10 @@ fn show_event(ev: &KernelEvent, vxlan: IfIndex, ports: [IfIndex; 2]) -> Option<S
         KernelEvent::Neigh(r) => Some(format!("neigh {} {}", r.ip, host(r.mac?)?)),
         KernelEvent::NeighGone(r) => Some(format!("gone {} {}", r.ip, r.mac.and_then(host)?)),
         KernelEvent::Overrun => Some("overrun".to_owned()),
-        KernelEvent::Link(_) | KernelEvent::LinkGone(_) | KernelEvent::Synced => None,
+        KernelEvent::Link(_)
+        | KernelEvent::LinkGone(_)
+        | KernelEvent::NeighAsked { .. }
+        | KernelEvent::Synced => None,
     }
 }
 

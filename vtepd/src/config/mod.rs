@@ -5,6 +5,7 @@
 
 mod arp;
 mod fixed;
+mod gateway;
 mod hypervisor;
 mod mobility;
 mod names;

@@ -2,7 +2,7 @@
 
 use super::vtep::{MTU, Vtep, choice};
 use super::walk::{At, Collector, Place, Section, kind};
-use super::{PortAt, arp, fixed, mobility, names, targets};
+use super::{PortAt, arp, fixed, gateway, mobility, names, targets};
 use evpn::node::{Flooding, Targets, VniConfig, VniHosts, VniMobility};
 use evpn::types::Vni;
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ const KEYS: &[&str] = &[
     "mtu",
     "route-targets",
     "sticky",
+    "gateway",
     "gateway-macs",
     "allowed",
 ];
@@ -86,6 +87,7 @@ fn vni(
     let mobility = mobility::of_vni(s, vtep, c);
     let hosts = arp::of_vni(s, c);
     let arp_suppression = wish && !hosts.tagged;
+    let gateway = gateway::gateway(s, vtep.address, &sticky, arp_suppression, c);
     let vni = vni?.value;
     Some(VniConfig {
         vni,
@@ -99,7 +101,7 @@ fn vni(
         mtu,
         bridge_mac: names::bridge_mac(vtep.address?, vni),
         mobility: VniMobility { sticky, gateway_macs, allowed, ..mobility },
-        hosts: VniHosts { probe_mac: evpn::node::probe_mac(vtep.address?, vni), ..hosts },
+        hosts: VniHosts { probe_mac: evpn::node::probe_mac(vtep.address?, vni), gateway, ..hosts },
     })
 }
 

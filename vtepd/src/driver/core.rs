@@ -44,6 +44,9 @@ const AUDIT_ROWS: usize = 512;
 /// Looks between readings of the wall clock.
 const WALL_EVERY: u32 = 60;
 
+/// Looks between those at the settings of gateways.
+const GATEWAYS_EVERY: u32 = 10;
+
 /// How far a stop has come.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Stop {
@@ -493,8 +496,9 @@ impl Core {
             }
             Output::Vteps(vteps) => self.underlay.set_vteps(vteps),
             Output::Reply { id, reply } => {
-                let kept = self.keeper.counters();
-                self.requests.answer(id, reply, self.plane.mirror(), &self.problems, &kept);
+                let mut counted = self.keeper.counters().to_vec();
+                counted.push(("gateway_repairs", self.plane.gateway_repairs()));
+                self.requests.answer(id, reply, self.plane.mirror(), &self.problems, &counted);
             }
             Output::Event { at, n, event } => self.scratch.events.push((at, n, event)),
             Output::Stopped => {
@@ -521,6 +525,11 @@ impl Core {
         if self.looks.is_multiple_of(WALL_EVERY) {
             self.requests.set_wall();
             self.node.handle(Input::Wall { unix: clock::unix_seconds() }, now);
+        }
+        if self.looks.is_multiple_of(GATEWAYS_EVERY)
+            && let Err(e) = self.plane.look_at_gateways()
+        {
+            tracing::warn!(error = %e, "cannot look at the gateways");
         }
         if self.keeper.tick() {
             self.node.handle(Input::KeepAgain, now);

@@ -8,6 +8,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Shortest frame without its check sequence.
 const MIN_FRAME: usize = 60;
+/// Octets of the Ethernet header.
+const ETHERNET: usize = 14;
 /// ff02::1
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -41,6 +43,14 @@ fn arp(dst: Mac, kind: u16, op: u16, sender: (Mac, Ipv4Addr), target: (Mac, Ipv4
 /// Broadcast request: who has `target`, tell `sender`.
 pub fn arp_request(mac: Mac, sender: Ipv4Addr, target: Ipv4Addr) -> Bytes {
     arp(Mac::BROADCAST, ethertype::ARP, 1, (mac, sender), (Mac::ZERO, target))
+}
+
+/// Broadcast request in the name of `sender` from another Ethernet source: a VTEP asks for its gateway, whose MAC every
+/// VTEP has (PIT-18).
+pub fn arp_request_for(src: Mac, sender: (Mac, Ipv4Addr), target: Ipv4Addr) -> Bytes {
+    let mut out = ethernet(Mac::BROADCAST, src, ethertype::ARP);
+    out.put_slice(&arp(Mac::BROADCAST, ethertype::ARP, 1, sender, (Mac::ZERO, target))[ETHERNET..]);
+    finish(out)
 }
 
 /// Request to one host: whether it still has `target`. `sender` is unspecified, or the gateway's address where
@@ -127,6 +137,15 @@ pub fn neighbor_solicitation(mac: Mac, src: Ipv6Addr, to: Option<Mac>, target: I
     };
     let option = (!src.is_unspecified()).then_some((SLLA, mac));
     neighbor((dst_mac, mac), (dst, src), kind::NS, 0, target, option)
+}
+
+/// NS to the solicited-node group in the name of `sender` from another Ethernet source, as [`arp_request_for`].
+pub fn neighbor_solicitation_for(src: Mac, sender: (Mac, Ipv6Addr), target: Ipv6Addr) -> Bytes {
+    let (group, dst) = (group_mac(solicited_node(target)), solicited_node(target));
+    let whole = neighbor((group, sender.0), (dst, sender.1), kind::NS, 0, target, Some((SLLA, sender.0)));
+    let mut out = ethernet(group, src, ethertype::IPV6);
+    out.put_slice(&whole[ETHERNET..]);
+    finish(out)
 }
 
 /// NA in the name of the owner of `target`: in answer to `to` (S=1), or unsolicited to all nodes (S=0), which is

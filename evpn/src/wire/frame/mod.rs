@@ -8,8 +8,9 @@ mod dhcp;
 mod nd;
 
 pub use build::{
-    arp_probe, arp_reply, arp_request, gratuitous_arp, gratuitous_arp_reply, neighbor_advertisement,
-    neighbor_solicitation, rarp_announce, unsolicited_advertisement,
+    arp_probe, arp_reply, arp_request, arp_request_for, gratuitous_arp, gratuitous_arp_reply,
+    neighbor_advertisement, neighbor_solicitation, neighbor_solicitation_for, rarp_announce,
+    unsolicited_advertisement,
 };
 
 pub use dhcp::Dhcp;
