@@ -38,6 +38,15 @@ pub struct Talkers {
     host: Host,
 }
 
+/// What became of a guest whose site was lost.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Rescue {
+    /// Nobody said that its address is somebody else's.
+    pub kept: bool,
+    /// From its announcement to the host's first packet, in ns.
+    pub gap: Option<u64>,
+}
+
 /// Packets of the host, one every half millisecond, until this ends.
 #[derive(Debug)]
 struct Talk {
@@ -169,6 +178,53 @@ impl Talkers {
             self.boot(f, from);
         }
         found.map(|(at, ())| at.saturating_sub(begun))
+    }
+
+    /// The site of the address loses its power (`dies`: its VTEP goes, without a word), and the guest at the other one checks the
+    /// address as carefully as there are rules for, takes it and announces it.
+    ///
+    /// # Panics
+    /// When they do not talk before.
+    pub fn rescue(&self, ip: IpAddr, to: usize, limit: Duration, dies: impl FnOnce()) -> Rescue {
+        let (old, new) = (&self.sites[1 - to], &self.sites[to]);
+        let talk = Talk::begin(&self.host, ip);
+        let before = Wire::open(&old.ns, "eth0");
+        let talks = before.find(LATER, |x| is_talk(x, old.mac, self.host.mac));
+        assert!(talks.is_some(), "they talk before");
+        drop(before);
+        dies();
+        self.take(ip, 1 - to);
+        old.ns.sh("ip link set eth0 down");
+        let heard = Wire::open(&new.ns, "eth0");
+        let kept = match ip {
+            // Silence is what it wants to hear.
+            IpAddr::V4(_) => new.ns.try_sh(&format!("arping -q -D -c 3 -w 3 -I eth0 {ip}")).is_ok(),
+            IpAddr::V6(_) => {
+                new.ns.sh(&format!("ip addr add {ip}/64 dev eth0"));
+                let done = || {
+                    let flags = new.ns.sh(&format!("ip -6 addr show dev eth0 to {ip}"));
+                    if flags.contains("dadfailed") {
+                        return Ok(false);
+                    }
+                    if flags.contains("tentative") { Err(flags) } else { Ok(true) }
+                };
+                eventually(LATER, "duplicate address detection ends", done)
+            }
+        };
+        heard.drain();
+        let begun = self.give(ip, to, &heard);
+        let end = now() + limit.as_nanos() as u64;
+        let mut found = None;
+        while found.is_none() && now() < end {
+            found = heard.find(Duration::from_millis(200), |x| is_talk(x, new.mac, self.host.mac));
+        }
+        drop(talk);
+        Rescue { kept, gap: found.map(|(at, ())| at.saturating_sub(begun)) }
+    }
+
+    /// A site's port is connected again, and its guest has no address.
+    pub fn plug(&self, f: &Fabric, site: usize) {
+        self.boot(f, site);
     }
 
     /// The port of a guest comes back and is heard.

@@ -90,6 +90,22 @@ fn a_storm_reaches_its_rate_and_moves_end_beside_it() {
     assert!(of(&r, "peak resident memory") >= of(&r, "resident memory before"));
 }
 
+/// PIT-14: whoever checks its address is not told by anybody that a lost VTEP's guest has it.
+#[test]
+fn a_guest_of_a_lost_vtep_starts_elsewhere_and_keeps_its_address() {
+    if !met(&[Need::Root, Need::Package { program: "arping", package: "iputils-arping" }]) {
+        return;
+    }
+    let mut report = Report::new(Machine::here());
+    let sizes = Sizes { part: Some(Part::Disaster), moves: 1, ..FEW };
+    run(Case::Arp, System::Vtepd, &sizes, &mut report);
+    println!("{}", report.table());
+    for family in ["IPv4", "IPv6"] {
+        assert!(of(&report, &format!("refused at the first try, {family}")) < 1.0);
+        assert!(of(&report, &format!("first packet, {family}")) < 5000.0, "a cache's time");
+    }
+}
+
 /// Not how soon: a busy machine is late with everything.
 #[test]
 fn the_truth_of_answers_is_watched_while_hosts_move_and_daemons_start() {

@@ -1,7 +1,7 @@
 //! Case (h): hot moves of one MAC while another port of a site makes MACs up, beside the same moves with nothing else
 //! to do, and with a sender that has the same work and whom no bridge hears. Under the load of case (a).
 
-use super::{Daemon, Report, Samples, Sizes, Stop, System, hot, mac};
+use super::{Daemon, Report, Samples, Sizes, Stop, System, hot, mac, quiet};
 use crate::fabric::Fabric;
 use crate::frame;
 use crate::packet::{Monitor, Wire, now};
@@ -66,6 +66,7 @@ fn on(bridge: Bridge, system: System, sizes: &Sizes, report: &mut Report) {
     for v in &f.vteps {
         eventually(LATER, "everybody floods to everybody", || same(v.flood_list(100).len(), 2));
     }
+    quiet(&f);
     hot::load(&f, sizes);
     let of = match bridge {
         Bridge::Own => "own bridge",

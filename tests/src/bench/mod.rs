@@ -24,7 +24,7 @@ pub use stats::Samples;
 use crate::fabric::{Fabric, frr_conf};
 use crate::frr::Frr;
 use crate::ns::Netns;
-use crate::packet::{Monitor, now};
+use crate::packet::{DeviceLock, Monitor, now};
 use crate::poll::{LATER, eventually, same};
 use crate::vtepd::Vtepd;
 use clap::ValueEnum;
@@ -200,7 +200,25 @@ fn three(system: System) -> (Fabric, Vec<Daemon>) {
     for v in &f.vteps {
         eventually(LATER, "everybody floods to everybody", || same(v.flood_list(100).len(), 2));
     }
+    quiet(&f);
     (f, daemons)
+}
+
+/// Waits until nobody changes devices any more: the namespaces of what was measured before are removed in the background, under
+/// the kernel's one lock for devices, which every row needs too. A machine that never is so quiet is told.
+fn quiet(f: &Fabric) {
+    const AT_REST: u32 = 250;
+    let lock = DeviceLock::open(&f.spine);
+    let end = now() + LATER.as_nanos() as u64;
+    let mut rest = 0;
+    while rest < AT_REST {
+        if now() > end {
+            eprintln!("  the machine's network devices do not come to rest; outliers may be others'");
+            return;
+        }
+        rest = if lock.wait() < Duration::from_millis(2) { rest + 1 } else { 0 };
+        std::thread::sleep(Duration::from_millis(4));
+    }
 }
 
 /// Processor time of daemons so far, in nanoseconds.

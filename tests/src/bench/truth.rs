@@ -28,5 +28,7 @@ pub(super) fn run(plan: &Plan, report: &mut Report) {
     report.number("truth: requests for live hosts", us, "", o.asked as f64);
     report.number("truth: of those answered within 5 ms", us, "%", o.in_time());
     report.number("truth: of those late, while a daemon was away", us, "", o.late_beside as f64);
+    report.number("truth: of those never answered", us, "", o.unanswered as f64);
     report.times("truth: request to answer", Some(us), &o.took);
+    report.times("idle control: a 1 ms sleep is late by, meanwhile", None, &o.control);
 }

@@ -67,12 +67,16 @@ pub struct Outcome {
     pub refused: Vec<String>,
     /// How long requests for live hosts took.
     pub took: Samples,
+    /// By how much a sleep of one millisecond was late meanwhile.
+    pub control: Samples,
     /// Requests for live hosts.
     pub asked: u64,
     /// Those that were not answered in time, and how many of them beside a daemon's start.
     pub late: u64,
     /// See `late`.
     pub late_beside: u64,
+    /// Those that nobody answered.
+    pub unanswered: u64,
 }
 
 impl Outcome {
@@ -162,8 +166,9 @@ pub fn run(plan: &Plan) -> Outcome {
         steps: BTreeMap::new(),
     });
     let stop = AtomicBool::new(false);
-    std::thread::scope(|s| {
+    let control = std::thread::scope(|s| {
         let stopping = Stop(&stop);
+        let control = s.spawn(|| board::control(&stop));
         let threads = [
             s.spawn(|| board::listen(&world, &shared, &stop)),
             s.spawn(|| board::read_rows(&world, &shared, &stop)),
@@ -172,8 +177,10 @@ pub fn run(plan: &Plan) -> Outcome {
         ];
         steps::run(&world, plan, &shared, || threads.iter().any(std::thread::ScopedJoinHandle::is_finished));
         drop(stopping);
+        control.join().unwrap_or_default()
     });
-    conclude(&shared.into_inner().unwrap_or_else(PoisonError::into_inner))
+    let shared = shared.into_inner().unwrap_or_else(PoisonError::into_inner);
+    Outcome { control: Samples::of(control), ..conclude(&shared) }
 }
 
 fn conclude(s: &Shared) -> Outcome {
@@ -209,6 +216,7 @@ fn conclude(s: &Shared) -> Outcome {
         }
         out.asked += 1;
         times.extend(a.took);
+        out.unanswered += u64::from(a.took.is_none());
         if service == Service::Late {
             out.late += 1;
             out.late_beside += u64::from(s.ledger.beside_outage(a.at));

@@ -2,7 +2,7 @@
 //! that listens on the port costs the answer nothing. Beside the same rows on a bridge of the same kind without a daemon.
 
 use crate::asking::{Party, as_answer, ask};
-use crate::bench::{Daemon, Report, Samples, Sizes, System, mac};
+use crate::bench::{Daemon, Report, Samples, Sizes, System, mac, quiet};
 use crate::fabric::{Fabric, Vtep};
 use crate::packet::{Wire, now};
 use crate::poll::{LATER, eventually, same};
@@ -31,6 +31,7 @@ pub(super) fn run(sizes: &Sizes, report: &mut Report) {
         eventually(LATER, "they flood to each other", || same(f.vteps[i].flood_list(100).len(), 1));
     }
     f.vteps[BARE].make_devices(100, &["p1"]);
+    quiet(&f);
     let ports = [HERE, THERE, BARE].map(|i| f.guest_port(i, "p1"));
     for v6 in [false, true] {
         let [asker, owner] = [1, 2].map(|n| party(n, v6));

@@ -2,11 +2,12 @@
 //! that has cached the old one, with default settings, talks to it all the time: when does a packet reach the new guest?
 //! Counted from the new guest's announcement. And what else there is to say of ARP and ND, in parts.
 
+mod disaster;
 mod known;
 mod silent;
 mod storm;
 
-use super::{Daemon, Report, Samples, Sizes, System, mac, three};
+use super::{Daemon, Report, Samples, Sizes, System, mac, quiet, three};
 use crate::asking::Party;
 use crate::fabric::Fabric;
 use crate::frame;
@@ -37,6 +38,8 @@ pub enum Part {
     Silent,
     /// Moves beside a port that floods ARP
     Storm,
+    /// A guest that starts elsewhere after its VTEP is lost
+    Disaster,
 }
 
 pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
@@ -62,8 +65,9 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
             (Part::Known, System::Vtepd) => known::run(sizes, report),
             (Part::Silent, System::Vtepd) => silent::run(sizes, report),
             (Part::Storm, System::Vtepd) => storm::run(sizes, report),
+            (Part::Disaster, System::Vtepd) => disaster::run(sizes, report),
             // FRR has nothing of the kind, or does it with the kernel alone.
-            (Part::Bound | Part::Known | Part::Silent | Part::Storm, System::Frr) => {}
+            (Part::Bound | Part::Known | Part::Silent | Part::Storm | Part::Disaster, System::Frr) => {}
         }
     }
 }
@@ -88,6 +92,7 @@ fn changed(system: System, at: [System; 3], count: usize, note: &str, report: &m
         }
     }
     let t = Talkers::new(&f);
+    quiet(&f);
     for ip in ADDRESSES {
         let mut took = Samples::default();
         t.settle(ip, 0);

@@ -2,7 +2,7 @@
 //! the same sender on a port that is in no bridge.
 
 use crate::bench::flood::{FLOODING, Moves, NOWHERE, Noise, beside};
-use crate::bench::{Daemon, Report, Sizes, System};
+use crate::bench::{Daemon, Report, Sizes, System, quiet};
 use crate::fabric::Fabric;
 use crate::poll::{LATER, eventually, same};
 use crate::vtepd::Vtepd;
@@ -23,6 +23,7 @@ pub(super) fn run(sizes: &Sizes, report: &mut Report) {
     for v in &f.vteps {
         eventually(LATER, "everybody floods to everybody", || same(v.flood_list(100).len(), 2));
     }
+    quiet(&f);
     let us = System::Vtepd;
     let sizes = &Sizes { flood_rate: sizes.storm_rate, ..*sizes };
     let mut moves = Moves::new(&f, &daemons);
