@@ -1,12 +1,12 @@
 //! The first hop of a VNI's hosts: nobody's MAC and nobody's address, a row for each host, and hosts that are looked for
-//! (EVPN-IRB-07, EVPN-IRB-10, EVPN-MOB-19, PIT-18).
+//! (EVPN-IRB-07, EVPN-IRB-09, EVPN-IRB-10, EVPN-MOB-19, PIT-18).
 #![allow(clippy::unwrap_used, reason = "tests may panic")]
 
 mod world;
 
 use bytes::Bytes;
 use evpn::fabric::{GatewayWant, KernelEvent, Row};
-use evpn::node::{Config, Event, Gateway, GatewayAddress, Output};
+use evpn::node::{Config, Event, Gateway, GatewayAddress, Output, Show, view};
 use evpn::types::{IfIndex, Mac, Span};
 use evpn::wire::frame::{self, Body};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -166,6 +166,27 @@ fn every_host_has_a_row_and_a_move_leaves_it_as_it_is() {
     w.run_for(Span::secs(1));
     for i in 0..3 {
         assert_eq!(w.neigh_row(i, ip(1).into()), None, "node {i}");
+    }
+}
+
+/// EVPN-IRB-09: the routes of its hosts are those of any VNI, with the target of the MAC-VRF and no Router's MAC; the gateway
+/// has none.
+#[test]
+fn routes_are_those_of_any_vni() {
+    let mut routes = |gateway: bool| {
+        let mut w = with(2, |_| gateway);
+        w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::millis(50));
+        let view::Rows::Routes(rows) = w.ask(0, Show::Routes) else { panic!("no routes") };
+        rows.into_iter().filter(|r| r.from.is_none()).map(|r| (r.route, r.communities)).collect::<Vec<_>>()
+    };
+    let ours = routes(true);
+    assert_eq!(ours, routes(false));
+    let hosts: Vec<_> = ours.iter().filter(|(r, _)| r.contains(&mac(1).to_string())).collect();
+    assert_eq!(hosts.len(), 2, "{ours:#?}");
+    for (route, communities) in hosts {
+        assert!(communities.iter().any(|c| c.contains("65000:100")), "{route}: {communities:?}");
+        assert!(!communities.iter().any(|c| c.starts_with("Rmac")), "{route}: {communities:?}");
     }
 }
 

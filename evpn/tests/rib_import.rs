@@ -6,7 +6,7 @@ mod rib_support;
 
 use evpn::rib::{Change, Import, WhyNot};
 use evpn::types::{Asn, EthTag, Label, PeerId, Time};
-use evpn::wire::{AsPath, EvpnRoute, ExtCommunity, Family, MpUnreach, Nlri, Treatment, Update};
+use evpn::wire::{AsPath, EvpnRoute, ExtCommunity, Family, MacIp, MpUnreach, Nlri, Treatment, Update};
 use rib_support::*;
 use std::net::Ipv4Addr;
 
@@ -37,6 +37,32 @@ fn one_ip_with_two_macs_is_one_contest() {
     let c = rib.ip_candidates(vni(100), ip(1));
     assert_eq!(vteps(&c), vec![vtep(3), vtep(2)]);
     assert_eq!(vteps(&rib.mac_candidates(vni(100), mac(1))), vec![vtep(2)]);
+}
+
+/// EVPN-IRB-07: a symmetric VTEP's route has two targets and two labels; the MAC-VRF's target imports it, the first label is
+/// where it is bridged to, and the second says nothing to us. One without the MAC-VRF's target is not ours.
+#[test]
+fn the_second_label_and_target_of_a_symmetric_route_change_nothing() {
+    let vrf = ExtCommunity::auto_target(OUR_AS, vni(5000));
+    let route = |label2| {
+        let EvpnRoute::MacIp(r) = mac_ip(rd(2, 1), mac(1), Some(ip(1))) else { panic!("a Type-2 route") };
+        vec![EvpnRoute::MacIp(MacIp { label2, ..r })]
+    };
+    let symmetric = attrs().target(vrf).community(ExtCommunity::router_mac(mac(9)));
+    let mut candidates = Vec::new();
+    for (attrs, label2) in [(attrs(), None), (attrs(), Some(Label(0))), (symmetric, Some(Label(5000)))] {
+        let mut rib = rib();
+        establish(&mut rib, 2, true);
+        announce(&mut rib, 2, &attrs, route(label2));
+        candidates.push((rib.mac_candidates(vni(100), mac(1)), rib.ip_candidates(vni(100), ip(1))));
+    }
+    assert_eq!(candidates[0].0.len(), 1);
+    assert_eq!(candidates[0].0[0].label, Label(100));
+    assert!(candidates.iter().all(|c| c.0 == candidates[0].0 && c.1 == candidates[0].1), "{candidates:#?}");
+    let mut rib = rib();
+    establish(&mut rib, 2, true);
+    announce(&mut rib, 2, &bare().target(vrf).community(ExtCommunity::VXLAN), route(Some(Label(5000))));
+    assert_eq!(rib.ip_candidates(vni(100), ip(1)), vec![]);
 }
 
 /// BGP-UPD-07.

@@ -5,7 +5,16 @@ use std::fs::read_to_string;
 use vtepd_tests::tree::root;
 
 /// Sections of `docs/requirements.md` that the table covers.
-const SECTIONS: [&str; 4] = ["EVPN-MOB-", "EVPN-XMOB-", "MIG-", "PROXY-LEARN-05"];
+const SECTIONS: [&str; 8] = [
+    "EVPN-MOB-",
+    "EVPN-XMOB-",
+    "MIG-",
+    "PROXY-LEARN-05",
+    "EVPN-IRB-07",
+    "EVPN-IRB-08",
+    "EVPN-IRB-09",
+    "EVPN-IRB-10",
+];
 
 /// A row of the table.
 #[derive(Debug)]

@@ -139,6 +139,7 @@ impl Segment {
         RouteKey::Imet(self.rd, EthTag(0), vtep)
     }
 
+    /// With one label: packets are routed where they come in and then bridged (EVPN-IRB-09).
     pub(super) fn type2(&self, mac: Mac, ip: Option<IpAddr>) -> EvpnRoute {
         EvpnRoute::MacIp(MacIp {
             rd: self.rd,

@@ -65,6 +65,8 @@ pub struct Facts {
     pub bridge_nf_call: bool,
     /// Names of nftables base chains on the forward hook whose policy is drop.
     pub forward_drop: Vec<String>,
+    /// A bridge is to be a gateway, so that the host forwards for its guests.
+    pub gateways: bool,
     /// iptables-legacy has a filter table, whose policy is not readable here.
     pub legacy_filter: bool,
     /// Chains with rules about ARP or RARP on bridged frames, as `family table chain`.
@@ -90,7 +92,7 @@ pub struct Facts {
 impl Facts {
     /// Reads them from the namespace of the calling thread. What may not be read (no privileges) counts as fine.
     pub fn read(devices: &[DeviceWant], peers: &[IpAddr]) -> Self {
-        let mut f = Self::default();
+        let mut f = Self { gateways: devices.iter().any(|w| w.gateway.is_some()), ..Self::default() };
         let on = |path: &str| std::fs::read_to_string(path).is_ok_and(|t| t.trim() == "1");
         f.bridge_nf_call = ["iptables", "ip6tables", "arptables"]
             .iter()
@@ -170,6 +172,7 @@ pub fn judge(f: &Facts) -> Vec<Finding> {
         ));
     }
     bridge_netfilter(f, &mut out);
+    routed(f, &mut out);
     arp_filters(f, &mut out);
     if !f.strict_rp_filter.is_empty() {
         out.push(Finding::new(
@@ -226,6 +229,10 @@ fn why(id: &str) -> &'static str {
         "fdb-limit" => {
             "each made-up MAC costs memory, a notification and, when it ages out, another one; known MACs move whatever the limit"
         }
+        "gateway-mac" | "gateway-address" => {
+            "guests do not reach their first hop at this VTEP (RFC 9135 §4.1)"
+        }
+        "ipv6-forwarding" => "the gateway answers over IPv6 and routes nothing",
         "mtu" => "frames that fit one device and not the next are dropped silently (PIT-11)",
         "learning" => "data-plane learning and BGP would write the same rows",
         _ => "the VNI cannot be set up as configured",
@@ -252,6 +259,20 @@ fn bridge_netfilter(f: &Facts, out: &mut Vec<Finding>) {
     };
     let why = "a host firewall that drops forwarded packets (docker's default) then drops the VMs' traffic";
     out.push(Finding::new("br-netfilter", severity, what, why, WAY_OUT.to_owned()));
+}
+
+/// What a gateway routes goes through the firewall, whatever is set for bridged frames.
+fn routed(f: &Facts, out: &mut Vec<Finding>) {
+    if !f.gateways || f.forward_drop.is_empty() {
+        return;
+    }
+    out.push(Finding::new(
+        "gateway-forward",
+        Severity::Warning,
+        format!("packets between subnets go through the firewall, and {} drops by default", f.forward_drop.join(", ")),
+        "a VNI here has a `gateway`, and what it routes is dropped unless a rule accepts it (docker's default)",
+        "accept what comes in by the VNI's bridge in the FORWARD chain (with docker: `iptables -I DOCKER-USER -i br100 -j ACCEPT`)".into(),
+    ));
 }
 
 /// PIT-07: libvirt's nwfilter and other anti-spoofing rules.
@@ -344,6 +365,15 @@ mod tests {
         let both = Facts { bridge_nf_call: true, ..quiet };
         assert_eq!(ids(&both), [("br-netfilter", Severity::Error)]);
         assert!(judge(&both)[0].way_out.contains("bridge-nf-call-iptables=0"));
+    }
+
+    #[test]
+    fn a_firewall_that_drops_what_a_gateway_routes_is_named() {
+        let drops = Facts { forward_drop: vec!["ip filter FORWARD".into()], ..Facts::default() };
+        let routes = Facts { gateways: true, ..drops };
+        assert_eq!(ids(&routes), [("gateway-forward", Severity::Warning)]);
+        assert!(judge(&routes)[0].what.contains("ip filter FORWARD"));
+        assert_eq!(ids(&Facts { gateways: true, ..Facts::default() }), []);
     }
 
     #[test]

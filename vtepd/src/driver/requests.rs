@@ -114,6 +114,7 @@ impl Requests {
 /// The kernel answers what its rows say, whatever is wanted (PIT-20).
 fn rows_say(mirror: &Mirror, host: &mut HostView) {
     let row = mirror.link_by_name(&host.bridge).and_then(|l| mirror.neigh_row(l.index, host.ip));
+    let row = row.filter(|r| host.answered_by == AnsweredBy::Kernel || !routes_only(mirror, r));
     if let Some((by, why)) = answered(row, host.mac, host.answered_by) {
         (host.answered_by, host.answered_why) = (by, why);
     }
@@ -124,6 +125,7 @@ fn explain(mirror: &Mirror, why: &mut WhyView) {
     let (Some(b), Some(ip)) = (&mut why.binding, why.ip) else { return };
     let Some(device) = why.kernel.iter().find(|k| k.kind == "neigh").map(|k| &k.device) else { return };
     let row = mirror.link_by_name(device).and_then(|l| mirror.neigh_row(l.index, ip));
+    let row = row.filter(|r| b.answered_by == AnsweredBy::Kernel || !routes_only(mirror, r));
     if let Some((by, text)) = answered(row, b.mac, b.answered_by) {
         let wrong = b.answered();
         (b.answered_by, b.answered_why) = (by, text);
@@ -131,6 +133,12 @@ fn explain(mirror: &Mirror, why: &mut WhyView) {
             *s = b.answered();
         }
     }
+}
+
+/// The kernel answers for nobody whose MAC is on an access port: a gateway has such rows to route by.
+fn routes_only(mirror: &Mirror, row: &NeighRow) -> bool {
+    let place = row.mac.and_then(|mac| mirror.bridge_row(row.dev, mac));
+    place.is_some_and(|r| !mirror.manages_vxlan(r.port))
 }
 
 /// Who answers, if the kernel's row makes it another than was thought.
