@@ -139,6 +139,9 @@ tell-rate = 500
 confirm-time = "90s"
 probe-rate = 7
 addresses-per-mac = 9
+claim-time = "25ms"
+conflict = "first"
+conflict-time = "20m"
 
 [[qmp]]
 socket = "/run/qemu/vm-*.sock"
@@ -182,6 +185,7 @@ format = "json"
     assert_eq!((s.node.vnis[0].hosts.tell_peers, s.node.arp.tell_rate), (TellPeers::Always, 500));
     let arp = &s.node.arp;
     assert_eq!((arp.confirm_time, arp.probe_rate, arp.addresses_per_mac), (Span::secs(90), 7, 9));
+    assert_eq!((arp.claim_time, arp.conflict_time), (Span::millis(25), Span::secs(1200)));
 }
 
 #[test]
@@ -219,6 +223,8 @@ fn limits_and_domains_of_a_vni_are_checked() {
     insta::assert_snapshot!("probe_rate_zero", with_head("[arp]\nprobe-rate = 0\n"));
     insta::assert_snapshot!("addresses_per_mac_too_many", with_head("[arp]\naddresses-per-mac = 4097\n"));
     insta::assert_snapshot!("confirm_time_without_sense", with_head("[arp]\nconfirm-time = \"soon\"\n"));
+    insta::assert_snapshot!("claim_time_too_long", with_head("[arp]\nclaim-time = \"2s\"\n"));
+    insta::assert_snapshot!("conflict_unknown", with_head("[arp]\nconflict = \"both\"\n"));
     insta::assert_snapshot!("tell_rate_zero", with_head("[arp]\ntell-rate = 0\n"));
 }
 

@@ -283,9 +283,12 @@ impl Node {
                 want.insert(l.index, *vni);
             }
         }
-        for (i, vni) in self.taps.iter().filter(|(i, _)| !want.contains_key(i)) {
-            self.journal.push(Output::Untap(*i));
-            self.tell.forget_port(*vni, *i);
+        let gone: Vec<(IfIndex, Vni)> =
+            self.taps.iter().filter(|(i, _)| !want.contains_key(i)).map(|(i, v)| (*i, *v)).collect();
+        for (i, vni) in gone {
+            self.journal.push(Output::Untap(i));
+            self.tell.forget_port(vni, i);
+            self.forget_checks(i);
         }
         for (i, _) in want.iter().filter(|(i, _)| !self.taps.contains_key(i)) {
             self.journal.push(Output::Tap(*i));
@@ -312,8 +315,10 @@ impl Node {
         }
         let routed = seg.config.hosts.gateway.is_some();
         for (ip, b) in seg.hosts.bindings().filter(|(_, b)| routed || !b.is_local()) {
-            if let Some(key) = seg.neigh_key(*ip) {
-                rows.push((key, Row::Neigh { mac: b.mac, router: b.router }));
+            let row = Row::Neigh { mac: b.mac, router: b.router };
+            let row = if b.is_local() { Some(row) } else { self.audible(vni, *ip, row) };
+            if let (Some(key), Some(row)) = (seg.neigh_key(*ip), row) {
+                rows.push((key, row));
             }
         }
         for (key, row) in rows {

@@ -138,6 +138,8 @@ impl Node {
             unanswered: 0,
             owners,
             keeper: Some(keeper),
+            other_side: None,
+            mute: false,
         };
         self.found((vni, About::Ip(ip)), found, at) && action != DuplicateAction::Report
     }

@@ -50,6 +50,10 @@ pub(super) struct Found {
     pub(super) owners: Vec<String>,
     /// Who keeps an IP that is frozen.
     pub(super) keeper: Option<Mac>,
+    /// A conflict: unanswered questions to the other side.
+    pub(super) other_side: Option<u8>,
+    /// Nobody answers for it (PROXY-DUP-04).
+    pub(super) mute: bool,
 }
 
 impl Found {
@@ -59,6 +63,7 @@ impl Found {
 
     pub(super) fn state(&self) -> &'static str {
         match self.action {
+            DuplicateAction::Freeze if self.mute => "unanswered",
             DuplicateAction::Report => "reported",
             DuplicateAction::Freeze => "frozen",
             DuplicateAction::Block => "blocked",
@@ -224,14 +229,21 @@ impl Node {
 
     /// Asks our side of a duplicate, and sees whether it is one still (EVPN-MOB-16).
     fn review_duplicate(&mut self, key: Key, at: Time) {
-        let recovery = self.config.mobility.duplicates.recovery;
+        let other_gone = match key.1 {
+            About::Ip(ip) => self.other_side_is_gone(key.0, ip, UNANSWERED),
+            About::Mac(_) => false,
+        };
+        let (recovery, conflict) = (self.config.mobility.duplicates.recovery, self.config.arp.conflict_time);
         let Some(f) = self.duplicated.found.get_mut(&key) else { return };
+        let recovery = if f.other_side.is_some() { Some(conflict) } else { recovery };
         let why = if !self.taps.contains_key(&f.port) {
             Some(("its port is gone", false))
         } else if recovery.is_some_and(|r| at.since(f.since) >= r) {
             Some(("its recovery time is over", true))
         } else if f.unanswered >= UNANSWERED {
             Some(("the host here is silent", false))
+        } else if other_gone {
+            Some(("the other host is silent", true))
         } else if !f.frozen() && at.since(f.changed) >= QUIET {
             Some(("it has stayed with one owner", false))
         } else {

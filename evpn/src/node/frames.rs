@@ -36,7 +36,7 @@ struct Tells {
 impl Node {
     pub(super) fn handle_frame(&mut self, port: IfIndex, bytes: &[u8], at: Time) {
         if let Some(vni) = self.overlay_of(port) {
-            return self.overlay_frame(vni, bytes);
+            return self.overlay_frame(vni, bytes, at);
         }
         let Some(&vni) = self.taps.get(&port) else { return };
         let f = match frame::parse(bytes) {
@@ -97,6 +97,9 @@ impl Node {
         if tells.strong && late && remote {
             self.local_seen(vni, f.src, port, at);
         }
+        if let Some((ip, ..)) = tells.binding.filter(|_| tells.answer && agrees) {
+            self.owner_answered(vni, ip, f.src, at);
+        }
         if let Some((ip, origin, router)) = tells.binding
             && !(tells.answer && self.ip_answer(vni, port, f.src, ip, at))
         {
@@ -105,6 +108,7 @@ impl Node {
                 self.binding_by(vni, f.src, ip, Evidence::Answer, at);
             }
         }
+        self.check_heard(vni, port, &f, bytes, at);
         self.sign_of_life(vni, port, &f, at);
     }
 
@@ -212,6 +216,7 @@ impl Node {
     /// The table agrees: bindings that waited for it are learned.
     pub(super) fn unpark(&mut self, vni: Vni, mac: Mac, port: IfIndex, at: Time) {
         self.signs.remove((port, mac));
+        self.check_let_in(vni, port, mac, at);
         for p in self.parked.take((vni, port, mac)) {
             self.learn_binding(vni, mac, p.ip, p.origin, p.router, at);
         }

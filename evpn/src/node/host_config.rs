@@ -20,6 +20,25 @@ pub struct ArpConfig {
     pub tell_rate: u32,
     /// How long neighbour rows answer after the daemon has stopped (PIT-20).
     pub stale_time: Span,
+    /// How long the owner of an address has to answer when another MAC claims it; one behind another VTEP a round trip and
+    /// a few ms more. 0: claims are not checked.
+    pub claim_time: Span,
+    /// Who is answered for when two live hosts have one address.
+    pub conflict: ConflictPolicy,
+    /// A conflict is looked at anew after this time (PROXY-DUP-04).
+    pub conflict_time: Span,
+}
+
+/// Two live hosts have one address: who is answered for.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConflictPolicy {
+    /// Nobody: both answer for themselves (PROXY-DUP-04).
+    None,
+    /// Who had it before.
+    First,
+    /// Who claimed it last.
+    Last,
 }
 
 impl Default for ArpConfig {
@@ -30,6 +49,9 @@ impl Default for ArpConfig {
             addresses_per_mac: 64,
             tell_rate: 2000,
             stale_time: Span::secs(120),
+            claim_time: Span::millis(10),
+            conflict: ConflictPolicy::None,
+            conflict_time: Span::secs(540),
         }
     }
 }

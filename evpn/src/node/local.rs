@@ -324,8 +324,8 @@ impl Node {
         }
     }
 
-    /// A binding that the forwarding table agrees with: MAC is local on the port where it was seen.
-    pub(super) fn learn_binding(
+    /// A MAC of ours has this address: it has claimed it, and nobody else defends it.
+    pub(super) fn bind_local(
         &mut self,
         vni: Vni,
         mac: Mac,

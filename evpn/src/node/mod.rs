@@ -7,11 +7,14 @@
 mod activate;
 mod answers;
 mod ask;
+mod claims;
 mod config;
 mod confirm;
+mod conflicts;
 mod deactivate;
 mod devices;
 mod domain;
+mod duplicate_check;
 mod duplicate_ips;
 mod duplicate_macs;
 mod duplicates;
@@ -67,7 +70,7 @@ pub use config::{
 pub use event::{Event, Level};
 pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
 pub use hold::{Held, HoldWord, Leave};
-pub use host_config::{ArpConfig, Gateway, GatewayAddress, TellPeers, VniHosts};
+pub use host_config::{ArpConfig, ConflictPolicy, Gateway, GatewayAddress, TellPeers, VniHosts};
 pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, PlaceFilter, Query,
     Requester, SEND_PATH, Show, WhyRequest,
@@ -167,6 +170,8 @@ pub struct Node {
     news_at: Time,
     prepare: Prepare,
     duplicated: Duplicated,
+    checks: duplicate_check::Checks,
+    claims: claims::Claims,
     moderation: Moderation,
     full: limits::Full,
     guards: guard::Guards,
@@ -249,6 +254,8 @@ impl Node {
             news_at: at,
             prepare: Prepare::default(),
             duplicated: Duplicated::default(),
+            checks: duplicate_check::Checks::default(),
+            claims: claims::Claims::default(),
             moderation: Moderation::default(),
             full: limits::Full::default(),
             guards: guard::Guards::default(),
@@ -305,6 +312,8 @@ impl Node {
         self.due_parked(at);
         self.due_probes(at);
         self.due_open_questions(at);
+        self.due_checks(at);
+        self.due_claims(at);
         self.due_confirmations(at);
         self.due_retries(at);
         self.due_prepared(at);
@@ -364,6 +373,8 @@ impl Node {
         offer(self.probes.first().filter(|_| !self.deaf).map(|(t, _, _)| (*t, "probe")));
         offer(self.questions.timeout().filter(|_| !self.deaf).map(|t| (t, "question to a host")));
         offer(self.confirmations.timeout().filter(|_| !self.deaf).map(|t| (t, "confirmation of a host")));
+        offer(self.claims.timeout().filter(|_| !self.deaf).map(|t| (t, "claim on an address")));
+        offer(self.checks.timeout().filter(|_| !self.deaf).map(|t| (t, "duplicate check of a host")));
         offer(self.duplicated.poll_timeout());
         offer(self.moderation.poll_timeout());
         offer(self.full.poll_timeout());

@@ -3,9 +3,11 @@
 //! They are for whoever they are addressed to: answers to questions of ours, and questions to us. Nothing is learned from
 //! them: where a MAC or an address is in the overlay, only routes say (PROXY-LEARN-01, PROXY-LEARN-02).
 
+use super::duplicate_check::answer_of;
 use super::{Node, Output};
-use crate::types::{IfIndex, Mac, Vni};
+use crate::types::{IfIndex, Mac, Time, Vni};
 use crate::wire::frame::{self, Body, Frame};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -29,7 +31,7 @@ impl Node {
     }
 
     /// A frame from the overlay. Whatever it says, nothing is learned from it.
-    pub(super) fn overlay_frame(&mut self, vni: Vni, bytes: &[u8]) {
+    pub(super) fn overlay_frame(&mut self, vni: Vni, bytes: &[u8], at: Time) {
         let f = match frame::parse(bytes) {
             Ok(f) => f,
             Err(why) => {
@@ -43,7 +45,11 @@ impl Node {
         }
         if self.probe_mac(vni) == Some(f.dst) {
             self.asked_from_afar(vni, &f);
+            if let Some((mac, ip)) = answer_of(&f) {
+                self.owner_answered(vni, ip, mac, at);
+            }
         }
+        self.check_from_afar(vni, &f, at);
     }
 
     /// A host behind another VTEP that has answered us looks whether we are still there, as those here do.
@@ -64,9 +70,24 @@ impl Node {
     }
 
     /// Sends a frame to the VTEP that has a MAC. Whether one is known to have it.
-    pub(super) fn encap_to_owner(&mut self, vni: Vni, mac: Mac, frame: bytes::Bytes) -> bool {
+    pub(super) fn encap_to_owner(&mut self, vni: Vni, mac: Mac, frame: Bytes) -> bool {
         let Some(vtep) = self.vtep_of(vni, mac) else { return false };
-        self.journal.push(Output::Encap { vni, vtep, frame });
+        self.encap(vni, vtep, frame);
         true
+    }
+
+    /// Sends a frame to one VTEP, under the number that it has for the VNI.
+    pub(super) fn encap(&mut self, vni: Vni, vtep: IpAddr, frame: Bytes) {
+        let label = self.rib.flood_targets(vni).find(|(v, _)| *v == vtep).and_then(|(_, label)| label.vni());
+        self.journal.push(Output::Encap { vni: label.unwrap_or(vni), vtep, frame });
+    }
+
+    /// The same to every VTEP that has the VNI, a copy each.
+    pub(super) fn encap_to_all(&mut self, vni: Vni, frame: &Bytes) {
+        let all: Vec<(IpAddr, Vni)> =
+            self.rib.flood_targets(vni).map(|(vtep, label)| (vtep, label.vni().unwrap_or(vni))).collect();
+        for (vtep, vni) in all {
+            self.journal.push(Output::Encap { vni, vtep, frame: frame.clone() });
+        }
     }
 }

@@ -110,6 +110,12 @@ impl Prepare {
         }
     }
 
+    /// Whether a move of this MAC is under way here, or of a guest that has this address.
+    fn names(&self, vni: Vni, mac: Mac, ip: IpAddr) -> bool {
+        let of_vni = self.pending.range((vni, Mac([0; 6]))..).take_while(|((v, _), _)| *v == vni);
+        self.pending.contains_key(&(vni, mac)) || of_vni.into_iter().any(|(_, p)| p.ips.contains(&ip))
+    }
+
     fn due(&self, at: Time) -> Option<Key> {
         self.timers.first().filter(|(t, _)| *t <= at).map(|(_, key)| *key)
     }
@@ -171,6 +177,11 @@ pub(super) fn plain(vni: Option<Vni>, mac: Mac, state: &str, notes: Vec<String>)
 }
 
 impl Node {
+    /// Whether a hypervisor has prepared a move here that takes this address along.
+    pub(super) fn is_prepared_for(&self, vni: Vni, mac: Mac, ip: IpAddr) -> bool {
+        self.prepare.names(vni, mac, ip)
+    }
+
     /// One step. The answer to *activate* comes later, from [`Self::due_handings`].
     pub(super) fn handle_move(&mut self, id: u64, r: &MoveRequest, at: Time) {
         self.revision += 1;

@@ -224,10 +224,14 @@ impl Node {
             if old.is_none_or(|o| o.mac != mac || o.router != router) {
                 seg.hosts.bind(ip, Binding::new(mac, BindingOrigin::Bgp, router, at));
             }
+            let row = self.audible(vni, ip, Row::Neigh { mac, router });
             if let Some(key) = key.filter(|_| ready) {
                 let before = old.map(|o| o.mac).or(last);
                 let urgent = before.is_some_and(|m| m != mac);
-                self.want_set(key, Row::Neigh { mac, router }, urgent);
+                match row {
+                    Some(row) => self.want_set(key, row, urgent),
+                    None => self.want_remove(&key, true),
+                }
             }
             if old.is_none_or(|o| o.mac != mac) {
                 self.record_binding(vni, mac, ip, before, at);

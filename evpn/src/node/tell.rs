@@ -66,7 +66,7 @@ struct Job {
 
 /// A rate with some room for bursts, by virtual scheduling.
 #[derive(Debug, Default)]
-struct Pace {
+pub(super) struct Pace {
     spent: Time,
 }
 
@@ -77,11 +77,11 @@ impl Pace {
     }
 
     /// When the next one may go.
-    fn next(&self, each: Span) -> Time {
+    pub(super) fn next(&self, each: Span) -> Time {
         Time(self.spent.0.saturating_sub(Self::burst(each).0))
     }
 
-    fn spend(&mut self, frames: usize, each: Span, at: Time) {
+    pub(super) fn spend(&mut self, frames: usize, each: Span, at: Time) {
         self.spent = self.spent.max(at) + Span(each.0.saturating_mul(frames as u64));
     }
 }

@@ -8,8 +8,8 @@ mod config;
 mod conns;
 pub mod frames;
 mod kernel;
-mod overlay;
 pub mod steps;
+mod underlay;
 
 #[allow(unused_imports)] // each test uses some of them
 pub use config::{BRIDGE, P1, P2, VXLAN, bridge_row, config, mac, own_mac, probe_mac, vni, vtep};
@@ -304,7 +304,7 @@ impl World {
                 self.hosts[i].emitted.push((port, frame));
             }
             Output::Encap { vtep, frame, .. } => {
-                self.into_overlay(i, vtep, frame.clone());
+                self.encapsulate(i, vtep, frame.clone());
                 self.hosts[i].encapsulated.push((vtep, frame));
             }
             Output::Blocked(set) => self.hosts[i].blocked = set,

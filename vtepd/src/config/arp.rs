@@ -2,11 +2,22 @@
 
 use super::vtep::choice;
 use super::walk::{Collector, Section};
-use evpn::node::{ArpConfig, Storm, TellPeers, VniHosts};
+use evpn::node::{ArpConfig, ConflictPolicy, Storm, TellPeers, VniHosts};
 use evpn::types::{Mac, Span};
 
 const DAY: Span = Span::secs(24 * 3600);
-const KEYS: [&str; 5] = ["addresses-per-mac", "confirm-time", "probe-rate", "stale-time", "tell-rate"];
+/// The owner of an address is not waited for any longer: a claim that counts so late is an outage.
+const LONGEST_CLAIM: Span = Span::secs(1);
+const KEYS: [&str; 8] = [
+    "addresses-per-mac",
+    "claim-time",
+    "confirm-time",
+    "conflict",
+    "conflict-time",
+    "probe-rate",
+    "stale-time",
+    "tell-rate",
+];
 
 /// `[arp]`; `stale-time` is `restart_time` unless given.
 pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> ArpConfig {
@@ -20,6 +31,13 @@ pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> 
         probe_rate: number("probe-rate", 1..=100_000, d.probe_rate, c),
         addresses_per_mac: number("addresses-per-mac", 1..=4096, d.addresses_per_mac, c),
         tell_rate: number("tell-rate", 1..=1_000_000, d.tell_rate, c),
+        claim_time: s.duration("claim-time", LONGEST_CLAIM, c).unwrap_or(d.claim_time),
+        conflict: match choice(&s, "conflict", &["none", "first", "last"], c) {
+            Some("first") => ConflictPolicy::First,
+            Some("last") => ConflictPolicy::Last,
+            _ => d.conflict,
+        },
+        conflict_time: s.duration("conflict-time", DAY, c).unwrap_or(d.conflict_time).max(Span::secs(1)),
         stale_time: s.duration("stale-time", DAY, c).unwrap_or(restart_time),
     }
 }

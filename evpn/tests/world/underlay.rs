@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 impl World {
     /// A frame for one VTEP enters the overlay.
-    pub(super) fn into_overlay(&mut self, i: usize, to: IpAddr, bytes: Bytes) {
+    pub(super) fn encapsulate(&mut self, i: usize, to: IpAddr, bytes: Bytes) {
         let Some(j) = (0..self.hosts.len()).find(|j| vtep(*j) == to && *j != i) else { return };
         self.seq += 1;
         self.queue.insert((self.now + self.delay, self.seq), (j, Due::Overlay(bytes)));
@@ -37,7 +37,7 @@ impl World {
             _ => of_probe,
         };
         if let Some(to) = to.filter(|t| *t != vtep(i)) {
-            self.into_overlay(i, to, bytes.clone());
+            self.encapsulate(i, to, bytes.clone());
         }
     }
 }

@@ -1,0 +1,256 @@
+//! Claims: an address that is bound to one MAC is named by another one on a port of ours.
+//!
+//! It counts at once if the old binding has nothing to defend it with: its route is stale, a hypervisor has released or
+//! prepared the move, a duplicate check was left unanswered, its port is dark. Any other is checked first: the old owner is
+//! asked by unicast, behind our port or through the underlay from our probe MAC, and has [`ArpConfig::claim_time`] to answer,
+//! or a round trip to its VTEP and a few ms where that is longer. Silence gives the claim what it wants; an answer makes
+//! it a conflict ([`super::conflicts`]). RFC 9161 §3.7 (b) asks for the same within 30 s (PROXY-DUP-03).
+//!
+//! A MAC that moves with its addresses is no claim, and never waits.
+//!
+//! [`ArpConfig::claim_time`]: super::ArpConfig::claim_time
+
+use super::probe_mac::link_local;
+use super::{Node, Output};
+use crate::hosts::{Binding, BindingOrigin};
+use crate::types::{IfIndex, Mac, Span, Time, Vni};
+use crate::wire::frame;
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Claims that are being checked; further ones count at once, as they do where nothing is checked.
+const LIMIT: usize = 4096;
+/// On top of two round trips: what a busy host takes.
+const BUSY: Span = Span::millis(5);
+/// No VTEP is waited for longer.
+const LONGEST: Span = Span::millis(500);
+/// What was answered may wait to be read, but not for ever.
+const OVERDUE: Span = Span::millis(200);
+/// VTEPs whose distance is remembered.
+const VTEPS: usize = 4096;
+
+type Key = (Vni, IpAddr);
+
+/// A claim that is being checked.
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    mac: Mac,
+    origin: BindingOrigin,
+    router: bool,
+    /// It answers a question of ours, rather than having spoken by itself.
+    answer: bool,
+    /// Who is asked.
+    owner: Mac,
+    asked: Time,
+    due: Time,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Claims {
+    open: BTreeMap<Key, Open>,
+    due: BTreeSet<(Time, Key)>,
+    /// Round trips to hosts behind other VTEPs, the longest lately.
+    round_trips: BTreeMap<IpAddr, Span>,
+    /// What has just been heard in answer to a question.
+    answer: Option<(Key, Mac, Time)>,
+}
+
+impl Claims {
+    pub(super) fn timeout(&self) -> Option<Time> {
+        self.due.first().map(|(t, _)| *t)
+    }
+
+    fn take(&mut self, key: Key) -> Option<Open> {
+        let o = self.open.remove(&key)?;
+        self.due.remove(&(o.due, key));
+        Some(o)
+    }
+
+    /// How long a host behind this VTEP may take, given what one here may.
+    fn patience(&self, vtep: Option<IpAddr>, here: Span) -> Span {
+        let trip = vtep.and_then(|v| self.round_trips.get(&v)).copied();
+        trip.map_or(here, |t| here.max(Span(t.0.saturating_mul(2)) + BUSY).min(here.max(LONGEST)))
+    }
+
+    /// A host behind a VTEP has answered after so long. Longer ones count at once, shorter ones little by little.
+    pub(super) fn took(&mut self, vtep: IpAddr, trip: Span) {
+        let trip = trip.min(LONGEST);
+        if self.round_trips.len() < VTEPS || self.round_trips.contains_key(&vtep) {
+            let known = self.round_trips.entry(vtep).or_insert(trip);
+            *known = trip.max(Span(known.0 - known.0 / 8));
+        }
+    }
+}
+
+impl Node {
+    /// A binding that the forwarding table agrees with: the MAC is local on the port where it was seen.
+    pub(super) fn learn_binding(
+        &mut self,
+        vni: Vni,
+        mac: Mac,
+        ip: IpAddr,
+        origin: BindingOrigin,
+        router: bool,
+        at: Time,
+    ) {
+        if !self.claim_waits(vni, mac, ip, origin, router, at) {
+            self.bind_local(vni, mac, ip, origin, router, at);
+        }
+    }
+
+    /// Whether a claim is to be checked before it counts, or is refused.
+    fn claim_waits(
+        &mut self,
+        vni: Vni,
+        mac: Mac,
+        ip: IpAddr,
+        origin: BindingOrigin,
+        router: bool,
+        at: Time,
+    ) -> bool {
+        let key = (vni, ip);
+        let Some(seg) = self.segments.get(&vni) else { return false };
+        let Some(old) = seg.hosts.binding(ip).copied().filter(|b| b.mac != mac) else { return false };
+        let answer = self.claims.answer == Some((key, mac, at));
+        // Who speaks with the address has finished its own check of it (PIT-16).
+        if origin == BindingOrigin::Arp {
+            self.has_settled(vni, mac, ip, at);
+        }
+        if let Some(o) = self.claims.open.get_mut(&key) {
+            if o.mac == mac {
+                (o.origin, o.router, o.answer) = (origin, router, o.answer && answer);
+            }
+            return true;
+        }
+        if self.is_in_conflict(vni, ip) {
+            return self.conflict_goes_on(vni, ip, mac, at);
+        }
+        if self.counts_at_once(vni, mac, ip, &old, at) || self.claims.open.len() >= LIMIT {
+            self.end_grant(vni, ip, mac);
+            return false;
+        }
+        if !self.ask_owner(vni, old.mac, ip) {
+            return false;
+        }
+        self.journal.count("claims_checked");
+        let patience = self.claims.patience(self.vtep_of(vni, old.mac), self.config.arp.claim_time);
+        let open = Open { mac, origin, router, answer, owner: old.mac, asked: at, due: at + patience };
+        self.claims.due.insert((open.due, key));
+        self.claims.open.insert(key, open);
+        true
+    }
+
+    /// Whether nothing defends the old binding, or nobody is to be asked.
+    fn counts_at_once(&self, vni: Vni, mac: Mac, ip: IpAddr, old: &Binding, at: Time) -> bool {
+        let Some(seg) = self.segments.get(&vni) else { return true };
+        let entry = seg.hosts.macs.get(&old.mac);
+        let dark = |port: IfIndex| self.links.get(&port).is_none_or(|l| !(l.up && l.carrier));
+        let gone = match entry.map(|e| (e.local(), e.remote())) {
+            Some((Some(l), _)) => dark(l.port),
+            Some((None, Some(r))) => r.claim.is_fixed(),
+            Some((None, None)) | None => true,
+        };
+        gone || self.config.arp.claim_time == Span(0)
+            || seg.is_static(mac)
+            || seg.is_static(old.mac)
+            || self.gives_way(vni, old.mac, ip)
+            || self.is_granted(vni, ip, mac, old.mac, at)
+            || self.ip_floats(vni, ip)
+            || self.mac_floats(vni, mac)
+            || self.mac_floats(vni, old.mac)
+    }
+
+    /// Asks whoever has an address whether it still has it, wherever it is. False if that is not possible: a guest that may be
+    /// checking its address is not asked without a sender (PIT-16).
+    pub(super) fn ask_owner(&mut self, vni: Vni, owner: Mac, ip: IpAddr) -> bool {
+        let Some(entry) = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&owner)) else {
+            return false;
+        };
+        let port = entry.local().map(|l| l.port);
+        let Some(frame) = self.question_to(vni, owner, ip, port) else { return false };
+        self.journal.count("owners_asked");
+        match port {
+            Some(port) => self.journal.push(Output::Emit { port, frame }),
+            None => return self.encap_to_owner(vni, owner, frame),
+        }
+        true
+    }
+
+    fn question_to(&self, vni: Vni, owner: Mac, ip: IpAddr, port: Option<IfIndex>) -> Option<Bytes> {
+        let from = self.probe_mac(vni)?;
+        Some(match ip {
+            IpAddr::V4(v4) => {
+                let sender = match port {
+                    Some(port) => self.arp_sender(vni, owner, port, v4, self.clock).ok()?,
+                    None => Ipv4Addr::UNSPECIFIED,
+                };
+                frame::arp_probe(from, owner, sender, v4)
+            }
+            IpAddr::V6(v6) => frame::neighbor_solicitation(from, link_local(from), Some(owner), v6),
+        })
+    }
+
+    /// A host has answered a question of ours, from our port or through the overlay.
+    pub(super) fn owner_answered(&mut self, vni: Vni, ip: IpAddr, mac: Mac, at: Time) {
+        let key = (vni, ip);
+        self.claims.answer = Some((key, mac, at));
+        self.conflict_heard(vni, ip, mac);
+        let Some(o) = self.claims.open.get(&key).copied().filter(|o| o.owner == mac) else { return };
+        if let Some(vtep) = self.vtep_of(vni, mac) {
+            self.claims.took(vtep, at.since(o.asked));
+        }
+        self.claims.take(key);
+        self.journal.count("claims_answered");
+        if let Some(seg) = self.segments.get_mut(&vni)
+            && seg.hosts.binding(ip).is_some_and(|b| b.mac == mac)
+        {
+            seg.hosts.touch(ip, |b| b.confirmed = at);
+            self.conflict(vni, ip, mac, (o.mac, o.origin, o.router), o.answer, at);
+        }
+    }
+
+    /// Owners that were asked and have said nothing.
+    pub(super) fn due_claims(&mut self, at: Time) {
+        while let Some((t, key)) = self.claims.due.first().copied()
+            && t <= at
+        {
+            if self.deaf && at.since(t) < OVERDUE {
+                return;
+            }
+            let Some(o) = self.claims.take(key) else { continue };
+            let (vni, ip) = key;
+            let bound = self.segments.get(&vni).and_then(|s| s.hosts.binding(ip)).map(|b| b.mac);
+            // Somebody else has it by now, and is asked in turn.
+            if bound.is_some_and(|m| m != o.owner && m != o.mac) {
+                self.learn_binding(vni, o.mac, ip, o.origin, o.router, at);
+                continue;
+            }
+            self.journal.count("claims_unanswered");
+            self.bind_local(vni, o.mac, ip, o.origin, o.router, at);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_far_vtep_is_given_two_round_trips_and_never_less_than_a_host_here() {
+        let mut c = Claims::default();
+        let (here, far) = (Span::millis(10), IpAddr::from([10, 0, 0, 2]));
+        assert_eq!((c.patience(None, here), c.patience(Some(far), here)), (here, here));
+        c.took(far, Span::millis(40));
+        assert_eq!(c.patience(Some(far), here), Span::millis(85));
+        c.took(far, Span::millis(1));
+        assert_eq!(c.patience(Some(far), here), Span::millis(75), "it comes down slowly");
+        c.took(far, Span::secs(9));
+        assert_eq!(c.patience(Some(far), here), LONGEST, "nobody waits for ever");
+        for n in 0..2 * VTEPS as u32 {
+            c.took(IpAddr::from(n.to_be_bytes()), here);
+        }
+        assert!(c.round_trips.len() <= VTEPS);
+    }
+}
