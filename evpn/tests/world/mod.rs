@@ -363,6 +363,8 @@ impl World {
         }
         self.queue.retain(|_, (to, _)| *to != i);
         self.hosts[i].taps.clear();
+        // The table goes with the daemon that has it.
+        self.hosts[i].rules.clear();
         self.hosts[i].starts += 1;
         let (config, starts) = (self.hosts[i].config.clone(), self.hosts[i].starts);
         self.hosts[i].node = Node::new(config, (starts << 8) + i as u64 + 1, self.now);
