@@ -182,10 +182,11 @@ impl Node {
         let from = self.probe_mac(vni)?;
         Some(match ip {
             IpAddr::V4(v4) => {
-                let sender = match port {
+                let gateway = match port {
                     Some(port) => self.arp_sender(vni, owner, port, v4, self.clock).ok()?,
-                    None => Ipv4Addr::UNSPECIFIED,
+                    None => None,
                 };
+                let (from, sender) = gateway.unwrap_or((from, Ipv4Addr::UNSPECIFIED));
                 frame::arp_probe(from, owner, sender, v4)
             }
             IpAddr::V6(v6) => frame::neighbor_solicitation(from, link_local(from), Some(owner), v6),
