@@ -233,8 +233,10 @@ struct WhyArgs {
 #[derive(Debug, Subcommand)]
 enum WhyAbout {
     /// Who owns a MAC
+    #[command(allow_missing_positional = true)]
     Mac(WhyOne<Mac>),
     /// Which MAC an IP belongs to, and where that is
+    #[command(allow_missing_positional = true)]
     Ip(WhyOne<IpAddr>),
 }
 
@@ -243,10 +245,11 @@ struct WhyOne<T: std::str::FromStr + Clone + Send + Sync + 'static>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    /// VNI
+    /// VNI; may be left out when the address is in one only
     #[arg(value_parser = parse_vni)]
-    vni: Vni,
+    vni: Option<Vni>,
     /// Address
+    #[arg(required = true)]
     address: T,
     /// Print JSON
     #[arg(long)]

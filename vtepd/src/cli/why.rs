@@ -5,14 +5,25 @@ use super::out::Look;
 use super::table::{Cell, Column, cell, colored, flexible, left, maybe, render as table, right};
 use super::{Failure, OK, WhyAbout, WhyArgs, moves, out, out::Color, rows};
 use evpn::node::view::{CandidateView, WhyView};
+use serde_json::Value;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 pub(super) async fn why(args: WhyArgs) -> Result<u8, Failure> {
-    let (path, json, target) = match args.about {
-        WhyAbout::Mac(a) => (format!("/v1/why/mac/{}/{}", a.vni, a.address), a.json, a.target),
-        WhyAbout::Ip(a) => (format!("/v1/why/ip/{}/{}", a.vni, a.address), a.json, a.target),
+    let (kind, table, vni, address, json, target) = match args.about {
+        WhyAbout::Mac(a) => ("mac", "macs", a.vni, a.address.to_string(), a.json, a.target),
+        WhyAbout::Ip(a) => ("ip", "hosts", a.vni, a.address.to_string(), a.json, a.target),
     };
-    let answer = Client::new(&target.socket).get(&path).await?;
+    let client = Client::new(&target.socket);
+    let vni = match vni {
+        Some(vni) => vni.get(),
+        None => {
+            let has_it = client.get(&format!("/v1/{table}?{kind}={address}")).await?;
+            let all = client.get("/v1/vnis").await?;
+            the_one(&address, &vnis(&has_it), &vnis(&all)).map_err(Failure::Other)?
+        }
+    };
+    let answer = client.get(&format!("/v1/why/{kind}/{vni}/{address}")).await?;
     if json {
         out::print(&format!("{answer:#}\n"))?;
         return Ok(OK);
@@ -21,6 +32,25 @@ pub(super) async fn why(args: WhyArgs) -> Result<u8, Failure> {
         .map_err(|e| Failure::Other(format!("the daemon is of another version than this program: {e}")))?;
     out::print(&render(&view, Look::of_stdout()))?;
     Ok(OK)
+}
+
+/// The VNIs in the first rows of a list.
+fn vnis(page: &Value) -> BTreeSet<u32> {
+    let rows = page["rows"]["rows"].as_array().map(Vec::as_slice).unwrap_or_default();
+    rows.iter().filter_map(|r| u32::try_from(r["vni"].as_u64()?).ok()).collect()
+}
+
+/// The VNI that is meant when none is named: the only one that has the address, or the only one that there is.
+fn the_one(address: &str, has_it: &BTreeSet<u32>, all: &BTreeSet<u32>) -> Result<u32, String> {
+    match (has_it.first(), all.first()) {
+        (Some(one), _) if has_it.len() == 1 => Ok(*one),
+        (None, Some(one)) if all.len() == 1 => Ok(*one),
+        (Some(one), _) => {
+            let list: Vec<String> = has_it.iter().map(u32::to_string).collect();
+            Err(format!("{address} is in the VNIs {}: name one, such as `{one} {address}`", list.join(", ")))
+        }
+        (None, _) => Err(format!("no VNI has {address} now: name one, to see who had it there")),
+    }
 }
 
 const CANDIDATES: [Column; 8] = [
@@ -156,6 +186,24 @@ mod tests {
         assert!(text.contains("\n*  10.0.0.2  10.0.0.2  02:00:00:00:00:01  -     3  -      -\n"), "{text}");
         assert!(text.contains("higher sequence: 3 against 2"), "{text}");
         assert!(text.contains("vx100 to 10.0.0.2  -          missing"), "{text}");
+    }
+
+    #[test]
+    fn the_vni_may_be_left_out_where_there_is_no_doubt() {
+        let page = |of: &[u32]| {
+            let rows: Vec<Value> = of.iter().map(|v| serde_json::json!({ "vni": v })).collect();
+            vnis(&serde_json::json!({ "rows": { "table": "macs", "rows": rows } }))
+        };
+        let one = |has: &[u32], all: &[u32]| the_one("10.1.0.1", &page(has), &page(all));
+        assert_eq!(one(&[200, 200], &[100, 200]), Ok(200));
+        assert_eq!(one(&[], &[100]), Ok(100), "its history may be known");
+        assert!(
+            one(&[100, 200], &[100, 200, 300])
+                .is_err_and(|e| e.contains("100, 200") && e.contains("`100 10.1.0.1`"))
+        );
+        assert!(one(&[], &[100, 200]).is_err_and(|e| e.contains("no VNI has")));
+        assert!(one(&[], &[]).is_err());
+        assert_eq!(vnis(&Value::Null), BTreeSet::new());
     }
 
     #[test]
