@@ -15,13 +15,12 @@ pub(super) async fn why(args: WhyArgs) -> Result<u8, Failure> {
         WhyAbout::Ip(a) => ("ip", "hosts", a.vni, a.address.to_string(), a.json, a.target),
     };
     let client = Client::new(&target.socket);
-    let vni = match vni {
-        Some(vni) => vni.get(),
-        None => {
-            let has_it = client.get(&format!("/v1/{table}?{kind}={address}")).await?;
-            let all = client.get("/v1/vnis").await?;
-            the_one(&address, &vnis(&has_it), &vnis(&all)).map_err(Failure::Other)?
-        }
+    let vni = if let Some(vni) = vni {
+        vni.get()
+    } else {
+        let has_it = client.get(&format!("/v1/{table}?{kind}={address}")).await?;
+        let all = client.get("/v1/vnis").await?;
+        the_one(&address, &vnis(&has_it), &vnis(&all)).map_err(Failure::Other)?
     };
     let answer = client.get(&format!("/v1/why/{kind}/{vni}/{address}")).await?;
     if json {
