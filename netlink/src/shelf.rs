@@ -49,11 +49,22 @@ impl Shelf {
         true
     }
 
-    /// Everything that waits for a MAC, in the order in which it came.
-    pub fn take(&mut self, mac: Mac) -> impl Iterator<Item = Box<[u8]>> + use<> {
-        let queue = self.macs.remove(&mac).unwrap_or_default();
-        self.octets -= queue.octets;
-        queue.frames.into_iter()
+    /// The first that waits for a MAC.
+    pub fn take(&mut self, mac: Mac) -> Option<Box<[u8]>> {
+        let queue = self.macs.get_mut(&mac)?;
+        let frame = queue.frames.pop_front();
+        let octets = frame.as_ref().map_or(0, |f| f.len());
+        queue.octets -= octets;
+        self.octets -= octets;
+        if queue.frames.is_empty() {
+            self.macs.remove(&mac);
+        }
+        frame
+    }
+
+    /// Whether something waits for a MAC.
+    pub fn has(&self, mac: Mac) -> bool {
+        self.macs.contains_key(&mac)
     }
 
     /// Octets that wait, for all MACs.
@@ -73,6 +84,10 @@ mod tests {
         Shelf::new(ShelfLimits { frames: 3, octets: 100, all: 150 })
     }
 
+    fn all(s: &mut Shelf, mac: Mac) -> Vec<u8> {
+        std::iter::from_fn(|| s.take(mac)).map(|f| f[0]).collect()
+    }
+
     #[test]
     fn frames_come_back_in_order_and_each_once() {
         let mut s = shelf();
@@ -80,10 +95,11 @@ mod tests {
             assert!(s.keep(A, &[n; 10]));
             assert!(s.keep(B, &[n + 10; 4]));
         }
-        let firsts = |frames: Vec<Box<[u8]>>| frames.iter().map(|f| f[0]).collect::<Vec<_>>();
-        assert_eq!(firsts(s.take(A).collect()), [1, 2, 3]);
-        assert_eq!(s.take(A).count(), 0);
-        assert_eq!(firsts(s.take(B).collect()), [11, 12, 13]);
+        assert_eq!(s.take(A).map(|f| f[0]), Some(1));
+        assert!(s.keep(A, &[4; 10]), "behind those that wait");
+        assert_eq!(all(&mut s, A), [2, 3, 4]);
+        assert_eq!((s.has(A), s.take(A), s.has(B)), (false, None, true));
+        assert_eq!(all(&mut s, B), [11, 12, 13]);
         assert_eq!(s.octets(), 0);
     }
 
@@ -92,14 +108,14 @@ mod tests {
         let mut s = shelf();
         assert!((0..3).all(|_| s.keep(A, &[1; 10])));
         assert!(!s.keep(A, &[2; 1]), "three frames are the limit");
-        assert_eq!((s.octets(), s.take(A).count()), (30, 3));
+        assert_eq!((s.octets(), all(&mut s, A).len()), (30, 3));
         assert!(s.keep(A, &[1; 90]));
         assert!(!s.keep(A, &[1; 11]), "a hundred octets are");
         assert!(s.keep(A, &[1; 10]));
         assert!(!s.keep(B, &[1; 51]), "and a hundred and fifty for all");
         assert!(s.keep(B, &[1; 50]));
         assert_eq!(s.octets(), 150);
-        assert_eq!(s.take(A).count(), 2);
+        assert_eq!(all(&mut s, A).len(), 2);
         assert!(s.keep(B, &[1; 50]), "what was taken makes room");
     }
 }

@@ -1,21 +1,21 @@
 //! Hold ports: what arrives for guests that stand still is kept, sent on and given back as the node says (PIT-26). Each
-//! port is drained with a budget, so that nobody who sends to such a guest holds up the core.
+//! port is drained, and what was kept is handed out, with a budget: neither who sends to such a guest nor what waits for it
+//! holds up the core.
 
 use super::clock;
+use super::desk::{Desk, Mode};
 use super::watch::Watch;
 use evpn::node::{Held, HoldWord, MobilityConfig};
-use evpn::types::{IfIndex, Mac, Span, Time, Vni};
+use evpn::types::{IfIndex, Mac, Time, Vni};
 use netlink::linux::{HoldPort, LONGEST_FRAME, Tap};
-use netlink::shelf::{Shelf, ShelfLimits};
+use netlink::shelf::ShelfLimits;
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::task::Context;
 
-/// Frames of one port per turn.
+/// Frames of one port per turn, in and out.
 const BUDGET: usize = 64;
-/// After its row has gone elsewhere, frames that were on their way to the hold port still come out of it for so long.
-const LINGER: Span = Span::millis(100);
 /// What all guests together may have waiting, as a multiple of what one may.
 const ALL: usize = 16;
 
@@ -24,18 +24,7 @@ const ALL: usize = 16;
 struct Open {
     watch: Watch,
     port: HoldPort,
-    shelf: Shelf,
-    macs: BTreeMap<Mac, Mode>,
-}
-
-#[derive(Debug)]
-struct Mode {
-    word: HoldWord,
-    /// The way out of the VXLAN device.
-    out: Option<Tap>,
-    held: Held,
-    /// When it is forgotten.
-    until: Option<Time>,
+    desk: Desk<Tap>,
 }
 
 /// See the module.
@@ -58,8 +47,7 @@ impl Holds {
     pub(super) fn add(&mut self, vni: Vni, port: HoldPort) -> io::Result<IfIndex> {
         let watch = Watch::new(port.as_raw_fd())?;
         let index = port.port();
-        let shelf = Shelf::new(self.limits);
-        self.ports.insert(vni, Open { watch, port, shelf, macs: BTreeMap::new() });
+        self.ports.insert(vni, Open { watch, port, desk: Desk::new(self.limits) });
         Ok(index)
     }
 
@@ -68,45 +56,37 @@ impl Holds {
         self.ports.remove(&vni);
     }
 
-    /// What is to become of a MAC's frames.
+    /// What is to become of a MAC's frames. The first of those that wait go at once.
     pub(super) fn word(&mut self, port: IfIndex, mac: Mac, word: HoldWord) {
         let Some(o) = self.ports.values_mut().find(|o| o.port.port() == port) else { return };
-        let mode = Mode { word, out: None, held: Held::default(), until: None };
-        let m = o.macs.entry(mac).or_insert(mode);
-        (m.word, m.until) = (word, None);
-        match word {
-            HoldWord::Keep => return,
-            HoldWord::Relay(vxlan) => {
-                m.out = HoldPort::way_out(vxlan)
-                    .inspect_err(|e| tracing::warn!(%mac, error = %e, "cannot send on what is held"))
-                    .ok();
-            }
-            HoldWord::Return => m.until = Some(clock::now() + LINGER),
-        }
-        for frame in o.shelf.take(mac) {
-            match m.send(&o.port, &frame) {
-                Ok(()) => m.held.kept += 1,
-                Err(_) => m.held.dropped += 1,
-            }
-        }
+        let out = match word {
+            HoldWord::Relay(vxlan) => HoldPort::way_out(vxlan)
+                .inspect_err(|e| tracing::warn!(%mac, error = %e, "cannot send on what is held"))
+                .ok(),
+            HoldWord::Keep | HoldWord::Return => None,
+        };
+        o.desk.word(mac, word, out);
+        let port = &o.port;
+        o.desk.hand_out(BUDGET, clock::now(), |m, frame| send(port, m, frame));
     }
 
-    /// Takes in frames up to the budget, and hands out what became of MACs that are forgotten. Returns whether there were
-    /// any frames, or more wait.
+    /// Takes in frames up to the budget, sends as many of those that wait, and hands out what became of MACs that are
+    /// forgotten. Returns whether there were any frames, or more wait.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, ended: &mut Vec<(IfIndex, Mac, Held)>) -> bool {
         let mut busy = false;
         let mut gone = Vec::new();
-        for (vni, o) in &mut self.ports {
-            if o.watch.is_ready(cx) {
+        for (vni, Open { watch, port, desk }) in &mut self.ports {
+            let send = |m: &Mode<Tap>, frame: &[u8]| send(port, m, frame);
+            if watch.is_ready(cx) {
                 busy = true;
                 for _ in 0..BUDGET {
-                    match o.port.recv(&mut self.buf) {
+                    match port.recv(&mut self.buf) {
                         Ok(Some(n)) => {
                             if let Some(frame) = self.buf.get(..n) {
-                                o.take_in(frame);
+                                desk.take_in(frame, send);
                             }
                         }
-                        Ok(None) if o.watch.drained(cx) => break,
+                        Ok(None) if watch.drained(cx) => break,
                         Ok(None) => {}
                         Err(e) => {
                             tracing::debug!(%vni, error = %e, "a hold port failed");
@@ -116,15 +96,9 @@ impl Holds {
                     }
                 }
             }
-            let over = |m: &Mode| m.until.is_some_and(|t| t <= clock::now());
-            let port = o.port.port();
-            o.macs.retain(|mac, m| {
-                let over = over(m);
-                if over {
-                    ended.push((port, *mac, m.held));
-                }
-                !over
-            });
+            let now = clock::now();
+            busy |= desk.hand_out(BUDGET, now, send);
+            desk.over(now, |mac, held| ended.push((port.port(), mac, held)));
         }
         for vni in gone {
             self.ports.remove(&vni);
@@ -134,31 +108,15 @@ impl Holds {
 
     /// When a MAC is to be forgotten next.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.ports.values().flat_map(|o| o.macs.values()).filter_map(|m| m.until).min()
+        self.ports.values().filter_map(|o| o.desk.deadline()).min()
     }
 }
 
-impl Mode {
-    fn send(&self, port: &HoldPort, frame: &[u8]) -> io::Result<()> {
-        match (self.word, &self.out) {
-            (HoldWord::Relay(_), Some(out)) => out.send(frame),
-            (HoldWord::Relay(_), None) => Err(io::ErrorKind::NotConnected.into()),
-            (HoldWord::Keep | HoldWord::Return, _) => port.give_back(frame),
-        }
-    }
-}
-
-impl Open {
-    fn take_in(&mut self, frame: &[u8]) {
-        let Some(mac) = frame.first_chunk::<6>().map(|m| Mac(*m)) else { return };
-        // Nothing else is meant for this port: what the bridge itself says to all its ports, for instance.
-        let Some(m) = self.macs.get_mut(&mac) else { return };
-        match m.word {
-            HoldWord::Keep => m.held.dropped += u64::from(!self.shelf.keep(mac, frame)),
-            HoldWord::Relay(_) | HoldWord::Return => match m.send(&self.port, frame) {
-                Ok(()) => m.held.relayed += 1,
-                Err(_) => m.held.dropped += 1,
-            },
-        }
+/// Sends a frame of a MAC as the node has said.
+fn send(port: &HoldPort, m: &Mode<Tap>, frame: &[u8]) -> io::Result<()> {
+    match (m.word, &m.out) {
+        (HoldWord::Relay(_), Some(out)) => out.send(frame),
+        (HoldWord::Relay(_), None) => Err(io::ErrorKind::NotConnected.into()),
+        (HoldWord::Keep | HoldWord::Return, _) => port.give_back(frame),
     }
 }

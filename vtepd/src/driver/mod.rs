@@ -4,6 +4,7 @@ pub mod clock;
 pub mod conn;
 pub mod conns;
 mod core;
+mod desk;
 mod encap;
 mod eventlog;
 mod guards;

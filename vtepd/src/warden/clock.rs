@@ -6,13 +6,15 @@ use std::time::Duration;
 
 /// A daemon that is connected beats once a second; so long it may be busy, however short `stale-time` is.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The kernel's tables may not be had at the moment (no memory): tried again so often, about once a second.
+const TRIES: u32 = 60;
 
 /// What is to be done now.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Step {
     /// Nothing.
     Wait,
-    /// The rows go. [`Clock::deleted`] follows.
+    /// The rows go. [`Clock::deleted`] or [`Clock::failed`] follows.
     Delete,
     /// There is nothing left to wait for.
     End,
@@ -38,6 +40,8 @@ pub(super) struct Clock {
     bridges: BTreeSet<String>,
     /// The rows of this silence are gone.
     done: bool,
+    /// Tries in a row that have failed.
+    failures: u32,
     deleted: usize,
     stay: bool,
 }
@@ -45,7 +49,7 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn new(stay: bool) -> Self {
         let (daemon, stale) = (Daemon::None, Duration::ZERO);
-        Self { daemon, stale, bridges: BTreeSet::new(), done: true, deleted: 0, stay }
+        Self { daemon, stale, bridges: BTreeSet::new(), done: true, failures: 0, deleted: 0, stay }
     }
 
     pub(super) fn bridges(&self) -> &BTreeSet<String> {
@@ -95,8 +99,16 @@ impl Clock {
     }
 
     pub(super) fn deleted(&mut self, n: usize) {
-        self.done = true;
+        (self.done, self.failures) = (true, 0);
         self.deleted += n;
+    }
+
+    /// It could not be done; it stays due for a while.
+    pub(super) fn failed(&mut self) {
+        self.failures += 1;
+        if self.failures >= TRIES {
+            self.deleted(0);
+        }
     }
 }
 
@@ -152,6 +164,26 @@ mod tests {
         assert_eq!(c.step(s(12)), Step::Delete, "once for every silence");
         c.deleted(1);
         assert_eq!(c.hello(hello(0), s(13)), 4, "the next one is told");
+    }
+
+    #[test]
+    fn what_cannot_be_deleted_now_is_tried_again_for_a_while() {
+        let mut c = Clock::new(false);
+        c.hello(hello(1000), s(0));
+        c.gone(s(1));
+        for t in 2..10 {
+            assert_eq!(c.step(s(t)), Step::Delete);
+            c.failed();
+        }
+        c.deleted(5);
+        assert_eq!(c.step(s(11)), Step::End);
+        c.hello(hello(1000), s(12));
+        c.gone(s(13));
+        for t in 0..u64::from(TRIES) {
+            assert_eq!(c.step(s(14 + t)), Step::Delete);
+            c.failed();
+        }
+        assert_eq!(c.step(s(100)), Step::End, "not for ever");
     }
 
     #[test]

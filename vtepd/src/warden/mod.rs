@@ -120,11 +120,10 @@ fn serve(listener: &UnixListener, stay: bool) -> io::Result<()> {
         }
         match clock.step(begun.elapsed()) {
             Step::Wait => {}
-            Step::Delete => {
-                let bridges = clock.bridges().clone();
-                let deleted = netlink::linux::delete_answers(&bridges).unwrap_or(0);
-                clock.deleted(deleted);
-            }
+            Step::Delete => match netlink::linux::delete_answers(clock.bridges()) {
+                Ok(n) => clock.deleted(n),
+                Err(_) => clock.failed(),
+            },
             Step::End => return Ok(()),
         }
         if daemon.is_none() && home.is_gone() {
