@@ -14,6 +14,7 @@ use evpn::wire::frame;
 use scenario::{Route, Speaker};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use world::rng::Rng;
 use world::{P1, P2, VXLAN, World, mac, vtep};
 
 /// Below and above the node's own 10.255.0.1.
@@ -22,21 +23,6 @@ const PEERS: [Ipv4Addr; 3] =
 const OBSERVER: Ipv4Addr = Ipv4Addr::new(10, 255, 0, 250);
 const MACS: u8 = 3;
 const IPS: u8 = 3;
-
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-    fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
-    }
-}
 
 type Key = (usize, Mac, Option<IpAddr>);
 

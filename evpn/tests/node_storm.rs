@@ -9,19 +9,8 @@ use evpn::fabric::Row;
 use evpn::node::view::Place;
 use evpn::types::{IfIndex, Mac, Span};
 use std::net::Ipv4Addr;
+use world::rng::Rng;
 use world::{P1, P2, VXLAN, World, mac, vtep};
-
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 fn arp(m: Mac, ip: Ipv4Addr, op: u8) -> Bytes {
     let mut b = BytesMut::new();

@@ -14,6 +14,7 @@ use scenario::{Route, Speaker, passive};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use world::frames::{arp, garp};
+use world::rng::Rng;
 use world::{BRIDGE, P1, P2, World, mac, probe_mac, vtep};
 
 const MS: Span = Span::millis(1);
@@ -394,18 +395,6 @@ fn a_change_during_a_restart_is_told_after_it() {
     let all = told(&mut w, 2);
     assert_eq!(all.len(), 8, "{all:?}");
     assert!(all.iter().all(|(_, t)| *t == everybody(1, 2)));
-}
-
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
 }
 
 /// A cache as every host has one: it learns from answers, and corrects what it has by what it is told.

@@ -1,7 +1,7 @@
 //! A fabric where some VTEPs run vtepd and some run FRR. When the test fails, it shows what each of them, and the
 //! kernel beside each, believed.
 
-use crate::fabric::{Fabric, Guest, Vtep};
+use crate::fabric::{ASN, Fabric, Guest, Vtep, frr_conf};
 use crate::frr::Frr;
 use crate::ns::Netns;
 use crate::packet::Wire;
@@ -42,6 +42,29 @@ impl Mixed {
     /// When they do not get there.
     pub fn converged_pair() -> Self {
         let m = Self::pair();
+        m.converge();
+        m
+    }
+
+    /// Two vtepd, VTEPs 0 and 1, whose only neighbour is an FRR reflector, which is VTEP 2 itself; VNI 100 with port `p1` on
+    /// all of them. `prepare`: what VTEP 2 needs before its FRR starts. Converged.
+    ///
+    /// # Panics
+    /// When they do not get there.
+    pub fn around_reflector(prepare: impl FnOnce(&Self)) -> Self {
+        let mut m = Self::new(Fabric::new(3));
+        let reflector = m.vtep(2).address;
+        m.vtep(2).make_devices(100, &["p1"]);
+        prepare(&m);
+        let client = |i: usize| format!("  neighbor {} route-reflector-client\n", m.vtep(i).address);
+        let extra = [0, 1].map(client).concat();
+        let clients = [0, 1].map(|i| (m.vtep(i).address, ASN));
+        m.start_frr_with(2, &frr_conf(ASN, 3, &clients, &extra));
+        for i in [0, 1] {
+            let mut conf = m.fabric.conf(i);
+            conf.neighbors = vec![(reflector, ASN)];
+            m.start_vtepd_with(i, &conf);
+        }
         m.converge();
         m
     }

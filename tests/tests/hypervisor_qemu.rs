@@ -278,16 +278,22 @@ fn a_stop_at_the_source_activates_the_target_without_anybody_between_them() {
     }
 }
 
+/// A guest whose source has stopped it, with `activate-at = "stop"`, and QEMU waits for leave to go on.
+fn stopped_before_switchover() -> (World, Qemu) {
+    let mut w = World::new("activate-at = \"stop\"");
+    let target = w.target();
+    w.source.capability("pause-before-switchover");
+    w.migrate();
+    w.source.event("MIGRATION pre-switchover");
+    (w, target)
+}
+
 #[test]
 fn a_migration_that_is_cancelled_after_the_stop_leaves_the_guest_at_its_source() {
     if !ready() {
         return;
     }
-    let mut w = World::new("activate-at = \"stop\"");
-    let mut target = w.target();
-    w.source.capability("pause-before-switchover");
-    w.migrate();
-    w.source.event("MIGRATION pre-switchover");
+    let (mut w, mut target) = stopped_before_switchover();
     // At once: the target's route may be anywhere.
     w.source.ask("migrate_cancel", &json!({}));
     w.source.event("RESUME");
@@ -316,11 +322,7 @@ fn a_guest_is_reached_at_the_target_while_it_is_still_stopped() {
     if !ready() {
         return;
     }
-    let mut w = World::new("activate-at = \"stop\"");
-    let mut target = w.target();
-    w.source.capability("pause-before-switchover");
-    w.migrate();
-    w.source.event("MIGRATION pre-switchover");
+    let (mut w, mut target) = stopped_before_switchover();
     eventually(SOON, "the source releases it", || {
         let told = story(&w.vtepd[0]);
         if told.iter().any(|e| e == "move-released") { Ok(()) } else { Err(told) }
@@ -341,11 +343,7 @@ fn a_migration_that_fails_after_the_activation_is_taken_back_with_the_next_seque
     if !ready() {
         return;
     }
-    let mut w = World::new("activate-at = \"stop\"");
-    let mut target = w.target();
-    w.source.capability("pause-before-switchover");
-    w.migrate();
-    w.source.event("MIGRATION pre-switchover");
+    let (mut w, mut target) = stopped_before_switchover();
     activate(&w.vtepd[1]);
     w.seen_at(1, "everybody sends to the target");
     // Its QEMU is lost: the source's fails, and the guest goes on there.

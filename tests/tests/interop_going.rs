@@ -1,7 +1,7 @@
 //! The mark of a guest that has stopped (PIT-26) crosses an FRR reflector that is a VTEP itself: FRR passes it on and makes
 //! nothing of it.
 
-use vtepd_tests::fabric::{ASN, Fabric, Guest, Place, frr_conf};
+use vtepd_tests::fabric::{Guest, Place};
 use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::poll::{LATER, SOON, eventually, same};
@@ -11,20 +11,7 @@ fn frr_passes_the_mark_of_a_stopped_guest_on_and_makes_nothing_of_it() {
     if !met(&[Need::Root, Need::Frr]) {
         return;
     }
-    let mut m = Mixed::new(Fabric::new(3));
-    let reflector = m.vtep(2).address;
-    m.vtep(2).make_devices(100, &["p1"]);
-    let extra = "  neighbor 10.0.0.1 route-reflector-client
-  neighbor 10.0.0.2 route-reflector-client
-";
-    let clients = [0, 1].map(|i| (m.vtep(i).address, ASN));
-    m.start_frr_with(2, &frr_conf(ASN, 3, &clients, extra));
-    for i in [0, 1] {
-        let mut conf = m.fabric.conf(i);
-        conf.neighbors = vec![(reflector, ASN)];
-        m.start_vtepd_with(i, &conf);
-    }
-    m.converge();
+    let m = Mixed::around_reflector(|_| ());
     let g = Guest::new(75);
     let mac = g.mac.to_string();
     m.guest(0).send(&g.garp());
@@ -62,7 +49,7 @@ fn frr_passes_the_mark_of_a_stopped_guest_on_and_makes_nothing_of_it() {
     assert_eq!(m.vtep(1).place(100, g.mac), Place::port("p1"));
     eventually(SOON, "FRR has its sequence", || m.frr_says(2, &g, "remote", 3));
     for i in [0, 1] {
-        assert_eq!(m.vtepd(i).neighbor_state(reflector), "Established");
+        assert_eq!(m.vtepd(i).neighbor_state(m.vtep(2).address), "Established");
         assert_eq!(m.vtepd(i).show("neighbors", &[])[0]["faults"], 0);
     }
 }

@@ -4,7 +4,7 @@
 use evpn::types::Mac;
 use std::net::Ipv4Addr;
 use std::time::Duration;
-use vtepd_tests::fabric::{ASN, Fabric, Guest, Place, frr_conf};
+use vtepd_tests::fabric::{Fabric, Guest, Place};
 use vtepd_tests::frame;
 use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
@@ -175,21 +175,7 @@ fn a_move_between_two_vtepd_through_an_frr_reflector() {
     if !met(&NEEDS) {
         return;
     }
-    let mut m = Mixed::new(Fabric::new(3));
-    let reflector = m.vtep(2).address;
-    m.vtep(2).make_devices(100, &["p1"]);
-    m.accept_arp(2, 100);
-    let extra = "  neighbor 10.0.0.1 route-reflector-client
-  neighbor 10.0.0.2 route-reflector-client
-";
-    let clients = [0, 1].map(|i| (m.vtep(i).address, ASN));
-    m.start_frr_with(2, &frr_conf(ASN, 3, &clients, extra));
-    for i in [0, 1] {
-        let mut conf = m.fabric.conf(i);
-        conf.neighbors = vec![(reflector, ASN)];
-        m.start_vtepd_with(i, &conf);
-    }
-    m.converge();
+    let m = Mixed::around_reflector(|m| m.accept_arp(2, 100));
     for (i, others) in
         [(0, ["10.0.0.2", "10.0.0.3"]), (1, ["10.0.0.1", "10.0.0.3"]), (2, ["10.0.0.1", "10.0.0.2"])]
     {
@@ -238,7 +224,7 @@ fn a_move_between_two_vtepd_through_an_frr_reflector() {
         }
     }
     for i in [0, 1] {
-        assert_eq!(m.vtepd(i).neighbor_state(reflector), "Established");
+        assert_eq!(m.vtepd(i).neighbor_state(m.vtep(2).address), "Established");
         assert_eq!(m.vtepd(i).show("neighbors", &[])[0]["faults"], 0);
     }
 }

@@ -12,22 +12,11 @@ use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::packet::Wire;
 use vtepd_tests::poll::{LATER, SOON, eventually};
+use vtepd_tests::sim::Rng;
 use vtepd_tests::speaker::{Attributes, Door, Speaker, announce, imet, mac_ip, withdraw};
 use vtepd_tests::vtepd::Vtepd;
 
 const MACS: u16 = 8;
-
-struct Rng(u64);
-
-impl Rng {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % n
-    }
-}
 
 /// What the peer knows of one MAC, over all lives of the daemon.
 #[derive(Clone, Copy, Debug, Default)]
@@ -272,7 +261,7 @@ fn no_sequence_is_repeated_or_lost_when_the_daemon_is_killed_at_random_points_of
         door: Door::open(&b.ns, b.address, 65000),
         at: Attributes::new(b.address, 100),
         ports: [&p1, &p2],
-        rng: Rng(1),
+        rng: Rng::new(1),
         book: Book::default(),
     };
     let begun = Instant::now();

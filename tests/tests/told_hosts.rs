@@ -2,7 +2,7 @@
 //! their own VTEP, or by the new owner when theirs is FRR (PIT-17, HOST-GARP-01, HOST-ND-01, PROXY-LEARN-05).
 
 use std::time::Duration;
-use vtepd_tests::fabric::{ASN, Fabric, frr_conf};
+use vtepd_tests::fabric::Fabric;
 use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::poll::{LATER, SOON, eventually, same};
@@ -87,20 +87,7 @@ fn a_vtep_behind_a_reflector_is_known_to_tell_its_hosts() {
     if !met(&[Need::Root, Need::Frr]) {
         return;
     }
-    let mut m = Mixed::new(Fabric::new(3));
-    let reflector = m.vtep(2).address;
-    m.vtep(2).make_devices(100, &["p1"]);
-    let extra = "  neighbor 10.0.0.1 route-reflector-client
-  neighbor 10.0.0.2 route-reflector-client
-";
-    let clients = [0, 1].map(|i| (m.vtep(i).address, ASN));
-    m.start_frr_with(2, &frr_conf(ASN, 3, &clients, extra));
-    for i in [0, 1] {
-        let mut conf = m.fabric.conf(i);
-        conf.neighbors = vec![(reflector, ASN)];
-        m.start_vtepd_with(i, &conf);
-    }
-    m.converge();
+    let m = Mixed::around_reflector(|_| ());
     let marked = |vtep: usize| {
         let rows = m.routes(0, 3, Some(2));
         let of = rows.iter().filter(|r| r["next_hop"] == m.vtep(vtep).address.to_string().as_str());

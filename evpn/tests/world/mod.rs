@@ -8,6 +8,7 @@ mod config;
 mod conns;
 pub mod frames;
 mod kernel;
+pub mod rng;
 pub mod steps;
 mod underlay;
 

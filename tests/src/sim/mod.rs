@@ -40,6 +40,7 @@ mod world;
 pub use generate::{Wish, generate, long};
 pub use mutants::Mutant;
 pub use plan::Plan;
+pub use rng::Rng;
 pub use shrink::shrink;
 pub use truth::Finding;
 pub use world::{Outcome, held_by_daemons, run};

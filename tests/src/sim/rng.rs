@@ -2,11 +2,11 @@
 
 /// A generator, not for secrets.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub struct Rng(u64);
 
 impl Rng {
     /// Neighbouring seeds give unrelated sequences.
-    pub(super) fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         let mut new = Self(seed ^ 0x5eed_0f51_6d75_6c61);
         new.next();
         new
@@ -21,22 +21,22 @@ impl Rng {
     }
 
     /// Below `n`; 0 if `n` is 0.
-    pub(super) fn below(&mut self, n: u64) -> u64 {
+    pub fn below(&mut self, n: u64) -> u64 {
         if n == 0 { 0 } else { self.next() % n }
     }
 
     /// From `low` to `high`, both included.
-    pub(super) fn range(&mut self, low: u64, high: u64) -> u64 {
+    pub fn range(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
     /// True in so many of a hundred cases.
-    pub(super) fn percent(&mut self, n: u64) -> bool {
+    pub fn percent(&mut self, n: u64) -> bool {
         self.below(100) < n
     }
 
     /// One of these.
-    pub(super) fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
         of[self.below(of.len() as u64) as usize]
     }
 }
