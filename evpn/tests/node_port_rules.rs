@@ -4,7 +4,7 @@
 mod world;
 
 use evpn::fabric::KernelEvent;
-use evpn::node::{Event, Input, PortDrops, PortNews, PortRules, Storm};
+use evpn::node::{Event, Flooding, Input, Outward, PortDrops, PortNews, PortRules, Storm, Unknown};
 use evpn::types::Span;
 use world::{P1, P2, VXLAN, World};
 
@@ -27,7 +27,7 @@ fn news(w: &mut World, news: PortNews) {
 #[test]
 fn tagged_frames_are_dropped_at_each_port_and_from_the_overlay_unless_they_are_to_pass() {
     let w = world(false, Storm::default());
-    let drop = PortRules { tagged: true, storm: Storm::default() };
+    let drop = PortRules { tagged: true, storm: Storm::default(), outward: Outward::All };
     assert_eq!(w.hosts[0].rules, [(P1, drop), (P2, drop), (VXLAN, drop)].into());
     assert!(world(true, Storm::default()).hosts[0].rules.is_empty());
 }
@@ -35,8 +35,29 @@ fn tagged_frames_are_dropped_at_each_port_and_from_the_overlay_unless_they_are_t
 #[test]
 fn limits_are_for_access_ports_alone() {
     let w = world(true, STORM);
-    let rules = PortRules { tagged: false, storm: STORM };
+    let rules = PortRules { tagged: false, storm: STORM, outward: Outward::All };
     assert_eq!(w.hosts[0].rules, [(P1, rules), (P2, rules)].into());
+}
+
+/// PIT-19, PROXY-FLOOD-01.
+#[test]
+fn what_does_not_go_out_to_the_overlay_follows_the_policy() {
+    use Flooding::{None, Replicate};
+    for (flooding, unknown, want) in [
+        (Replicate, Unknown::Replicate, Outward::All),
+        (Replicate, Unknown::Unicast, Outward::NoQuestions),
+        (Replicate, Unknown::Drop, Outward::NoQuestions),
+        (None, Unknown::Unicast, Outward::NoGroups),
+        (None, Unknown::Replicate, Outward::NoGroups),
+    ] {
+        let mut w = World::with(1, Span::millis(1), |c| {
+            c.vnis[0].flooding = flooding;
+            c.vnis[0].hosts.unknown = unknown;
+        });
+        w.run_for(Span::secs(1));
+        assert_eq!(w.hosts[0].rules[&VXLAN].outward, want, "{flooding:?}, {unknown:?}");
+        assert_eq!(w.hosts[0].rules[&P1].outward, Outward::All);
+    }
 }
 
 #[test]
@@ -48,7 +69,7 @@ fn a_port_that_goes_has_no_rules_and_one_that_comes_has() {
     assert_eq!(w.hosts[0].rules.keys().copied().collect::<Vec<_>>(), [VXLAN, P2]);
     w.devices(0, world::own_mac(0));
     w.run_for(Span::millis(10));
-    assert_eq!(w.hosts[0].rules[&P1], PortRules { tagged: true, storm: STORM });
+    assert_eq!(w.hosts[0].rules[&P1], PortRules { tagged: true, storm: STORM, outward: Outward::All });
 }
 
 #[test]

@@ -63,6 +63,7 @@ fn run() {
         mtu: None,
         fdb_limit: 0,
         arp_suppression: true,
+        unicast_flood: None,
         ports: Vec::new(),
         gateway: None,
     }];

@@ -150,6 +150,7 @@ mod tests {
             mtu: None,
             fdb_limit: 0,
             arp_suppression: true,
+            unicast_flood: None,
             ports: vec![],
             gateway: (!list.is_empty()).then_some(GatewayWant { mac: GATEWAY, addresses: list }),
         }

@@ -79,6 +79,13 @@ pub enum LinkOp {
         /// `neigh_suppress`.
         neigh_suppress: bool,
     },
+    /// Whether unknown unicast goes out of a port.
+    UnicastFlood {
+        /// The port.
+        name: String,
+        /// `flood`.
+        on: bool,
+    },
     /// Administratively up.
     Up {
         /// Device.
@@ -107,6 +114,7 @@ impl LinkOp {
             | Self::Enslave { name, .. }
             | Self::PortFlags { name, .. }
             | Self::Gateway { name, .. }
+            | Self::UnicastFlood { name, .. }
             | Self::Up { name } => name,
         }
     }
@@ -220,6 +228,7 @@ impl<'a> Planner<'a> {
             return;
         }
         self.port(b, v, true, w.arp_suppression);
+        self.unicast_flood(b, v, w.unicast_flood);
         for p in &w.ports {
             match self.find(&p.name) {
                 None => self.problem("port-missing", false, &p.name, "port is not there yet".to_owned()),
@@ -227,7 +236,10 @@ impl<'a> Planner<'a> {
                     let text = "is the bridge or the VXLAN device itself; take it out of `ports`";
                     self.problem("port-is-bridge", true, &p.name, text.to_owned());
                 }
-                Some(l) => self.port(b, l, false, false),
+                Some(l) => {
+                    self.port(b, l, false, false);
+                    self.unicast_flood(b, l, w.unicast_flood);
+                }
             }
         }
     }
@@ -365,6 +377,13 @@ impl<'a> Planner<'a> {
             self.problem("own-address", false, &name, text.replace("NAME", &name));
         }
         true
+    }
+
+    fn unicast_flood(&mut self, bridge: &Link, l: &Link, want: Option<bool>) {
+        let Some(on) = want else { return };
+        if l.master == Some(bridge.index) && l.port.unwrap_or_default().flood != on {
+            self.ops.push(LinkOp::UnicastFlood { name: l.name.clone(), on });
+        }
     }
 
     fn port(&mut self, bridge: &Link, l: &Link, vxlan: bool, neigh_suppress: bool) {

@@ -5,7 +5,7 @@
 mod common;
 
 use common::*;
-use evpn::node::{PortDrops, PortRules, Storm};
+use evpn::node::{Outward, PortDrops, PortRules, Storm};
 use evpn::types::IfIndex;
 use netlink::linux::{IngressRules, Tap};
 use std::os::fd::AsRawFd;
@@ -99,7 +99,7 @@ fn tagged(tpid: [u8; 2], tci: [u8; 2]) -> Vec<u8> {
 }
 
 fn rules(tagged: bool, arp: u32, nd: u32, broadcast: u32, multicast: u32) -> PortRules {
-    PortRules { tagged, storm: Storm { arp, nd, broadcast, multicast } }
+    PortRules { tagged, storm: Storm { arp, nd, broadcast, multicast }, outward: Outward::All }
 }
 
 fn set(r: &mut IngressRules, port: IfIndex, device: &str, rules: PortRules) {
@@ -183,6 +183,34 @@ fn one_limit_leaves_all_other_kinds_alone() {
             let named = r.drops().unwrap()[&p1].named();
             assert!(named.iter().enumerate().all(|(n, d)| (d.1 > 0) == (n == i + 1)), "{named:?}");
         }
+    });
+}
+
+/// What goes out of one device is not what goes out of another (PIT-19, PROXY-FLOOD-01).
+#[test]
+fn what_does_not_go_out_is_counted_and_the_rest_goes() {
+    in_netns(|| {
+        let mut net = Net::new();
+        let p2 = index("p2");
+        let mut r = IngressRules::install().unwrap();
+        let mut request = arp();
+        request[14..22].copy_from_slice(&[0, 1, 8, 0, 6, 4, 0, 1]);
+        let mut reply = request.clone();
+        reply[21] = 2;
+        let unicast = |f: &[u8]| [&[2, 0, 0, 0, 0, 9][..], &f[6..]].concat();
+        let asks = [request.clone(), icmp6(135)];
+        let groups = [reply.clone(), icmp6(136), v4(ALL, 17), mld()];
+        let singles = [unicast(&request), unicast(&icmp6(135)), v4([2, 0, 0, 0, 0, 9], 17)];
+        let out = |r: &mut IngressRules, outward, net: &mut Net| {
+            set(r, p2, "p2", PortRules { outward, ..PortRules::default() });
+            [&asks[..], &groups, &singles].map(|f| net.count(f))
+        };
+        assert_eq!(out(&mut r, Outward::NoQuestions, &mut net), [0, 4, 3]);
+        assert_eq!(r.drops().unwrap()[&p2], PortDrops { flooded: 2, ..PortDrops::default() });
+        assert_eq!(out(&mut r, Outward::NoGroups, &mut net), [0, 0, 3]);
+        assert_eq!(r.drops().unwrap()[&p2], PortDrops { flooded: 6, ..PortDrops::default() });
+        assert_eq!(out(&mut r, Outward::All, &mut net), [2, 4, 3]);
+        assert!(r.is_empty());
     });
 }
 

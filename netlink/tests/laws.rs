@@ -53,6 +53,7 @@ impl Lab {
             mtu: None,
             fdb_limit: 0,
             arp_suppression: true,
+            unicast_flood: None,
             ports: Vec::new(),
             gateway: None,
         }]);

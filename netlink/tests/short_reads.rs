@@ -34,6 +34,7 @@ fn left_behind() -> (FakeKernel, Reconciler, IfIndex) {
         mtu: None,
         fdb_limit: 0,
         arp_suppression: true,
+        unicast_flood: None,
         ports: Vec::new(),
         gateway: None,
     }]);

@@ -74,6 +74,20 @@ fn a_gateway_is_read() {
     assert_eq!(gateway(&format!("{addresses}, mac = \"{mac}\"")), (both, mac.to_owned()));
 }
 
+/// PIT-19: nobody floods by hand where nothing is flooded.
+#[test]
+fn unknown_targets_follow_the_flooding_unless_they_are_set() {
+    use evpn::node::Unknown;
+    let unknown = |text: &str| {
+        let s = read(&format!("{HEAD}[[vni]]\nvni = 100\n{text}\n")).expect("valid");
+        s.node.vnis[0].hosts.unknown
+    };
+    assert_eq!(unknown(""), Unknown::Replicate);
+    assert_eq!(unknown("unknown-targets = \"unicast\""), Unknown::Unicast);
+    assert_eq!(unknown("flooding = \"none\""), Unknown::Unicast);
+    assert_eq!(unknown("flooding = \"none\"\nunknown-targets = \"replicate\""), Unknown::Replicate);
+}
+
 #[test]
 fn every_key_is_read() {
     let s = read(
@@ -132,6 +146,9 @@ flood-guard = 200
 unguarded-ports = ["tap1", "uplink0"]
 tell-peers = "always"
 tagged = "transparent"
+dhcp-servers = ["10.1.0.2", "2001:db8:1::2"]
+unknown-targets = "drop"
+unknown-unicast = false
 storm-limits = { arp = 100, nd = 200, broadcast = 300, multicast = 400 }
 
 [arp]
@@ -218,6 +235,11 @@ fn limits_and_domains_of_a_vni_are_checked() {
         "tagged_beside_suppression",
         vni("arp-suppression = true\ntagged = \"transparent\"")
     );
+    insta::assert_snapshot!(
+        "dhcp_servers_with_faults",
+        vni("dhcp-servers = [\"10.1.0.0/24\", \"224.0.0.1\", 5]")
+    );
+    insta::assert_snapshot!("unknown_targets_misspelt", vni("unknown-targets = \"unicst\""));
     insta::assert_snapshot!("storm_limits_with_faults", vni("storm-limits = { arp = -1, multicst = 5 }"));
     insta::assert_snapshot!("tell_peers_misspelt", vni("tell-peers = \"sometimes\""));
     insta::assert_snapshot!("probe_rate_zero", with_head("[arp]\nprobe-rate = 0\n"));

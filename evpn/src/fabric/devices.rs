@@ -26,6 +26,8 @@ pub struct DeviceWant {
     pub fdb_limit: u32,
     /// `neigh_suppress` on the VXLAN port.
     pub arp_suppression: bool,
+    /// Unknown unicast goes out of the ports (`flood`); `None`: as they are.
+    pub unicast_flood: Option<bool>,
     /// Access ports to enslave.
     pub ports: Vec<PortWant>,
     /// What makes the bridge the first hop of the VNI's hosts.

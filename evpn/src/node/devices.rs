@@ -297,6 +297,7 @@ impl Node {
         self.review_overlay_taps();
         self.review_guards(at);
         self.review_port_rules();
+        self.carry.forget(&self.taps);
     }
 
     /// Wants every row of a VNI anew: its devices changed.

@@ -73,6 +73,9 @@ impl Node {
         if entry.is_none() && self.guards.shuts(port) {
             return;
         }
+        self.carry(vni, port, &f, bytes, at);
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let entry = seg.hosts.macs.get(&f.src);
         // The table showed it here a moment ago and was put right; now it turns out that the VM is here.
         let late = entry
             .and_then(|e| e.lost.on(port))

@@ -4,6 +4,7 @@ use super::port_rules::Storm;
 use crate::mobility::IpPrefix;
 use crate::types::{Mac, Span};
 use serde::Serialize;
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 /// ARP and ND, for all VNIs.
@@ -66,6 +67,12 @@ pub struct VniHosts {
     pub gateway: Option<Gateway>,
     /// Whether hosts behind VTEPs that do not tell them are told by us (PIT-17).
     pub tell_peers: TellPeers,
+    /// ARP requests and NS for addresses that the kernel does not answer for.
+    pub unknown: Unknown,
+    /// DHCP servers that requests are carried to where nothing is flooded (PIT-19).
+    pub dhcp_servers: BTreeSet<IpAddr>,
+    /// Whether unknown unicast goes out of the ports; `None`: as they are.
+    pub unknown_unicast: Option<bool>,
     /// Tagged frames pass; suppression is off then, because the kernel answers them from the untagged rows (PIT-10).
     pub tagged: bool,
     /// Frames a second that an access port may send.
@@ -75,7 +82,16 @@ pub struct VniHosts {
 impl VniHosts {
     /// Everything as it is unless configured.
     pub fn new(probe_mac: Mac) -> Self {
-        Self { probe_mac, gateway: None, tell_peers: TellPeers::Auto, tagged: false, storm: Storm::default() }
+        Self {
+            probe_mac,
+            gateway: None,
+            tell_peers: TellPeers::Auto,
+            unknown: Unknown::Replicate,
+            dhcp_servers: BTreeSet::new(),
+            unknown_unicast: None,
+            tagged: false,
+            storm: Storm::default(),
+        }
     }
 }
 
@@ -112,6 +128,18 @@ impl core::fmt::Display for GatewayAddress {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         write!(f, "{}/{}", self.ip, self.bits)
     }
+}
+
+/// What happens to questions for addresses that the kernel does not answer for (PROXY-FLOOD-01).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unknown {
+    /// They go to every VTEP.
+    Replicate,
+    /// They go to the owner if there is one, else they are dropped (PROXY-FWD-01).
+    Unicast,
+    /// They do not cross the underlay.
+    Drop,
 }
 
 /// Whether hosts behind other VTEPs are told of a changed MAC.

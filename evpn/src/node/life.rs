@@ -46,6 +46,10 @@ impl Node {
             Body::RouterSolicitation(rs) if is_host_v6(rs.src) && rs.slla.is_none_or(|m| m == f.src) => {
                 self.speaks_from(vni, f.src, IpAddr::V6(rs.src), port, at);
             }
+            // PIT-19: that it is a router is in its answer.
+            Body::RouterAdvertisement(ra) if is_host_v6(ra.src) => {
+                self.sign(vni, f.src, IpAddr::V6(ra.src), port, at, at);
+            }
             Body::Dhcp(d) => self.lease_seen(vni, port, f, d, at),
             Body::Arp(_)
             | Body::NeighborSolicitation(_)

@@ -7,6 +7,7 @@
 mod activate;
 mod answers;
 mod ask;
+mod carry;
 mod claims;
 mod config;
 mod confirm;
@@ -70,13 +71,13 @@ pub use config::{
 pub use event::{Event, Level};
 pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
 pub use hold::{Held, HoldWord, Leave};
-pub use host_config::{ArpConfig, ConflictPolicy, Gateway, GatewayAddress, TellPeers, VniHosts};
+pub use host_config::{ArpConfig, ConflictPolicy, Gateway, GatewayAddress, TellPeers, Unknown, VniHosts};
 pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, PlaceFilter, Query,
     Requester, SEND_PATH, Show, WhyRequest,
 };
 pub use output::{MoveReply, Output, Refusal, Reply};
-pub use port_rules::{PortDrops, PortNews, PortRules, Storm};
+pub use port_rules::{Outward, PortDrops, PortNews, PortRules, Storm};
 pub use probe_mac::probe_mac;
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want};
@@ -180,6 +181,7 @@ pub struct Node {
     strangers: strangers::Strangers,
     gateway: gateway::Gateways,
     holds: hold::Holds,
+    carry: carry::Carry,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -264,6 +266,7 @@ impl Node {
             strangers: strangers::Strangers::default(),
             gateway: gateway::Gateways::default(),
             holds: hold::Holds::default(),
+            carry: carry::Carry::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -334,6 +337,7 @@ impl Node {
         }
         self.due_sweep(at);
         self.tell_vteps(at);
+        self.due_carried(at);
         self.due_guards(at);
         self.keep(at);
         self.pump(at);
@@ -385,6 +389,7 @@ impl Node {
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));
         offer(self.prepare.timeout());
+        offer(self.carry.timeout().map(|t| (t, "frames that are carried")));
         offer(self.holds.timeout().map(|t| (t, "guest that is held")));
         offer((!self.swept).then_some((self.sweep_at(), "sweep of adopted rows")));
         next
@@ -415,6 +420,7 @@ impl Node {
                 mtu: v.mtu,
                 fdb_limit: limits::of_kernel(v.mobility.mac_limit),
                 arp_suppression: v.arp_suppression,
+                unicast_flood: v.hosts.unknown_unicast,
                 ports: v.ports.iter().map(|p| PortWant { name: p.clone() }).collect(),
                 gateway: v.hosts.gateway.as_ref().map(Gateway::wanted),
             })

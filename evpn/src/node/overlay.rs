@@ -43,6 +43,7 @@ impl Node {
         if f.vlan.is_some() || self.probe_mac(vni) == Some(f.src) {
             return;
         }
+        self.router_asked_from_afar(vni, &f, at);
         if self.probe_mac(vni) == Some(f.dst) {
             self.asked_from_afar(vni, &f);
             if let Some((mac, ip)) = answer_of(&f) {

@@ -4,8 +4,9 @@
 //! The node says which rules a device has, the driver's filter keeps them and tells what it drops. On the VXLAN device the
 //! rule about tags is the same (VXLAN-05); limits are for access ports alone, because behind a VTEP are many of them.
 
+use super::config::{Flooding, VniConfig};
 use super::view::PortDropsView;
-use super::{Event, Node, Output};
+use super::{Event, Node, Output, Unknown};
 use crate::types::{IfIndex, Time, Vni};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,13 +24,27 @@ pub struct Storm {
     pub multicast: u32,
 }
 
-/// What is dropped where it comes in.
+/// What does not go out of a device.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Outward {
+    /// Everything does.
+    #[default]
+    All,
+    /// ARP requests and NS for all: who may have the answer is asked by unicast, or nobody (PROXY-FLOOD-01).
+    NoQuestions,
+    /// Broadcast and multicast: nothing is replicated (PIT-19).
+    NoGroups,
+}
+
+/// What is dropped at a device.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PortRules {
     /// Frames with an 802.1Q or 802.1ad tag, priority tags among them.
     pub tagged: bool,
     /// What is beyond these rates.
     pub storm: Storm,
+    /// And on its way out.
+    pub outward: Outward,
 }
 
 impl PortRules {
@@ -52,13 +67,22 @@ pub struct PortDrops {
     pub broadcast: u64,
     /// Other multicast.
     pub multicast: u64,
+    /// On its way out to the overlay: for all, where nothing is replicated, or questions that nobody is asked.
+    pub flooded: u64,
 }
 
 impl PortDrops {
     /// Each with the name that it has in `show` and in the metrics.
-    pub fn named(&self) -> [(&'static str, u64); 5] {
-        let Self { tagged, arp, nd, broadcast, multicast } = *self;
-        [("tagged", tagged), ("arp", arp), ("nd", nd), ("broadcast", broadcast), ("multicast", multicast)]
+    pub fn named(&self) -> [(&'static str, u64); 6] {
+        let Self { tagged, arp, nd, broadcast, multicast, flooded } = *self;
+        [
+            ("tagged", tagged),
+            ("arp", arp),
+            ("nd", nd),
+            ("broadcast", broadcast),
+            ("multicast", multicast),
+            ("flooded", flooded),
+        ]
     }
 
     fn plus(&self, o: &Self) -> Self {
@@ -68,17 +92,19 @@ impl PortDrops {
             nd: self.nd.saturating_add(o.nd),
             broadcast: self.broadcast.saturating_add(o.broadcast),
             multicast: self.multicast.saturating_add(o.multicast),
+            flooded: self.flooded.saturating_add(o.flooded),
         }
     }
 }
 
 /// Counters of `show status`, in the order of [`PortDrops::named`].
-const COUNTERS: [&str; 5] = [
+const COUNTERS: [&str; 6] = [
     "frames_dropped_tagged",
     "frames_dropped_arp",
     "frames_dropped_nd",
     "frames_dropped_broadcast",
     "frames_dropped_multicast",
+    "frames_dropped_flooded",
 ];
 
 /// What became of an [`Output::PortRules`].
@@ -109,6 +135,15 @@ pub(super) struct Rules {
     ports: BTreeMap<IfIndex, Ruled>,
 }
 
+/// What does not go out of the VXLAN device of a VNI.
+fn outward(c: &VniConfig) -> Outward {
+    match (c.flooding, c.hosts.unknown) {
+        (Flooding::None, _) => Outward::NoGroups,
+        (Flooding::Replicate, Unknown::Replicate) => Outward::All,
+        (Flooding::Replicate, Unknown::Unicast | Unknown::Drop) => Outward::NoQuestions,
+    }
+}
+
 impl Node {
     /// The devices of a VNI have changed: each access port has its rules, and the VXLAN device.
     pub(super) fn review_port_rules(&mut self) {
@@ -118,9 +153,12 @@ impl Node {
             let enslaved =
                 |i: &IfIndex| self.links.get(i).is_some_and(|l| l.master.is_some() && l.master == seg.bridge);
             if let Some(vxlan) = seg.vxlan.filter(enslaved) {
-                want.insert(vxlan, (*vni, PortRules { tagged, storm: Storm::default() }));
+                want.insert(
+                    vxlan,
+                    (*vni, PortRules { tagged, storm: Storm::default(), outward: outward(&seg.config) }),
+                );
             }
-            let rules = PortRules { tagged, storm: seg.config.hosts.storm };
+            let rules = PortRules { tagged, storm: seg.config.hosts.storm, outward: Outward::All };
             let ports = self.taps.iter().filter(|(i, v)| **v == *vni && seg.vxlan != Some(**i));
             want.extend(ports.map(|(i, _)| (*i, (*vni, rules))));
         }

@@ -211,7 +211,7 @@ fn doing(op: &LinkOp) -> &'static str {
             "cannot write its sysctl settings (is /proc/sys read-only?)"
         }
         LinkOp::Enslave { .. } => "cannot make it a port of the bridge",
-        LinkOp::PortFlags { .. } => "cannot set the port's flags",
+        LinkOp::PortFlags { .. } | LinkOp::UnicastFlood { .. } => "cannot set the port's flags",
         LinkOp::Up { .. } => "cannot bring it up",
         LinkOp::Gateway { step, .. } => match step {
             GatewayStep::Mac(_) => "cannot give it the gateway's MAC",
@@ -326,6 +326,10 @@ async fn apply(handle: &Handle, op: &LinkOp, shares: bool) -> io::Result<()> {
                 .hairpin(false)
                 .neigh_suppress(*neigh_suppress)
                 .build();
+            handle.link().set_port(msg).execute().await.map_err(plain)
+        }
+        LinkOp::UnicastFlood { name, on } => {
+            let msg = LinkBridgePort::new(index(handle, name).await?).flood(*on).build();
             handle.link().set_port(msg).execute().await.map_err(plain)
         }
         LinkOp::Up { name } => {

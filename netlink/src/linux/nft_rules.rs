@@ -13,13 +13,15 @@
 //! multicast beyond the rate     → count, drop
 //! ```
 //!
+//! What does not go out has a chain on the egress hook of its device: of the VXLAN device, so that access ports are served as ever.
+//!
 //! A rule that nobody asked for is not there, and accepting is left out where no later rule could drop.
 
 use super::nft::{
     Attrs, DELCHAIN, DELOBJ, F_CREATE, NEWCHAIN, NEWOBJ, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE, Nft,
     expression,
 };
-use evpn::node::{PortDrops, PortRules};
+use evpn::node::{Outward, PortDrops, PortRules, Storm};
 use evpn::types::IfIndex;
 use std::collections::BTreeMap;
 use std::io;
@@ -27,6 +29,8 @@ use std::io;
 const TABLE: &[u8] = b"vtepd-ports\0";
 const NETDEV: u8 = 5;
 const INGRESS: u32 = 0;
+/// Linux 5.16.
+const EGRESS: u32 = 1;
 /// After the guard of made-up MACs: what that drops uses nothing up.
 const PRIORITY: i32 = -490;
 /// `NFT_OBJECT_COUNTER`.
@@ -131,10 +135,12 @@ impl IngressRules {
 
     fn clear(&mut self, port: IfIndex) {
         let Some((n, rules)) = self.ports.remove(&port) else { return };
-        let mut chain = Attrs::default();
-        chain.bytes(1, TABLE).bytes(3, &name(n, None));
         // One after the other: the chain may have gone with its device.
-        let _ = self.nft.batch(&[(DELCHAIN, 0, chain)]);
+        for which in [None, Some("out")] {
+            let mut chain = Attrs::default();
+            chain.bytes(1, TABLE).bytes(3, &name(n, which));
+            let _ = self.nft.batch(&[(DELCHAIN, 0, chain)]);
+        }
         let counters = counted(&rules).map(|c| {
             let mut a = Attrs::default();
             a.bytes(1, TABLE).bytes(2, &name(n, Some(c))).be32(3, COUNTER);
@@ -162,6 +168,7 @@ impl IngressRules {
                 nd: of(*n, "nd"),
                 broadcast: of(*n, "broadcast"),
                 multicast: of(*n, "multicast"),
+                flooded: of(*n, "flooded"),
             };
             (*port, drops)
         });
@@ -187,9 +194,21 @@ fn counted(rules: &PortRules) -> impl Iterator<Item = &'static str> + use<> {
         ("nd", s.nd > 0),
         ("broadcast", s.broadcast > 0),
         ("multicast", s.multicast > 0),
+        ("flooded", rules.outward != Outward::All),
     ]
     .into_iter()
     .filter_map(|(c, there)| there.then_some(c))
+}
+
+fn chain(n: u64, which: Option<&str>, hook: u32, device: &str) -> (u16, u16, Attrs) {
+    let mut chain = Attrs::default();
+    chain.bytes(1, TABLE).bytes(3, &name(n, which));
+    let device = [device.as_bytes(), &[0]].concat();
+    chain.nest(4, |h| {
+        h.be32(1, hook).be32(2, PRIORITY as u32).bytes(3, &device);
+    });
+    chain.bytes(7, b"filter\0");
+    (NEWCHAIN, F_CREATE, chain)
 }
 
 fn messages(n: u64, device: &str, rules: &PortRules) -> Vec<(u16, u16, Attrs)> {
@@ -201,21 +220,34 @@ fn messages(n: u64, device: &str, rules: &PortRules) -> Vec<(u16, u16, Attrs)> {
         });
         out.push((NEWOBJ, F_CREATE, a));
     }
-    let mut chain = Attrs::default();
-    chain.bytes(1, TABLE).bytes(3, &name(n, None));
-    let device = [device.as_bytes(), &[0]].concat();
-    chain.nest(4, |h| {
-        h.be32(1, INGRESS).be32(2, PRIORITY as u32).bytes(3, &device);
-    });
-    chain.bytes(7, b"filter\0");
-    out.push((NEWCHAIN, F_CREATE, chain));
+    let s = rules.storm;
+    if rules.outward != Outward::All {
+        out.push(chain(n, Some("out"), EGRESS, device));
+        let kinds: &[Pattern] = match rules.outward {
+            Outward::NoQuestions => &[is_arp_request, is_solicitation],
+            Outward::NoGroups | Outward::All => &[is_group],
+        };
+        for kind in kinds {
+            let mut a = Attrs::default();
+            a.bytes(1, TABLE).bytes(2, &name(n, Some("out"))).nest(4, |l| {
+                is_group(l);
+                kind(l);
+                count(l, n, "flooded");
+                verdict(l, DROP);
+            });
+            out.push((NEWRULE, F_CREATE | 0x800, a));
+        }
+    }
+    if !rules.tagged && s == Storm::default() {
+        return out;
+    }
+    out.push(chain(n, None, INGRESS, device));
     let mut rule = |fill: &dyn Fn(&mut Attrs)| {
         let mut a = Attrs::default();
         a.bytes(1, TABLE).bytes(2, &name(n, None)).nest(4, |list| fill(list));
         // Appended.
         out.push((NEWRULE, F_CREATE | 0x800, a));
     };
-    let s = rules.storm;
     if rules.tagged {
         rule(&|l| {
             is_tagged(l);
@@ -303,6 +335,20 @@ fn is_nd(list: &mut Attrs) {
     load(list, NETWORK, 40, 1);
     compare(list, AT_LEAST, &[133]);
     compare(list, AT_MOST, &[137]);
+}
+
+fn is_arp_request(list: &mut Attrs) {
+    ether_type(list, [0x08, 0x06]);
+    load(list, NETWORK, 6, 2);
+    compare(list, EQUAL, &[0, 1]);
+}
+
+fn is_solicitation(list: &mut Attrs) {
+    ether_type(list, [0x86, 0xdd]);
+    load(list, NETWORK, 6, 1);
+    compare(list, EQUAL, &[58]);
+    load(list, NETWORK, 40, 1);
+    compare(list, EQUAL, &[135]);
 }
 
 fn is_igmp(list: &mut Attrs) {

@@ -89,6 +89,7 @@ pub(crate) fn device(ports: &[&str]) -> DeviceWant {
         mtu: None,
         fdb_limit: 0,
         arp_suppression: true,
+        unicast_flood: None,
         ports: ports.iter().map(|p| PortWant { name: (*p).to_owned() }).collect(),
         gateway: None,
     }

@@ -1,9 +1,11 @@
 //! `[arp]`, and the keys of `[[vni]]` about ARP and ND.
 
-use super::vtep::choice;
-use super::walk::{Collector, Section};
-use evpn::node::{ArpConfig, ConflictPolicy, Storm, TellPeers, VniHosts};
+use super::vtep::{choice, is_unicast};
+use super::walk::{At, Collector, Section};
+use evpn::node::{ArpConfig, ConflictPolicy, Flooding, Storm, TellPeers, Unknown, VniHosts};
 use evpn::types::{Mac, Span};
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 const DAY: Span = Span::secs(24 * 3600);
 /// The owner of an address is not waited for any longer: a claim that counts so late is an outage.
@@ -43,10 +45,11 @@ pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> 
 }
 
 /// Keys of `[[vni]]` that are read here.
-pub(super) const VNI_KEYS: [&str; 3] = ["storm-limits", "tagged", "tell-peers"];
+pub(super) const VNI_KEYS: [&str; 6] =
+    ["dhcp-servers", "storm-limits", "tagged", "tell-peers", "unknown-targets", "unknown-unicast"];
 
 /// What `[[vni]]` says of its hosts; the probe MAC is the caller's.
-pub(super) fn of_vni(s: &Section<'_>, c: &mut Collector) -> VniHosts {
+pub(super) fn of_vni(s: &Section<'_>, flooding: Flooding, c: &mut Collector) -> VniHosts {
     let d = VniHosts::new(Mac([0; 6]));
     VniHosts {
         tell_peers: match choice(s, "tell-peers", &["auto", "always", "never"], c) {
@@ -54,6 +57,15 @@ pub(super) fn of_vni(s: &Section<'_>, c: &mut Collector) -> VniHosts {
             Some("never") => TellPeers::Never,
             _ => d.tell_peers,
         },
+        unknown: match choice(s, "unknown-targets", &["replicate", "unicast", "drop"], c) {
+            Some("unicast") => Unknown::Unicast,
+            Some("drop") => Unknown::Drop,
+            // PIT-19: where nothing is flooded, nobody floods by hand either unless told to.
+            None if flooding == Flooding::None => Unknown::Unicast,
+            Some(_) | None => d.unknown,
+        },
+        dhcp_servers: dhcp_servers(s, c),
+        unknown_unicast: s.boolean("unknown-unicast", c),
         tagged: tagged(s, c),
         storm: storm(s, c),
         ..d
@@ -72,6 +84,22 @@ fn tagged(s: &Section<'_>, c: &mut Collector) -> bool {
         );
     }
     transparent
+}
+
+fn dhcp_servers(s: &Section<'_>, c: &mut Collector) -> BTreeSet<IpAddr> {
+    let mut out = BTreeSet::new();
+    for At { value, place } in s.texts("dhcp-servers", c).unwrap_or_default() {
+        match value.parse::<IpAddr>() {
+            Ok(ip) if is_unicast(ip) => {
+                out.insert(ip);
+            }
+            _ => {
+                let help = "write the addresses of DHCP servers in this VNI, such as \"10.1.0.2\"";
+                c.push(s.problem("dhcp-servers", place, "not the address of a host").help(help));
+            }
+        }
+    }
+    out
 }
 
 fn storm(s: &Section<'_>, c: &mut Collector) -> Storm {

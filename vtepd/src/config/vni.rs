@@ -85,7 +85,7 @@ fn vni(
     let (sticky, gateway_macs) = fixed::fixed(s, c);
     let allowed = fixed::allowed(s, c);
     let mobility = mobility::of_vni(s, vtep, c);
-    let hosts = arp::of_vni(s, c);
+    let hosts = arp::of_vni(s, flooding, c);
     let arp_suppression = wish && !hosts.tagged;
     let gateway = gateway::gateway(s, vtep.address, &sticky, arp_suppression, c);
     let vni = vni?.value;

@@ -4,6 +4,7 @@
 //! Only what passes every check of its RFC becomes a value; the rest is a [`FrameError`] to count.
 
 mod build;
+mod carry;
 mod dhcp;
 mod nd;
 
@@ -13,6 +14,7 @@ pub use build::{
     unsolicited_advertisement,
 };
 
+pub use carry::{DhcpFor, dhcp_for, readdressed};
 pub use dhcp::Dhcp;
 
 use super::parse::{Parsed, array, ipv4};
