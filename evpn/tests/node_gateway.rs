@@ -31,7 +31,7 @@ fn link_local() -> Ipv6Addr {
 
 fn gateway() -> Gateway {
     let address = |ip: IpAddr, bits| GatewayAddress::new(ip, bits).unwrap();
-    Gateway { addresses: vec![address(ip(254).into(), 24), address(v6(0xfe).into(), 64)], mac: GW }
+    Gateway { addresses: vec![address(ip(254).into(), 24), address(v6(0xfe).into(), 64)], mac: GW, ra: false }
 }
 
 fn with(n: usize, has: impl Fn(&Config) -> bool) -> World {
@@ -109,7 +109,9 @@ fn who_speaks_for_the_gateway_is_refused_and_the_hosts_are_told_again() {
     let truth: Vec<_> = w.hosts[0].emitted.iter().filter(|(p, f)| *p == P1 && f[6..12] == GW.0).collect();
     let told = |f: &Bytes| match frame::parse(f).unwrap().body {
         Body::Arp(a) => a.is_gratuitous() && (a.sender_mac, a.sender_ip) == (GW, ip(254)),
-        Body::NeighborAdvertisement(na) => na.target == v6(0xfe) && na.router && na.tlla == Some(GW),
+        Body::NeighborAdvertisement(na) => {
+            [v6(0xfe), link_local()].contains(&na.target) && na.router && na.tlla == Some(GW)
+        }
         _ => false,
     };
     assert!(truth.len() >= 8 && truth.iter().all(|(_, f)| told(f)), "{truth:?}");
@@ -173,7 +175,7 @@ fn every_host_has_a_row_and_a_move_leaves_it_as_it_is() {
 /// has none.
 #[test]
 fn routes_are_those_of_any_vni() {
-    let mut routes = |gateway: bool| {
+    let routes = |gateway: bool| {
         let mut w = with(2, |_| gateway);
         w.frame(0, P1, mac(1), Some(garp(mac(1), ip(1))));
         w.run_for(Span::millis(50));

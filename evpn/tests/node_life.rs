@@ -57,7 +57,7 @@ fn counter(w: &mut World, name: &str) -> u64 {
 fn with_gateway() -> World {
     let mut w = World::with(2, MS, |c| {
         let addresses = vec![GatewayAddress::new(ip(254).into(), 24).unwrap()];
-        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac: GATEWAY });
+        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac: GATEWAY, ra: false });
     });
     w.run_for(Span::secs(10));
     w

@@ -498,7 +498,7 @@ fn a_gateways_new_mac_is_told_once_the_bridge_has_it() {
     let mut w = World::with(2, MS, |c| {
         let address = |ip, bits| GatewayAddress::new(ip, bits).expect("it fits");
         let addresses = vec![address(ip(1).into(), 24), address(ip6(1).into(), 64)];
-        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac: gateway });
+        c.vnis[0].hosts.gateway = Some(Gateway { addresses, mac: gateway, ra: false });
         c.vnis[0].hosts.tell_peers = TellPeers::Always;
     });
     w.run_for(Span::secs(10));
@@ -507,8 +507,10 @@ fn a_gateways_new_mac_is_told_once_the_bridge_has_it() {
     w.devices(0, gateway);
     let (four, all) = (everybody(1, 77), Mac([0x33, 0x33, 0, 0, 0, 1]));
     let six = Word { ip: ip6(1).into(), to: all, router: true, ..four };
-    assert_eq!(told(&mut w, 0), [(P1, four), (P2, four), (P1, six), (P2, six)]);
+    // Its link-local address, which IPv6 hosts know their router by.
+    let own = Word { ip: "fe80::5054:ff:fe00:4d".parse().expect("an address"), ..six };
+    assert_eq!(told(&mut w, 0), [(P1, four), (P2, four), (P1, six), (P2, six), (P1, own), (P2, own)]);
     w.run_for(Span::secs(10));
-    assert_eq!(told(&mut w, 0).len(), 12);
+    assert_eq!(told(&mut w, 0).len(), 18);
     assert_eq!((told(&mut w, 1), told_peers(&mut w, 0)), (vec![], vec![]));
 }

@@ -313,6 +313,32 @@ fn a_silent_guest_is_found_where_nothing_is_flooded() {
     hosts[0].ns.sh("ping -6 -n -c 1 -W 3 2001:db8:2::3");
 }
 
+/// `ra = true`: a guest with default settings has its address and its default route from the gateway.
+#[test]
+fn a_guest_configures_itself_by_the_gateways_advertisements() {
+    if !met(&[Need::Root, Need::Tool("ping")]) {
+        return;
+    }
+    let f = Fabric::new(2);
+    let underlay = Wire::open(&f.spine, "u1");
+    let far = guest(&f, 1, "b1", 2, 3);
+    let mac = test_mac(0x0109);
+    let host = f.host(0, "a0", mac, &[]);
+    let _d = [0, 1].map(|i| {
+        let mut conf = conf(&f, i, [[&["a0"][..], &[]], [&[], &["b1"]]][i], "");
+        conf.sections = conf.sections.replace(" }", ", ra = true }");
+        Vtepd::start(&f.vteps[i].ns, &conf)
+    });
+    eventually(LATER, "it has an address and a router", || {
+        let has = host.ns.sh("ip -6 addr show dev eth0 scope global; ip -6 route show default");
+        let all = ["2001:db8:1:", LINK_LOCAL, "proto ra"];
+        if all.iter().all(|a| has.contains(a)) && !has.contains("tentative") { Ok(()) } else { Err(has) }
+    });
+    eventually(LATER, "it reaches another subnet", || host.try_ping("2001:db8:2::3"));
+    far.ns.sh("ping -6 -n -c 1 -W 3 2001:db8:1::1");
+    nothing_of_the_gateway(&crossed(&underlay));
+}
+
 /// EVPN-MOB-19: who claims the gateway's address is believed by nobody for long, here or elsewhere.
 #[test]
 fn a_guest_that_claims_the_gateways_address_is_refused_and_the_others_hear_the_truth() {

@@ -72,6 +72,12 @@ fn a_gateway_is_read() {
     assert_eq!(gateway(addresses), (both.clone(), "00:00:5e:00:01:01".to_owned()));
     let mac = "02:00:00:00:00:fe";
     assert_eq!(gateway(&format!("{addresses}, mac = \"{mac}\"")), (both, mac.to_owned()));
+    let ra = |text: &str| {
+        let s =
+            read(&format!("{HEAD}[[vni]]\nvni = 100\ngateway = {{ {addresses}{text} }}\n")).expect("valid");
+        s.node.vnis[0].hosts.gateway.as_ref().is_some_and(|g| g.ra)
+    };
+    assert_eq!((ra(""), ra(", ra = false"), ra(", ra = true")), (false, false, true));
 }
 
 /// PIT-19: nobody floods by hand where nothing is flooded.
@@ -352,6 +358,7 @@ error_snapshots! {
     gateway_without_address => with_head("[[vni]]\nvni = 100\ngateway = { mac = \"00:00:5e:00:01:01\" }\n");
     gateway_not_a_table => with_head("[[vni]]\nvni = 100\ngateway = \"10.1.0.1/24\"\n");
     gateway_with_faults => with_head("[[vni]]\nvni = 100\nsticky = { \"00:00:5e:00:01:01\" = \"p1\" }\narp-suppression = false\ngateway = { addresses = [\"10.1.0.1\", \"10.1.0.1/33\", \"224.0.0.1/24\", \"10.255.0.1/24\", \"10.1.0.1/24\", \"10.1.0.1/16\"], mac = \"00:00:5e:00:01:01\" }\n");
+    gateway_that_advertises_nothing => with_head("[[vni]]\nvni = 100\ngateway = { addresses = [\"10.1.0.1/24\"], ra = true }\n");
     gateway_with_a_group_as_mac => with_head("[[vni]]\nvni = 100\ngateway = { addresses = [\"10.1.0.1/24\"], mac = \"01:00:5e:00:01:01\" }\n");
     mtu_too_small => with_head("[[vni]]\nvni = 100\nmtu = 1000\n");
     qmp_without_socket => with_head("[[qmp]]\nactivate-at = \"resume\"\n");

@@ -112,6 +112,7 @@ impl Node {
             }
         }
         self.check_heard(vni, port, &f, bytes, at);
+        self.routers_solicited(vni, port, &f, at);
         self.sign_of_life(vni, port, &f, at);
     }
 

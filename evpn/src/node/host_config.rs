@@ -102,6 +102,8 @@ pub struct Gateway {
     pub addresses: Vec<GatewayAddress>,
     /// Its MAC, which the bridge has.
     pub mac: Mac,
+    /// It advertises itself to IPv6 hosts (RFC 4861 §6.2).
+    pub ra: bool,
 }
 
 /// An address of a gateway.

@@ -5,6 +5,7 @@
 //! [`Node::poll_timeout`] for the next wake-up. Nothing here reads a clock or touches a socket.
 
 mod activate;
+mod adverts;
 mod answers;
 mod ask;
 mod carry;
@@ -180,6 +181,7 @@ pub struct Node {
     tell: tell::Tell,
     strangers: strangers::Strangers,
     gateway: gateway::Gateways,
+    adverts: adverts::Adverts,
     holds: hold::Holds,
     carry: carry::Carry,
     more_changes: bool,
@@ -265,6 +267,7 @@ impl Node {
             tell: tell::Tell::default(),
             strangers: strangers::Strangers::default(),
             gateway: gateway::Gateways::default(),
+            adverts: adverts::Adverts::default(),
             holds: hold::Holds::default(),
             carry: carry::Carry::default(),
             more_changes: false,
@@ -343,6 +346,7 @@ impl Node {
         self.pump(at);
         self.due_questions();
         self.due_tells(at);
+        self.due_adverts(at);
         self.moves.expire(at, &mut self.journal);
         self.due_handings(at);
         if self.stopping {
@@ -384,6 +388,7 @@ impl Node {
         offer(self.full.poll_timeout());
         offer(self.guards.poll_timeout());
         offer(self.tell_timeout().map(|t| (t, "hosts to tell")));
+        offer(self.adverts.timeout().map(|t| (t, "router advertisement")));
         offer(self.strangers_due());
         offer(self.retries.first().map(|(t, _)| (*t, "row retry")));
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
@@ -459,6 +464,7 @@ impl Node {
         let ip = self.config.listen.unwrap_or(any);
         self.journal.push(Output::Listen(SocketAddr::new(ip, self.config.bgp_port)));
         self.start_sessions(at);
+        self.begin_adverts(at);
     }
 
     fn handle_kernel(&mut self, ev: KernelEvent, at: Time) {

@@ -228,7 +228,7 @@ impl Node {
         let Some(seg) = self.segments.get(&vni) else { return };
         let Some(g) = seg.config.hosts.gateway.as_ref().filter(|g| seg.own.contains(&g.mac)) else { return };
         let mac = g.mac;
-        for ip in g.addresses.iter().map(|a| a.ip).collect::<Vec<_>>() {
+        for (ip, _) in g.wanted().addresses {
             self.tell.put((vni, ip), Job { mac, before: mac, waits: Vec::new(), round: 0, due: at });
         }
     }

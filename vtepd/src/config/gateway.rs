@@ -20,7 +20,7 @@ pub(super) fn gateway(
     c: &mut Collector,
 ) -> Option<Gateway> {
     let (_, at) = s.get("gateway")?;
-    let t = s.section("gateway", &["addresses", "mac"], c);
+    let t = s.section("gateway", &["addresses", "mac", "ra"], c);
     if !t.present() {
         return None;
     }
@@ -31,8 +31,17 @@ pub(super) fn gateway(
         ));
     }
     let addresses = addresses(&t, at, vtep, c);
+    let ra = t.boolean("ra", c).unwrap_or(false);
+    if ra
+        && !addresses.is_empty()
+        && addresses.iter().all(|a| a.ip.is_ipv4())
+        && let Some((_, place)) = t.get("ra")
+    {
+        let what = "router advertisements need an IPv6 address";
+        c.push(t.problem("ra", place, what).help("add one to `addresses`, or leave `ra` out"));
+    }
     let mac = mac(&t, sticky, c)?;
-    (!addresses.is_empty()).then_some(Gateway { addresses, mac })
+    (!addresses.is_empty()).then_some(Gateway { addresses, mac, ra })
 }
 
 fn addresses(t: &Section<'_>, at: Place, vtep: Option<IpAddr>, c: &mut Collector) -> Vec<GatewayAddress> {

@@ -10,6 +10,9 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 const MIN_FRAME: usize = 60;
 /// Octets of the Ethernet header.
 const ETHERNET: usize = 14;
+/// Options of router advertisements.
+const PREFIX: u8 = 3;
+const MTU: u8 = 5;
 /// ff02::1
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
@@ -125,6 +128,56 @@ fn neighbor(
     out.put_slice(&src.octets());
     out.put_slice(&dst.octets());
     out.put_slice(m);
+    finish(out)
+}
+
+/// A prefix that hosts make their addresses from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Prefix {
+    /// Any address in it.
+    pub ip: Ipv6Addr,
+    /// Its length.
+    pub bits: u8,
+}
+
+/// RA of a default router (RFC 4861 §4.2): to one host, or to all nodes. `lifetime` in seconds. Prefixes are on-link, and
+/// those of 64 bits autonomous, valid for 30 days and preferred for 7 (§6.2.1).
+pub fn router_advertisement(
+    mac: Mac,
+    src: Ipv6Addr,
+    to: Option<(Mac, Ipv6Addr)>,
+    lifetime: u16,
+    mtu: Option<u32>,
+    prefixes: &[Prefix],
+) -> Bytes {
+    let mut m = vec![kind::RA, 0, 0, 0, 64, 0];
+    m.put_u16(lifetime);
+    m.put_bytes(0, 8);
+    m.put_slice(&[SLLA, 1]);
+    m.put_slice(&mac.0);
+    if let Some(mtu) = mtu {
+        m.put_slice(&[MTU, 1, 0, 0]);
+        m.put_u32(mtu);
+    }
+    for p in prefixes {
+        let autonomous = u8::from(p.bits == 64) << 6;
+        m.put_slice(&[PREFIX, 4, p.bits, 0x80 | autonomous]);
+        m.put_u32(30 * 24 * 3600);
+        m.put_u32(7 * 24 * 3600);
+        m.put_u32(0);
+        let mask = u128::MAX.checked_shl(128 - u32::from(p.bits.min(128))).unwrap_or(0);
+        m.put_u128(u128::from(p.ip) & mask);
+    }
+    let (dst_mac, dst) = to.unwrap_or((group_mac(ALL_NODES), ALL_NODES));
+    let sum = nd::checksum(src, dst, &m);
+    m[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut out = ethernet(dst_mac, mac, ethertype::IPV6);
+    out.put_u32(6 << 28);
+    out.put_u16(m.len() as u16);
+    out.put_slice(&[ICMPV6, 255]);
+    out.put_slice(&src.octets());
+    out.put_slice(&dst.octets());
+    out.put_slice(&m);
     finish(out)
 }
 

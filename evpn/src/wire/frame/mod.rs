@@ -9,9 +9,9 @@ mod dhcp;
 mod nd;
 
 pub use build::{
-    arp_probe, arp_reply, arp_request, arp_request_for, gratuitous_arp, gratuitous_arp_reply,
+    Prefix, arp_probe, arp_reply, arp_request, arp_request_for, gratuitous_arp, gratuitous_arp_reply,
     neighbor_advertisement, neighbor_solicitation, neighbor_solicitation_for, rarp_announce,
-    unsolicited_advertisement,
+    router_advertisement, unsolicited_advertisement,
 };
 
 pub use carry::{DhcpFor, dhcp_for, readdressed};
