@@ -81,8 +81,21 @@ fn on(bridge: Bridge, system: System, sizes: &Sizes, report: &mut Report) {
         let (row, _) = beside(&f, sizes, &mut moves, NOWHERE, Noise::Data, 0);
         report.times(format!("hot move, {of}: a sender into nowhere"), Some(system), &row);
         for (noise, name) in [(Noise::Data, "data"), (Noise::Arp, "ARP")] {
-            let (row, (sent, seconds)) = beside(&f, sizes, &mut moves, FLOODING, noise, sizes.flooded);
+            let before = guards(&daemons[0]);
+            let done = AtomicBool::new(false);
+            let (begun, (row, (sent, seconds)), guarded) = std::thread::scope(|s| {
+                let _stopping = Stop(&done);
+                let begun = now();
+                let watch = s.spawn(|| guarded(&daemons[0], before, &done));
+                let got = beside(&f, sizes, &mut moves, FLOODING, noise, sizes.flooded);
+                done.store(true, Ordering::Relaxed);
+                (begun, got, watch.join().ok().flatten())
+            });
             report.times(format!("hot move, {of}: made-up MACs, {name}"), Some(system), &row);
+            if let Some(at) = guarded {
+                let ms = Duration::from_nanos(at - begun).as_secs_f64() * 1e3;
+                report.number(format!("made-up MACs, {of}, {name}: until the port is guarded"), system, "ms", ms);
+            }
             report.number(format!("made-up MACs, {of}, {name}: sent"), system, "", sent as f64);
             report.number(format!("made-up MACs, {of}, {name}: rate"), system, "1/s", sent as f64 / seconds);
         }
@@ -93,6 +106,24 @@ fn on(bridge: Bridge, system: System, sizes: &Sizes, report: &mut Report) {
         report.number(format!("made-up MACs, {of}: {key}"), system, "", n);
     }
     report.memory(format!("made-up MACs, {of}: peak resident memory"), system, daemons[0].peak_mb());
+}
+
+/// How often a port was guarded.
+fn guards(d: &Daemon) -> u64 {
+    let Some(socket) = d.socket() else { return 0 };
+    let answer = crate::api::rows(&socket, "status").unwrap_or_default();
+    answer.first().and_then(|s| s["counters"]["guards_begun"].as_u64()).unwrap_or(0)
+}
+
+/// When a port is guarded once more, to 20 ms.
+fn guarded(d: &Daemon, before: u64, stop: &AtomicBool) -> Option<u64> {
+    while !stop.load(Ordering::Relaxed) {
+        if guards(d) > before {
+            return Some(now());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    None
 }
 
 /// Moves while a port is noisy; the noise lasts for all of them, and for at least so many frames.
