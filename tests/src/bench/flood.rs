@@ -94,7 +94,12 @@ fn on(bridge: Bridge, system: System, sizes: &Sizes, report: &mut Report) {
             report.times(format!("hot move, {of}: made-up MACs, {name}"), Some(system), &row);
             if let Some(at) = guarded {
                 let ms = Duration::from_nanos(at - begun).as_secs_f64() * 1e3;
-                report.number(format!("made-up MACs, {of}, {name}: until the port is guarded"), system, "ms", ms);
+                report.number(
+                    format!("made-up MACs, {of}, {name}: until the port is guarded"),
+                    system,
+                    "ms",
+                    ms,
+                );
             }
             report.number(format!("made-up MACs, {of}, {name}: sent"), system, "", sent as f64);
             report.number(format!("made-up MACs, {of}, {name}: rate"), system, "1/s", sent as f64 / seconds);
