@@ -79,6 +79,11 @@ pub enum LinkOp {
         /// `neigh_suppress`.
         neigh_suppress: bool,
     },
+    /// Takes all multicast of a bridge that snoops: what other VTEPs want, no report here says (PIT-08).
+    MulticastRouter {
+        /// The VXLAN device.
+        name: String,
+    },
     /// Whether unknown unicast goes out of a port.
     UnicastFlood {
         /// The port.
@@ -115,6 +120,7 @@ impl LinkOp {
             | Self::PortFlags { name, .. }
             | Self::Gateway { name, .. }
             | Self::UnicastFlood { name, .. }
+            | Self::MulticastRouter { name }
             | Self::Up { name } => name,
         }
     }
@@ -229,6 +235,10 @@ impl<'a> Planner<'a> {
         }
         self.port(b, v, true, w.arp_suppression);
         self.unicast_flood(b, v, w.unicast_flood);
+        let snoops = matches!(&b.kind, LinkKind::Bridge(set) if set.mcast_snooping);
+        if snoops && v.master == Some(b.index) && !v.port.unwrap_or_default().multicast_router {
+            self.ops.push(LinkOp::MulticastRouter { name: v.name.clone() });
+        }
         for p in &w.ports {
             match self.find(&p.name) {
                 None => self.problem("port-missing", false, &p.name, "port is not there yet".to_owned()),

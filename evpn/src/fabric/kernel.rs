@@ -115,6 +115,8 @@ pub struct PortFlags {
     pub isolated: bool,
     /// Hairpin; must be off (PIT-03).
     pub hairpin: bool,
+    /// Always takes all multicast where the bridge snoops (`mcast_router 2`, PIT-08).
+    pub multicast_router: bool,
     /// In state forwarding.
     pub forwarding: bool,
 }

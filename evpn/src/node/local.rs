@@ -75,6 +75,7 @@ impl Node {
         } else {
             self.may_check_itself(vni, mac, None, at);
         }
+        self.arrived_where_groups_are_snooped(vni, port, at);
         let held = self.end_hold((vni, mac), at);
         let seen = self.activation_sign(vni, mac).unwrap_or_else(|| self.first_sign(port, mac, at));
         let place = Place::Port(self.dev_name(port));
@@ -199,6 +200,7 @@ impl Node {
     /// A move between two ports of ours changes no sequence (EVPN-MOB-05).
     pub(super) fn change_port(&mut self, vni: Vni, mac: Mac, l: Local, port: IfIndex, at: Time) {
         let name = self.dev_name(port);
+        self.arrived_where_groups_are_snooped(vni, port, at);
         self.activation_left(vni, mac, Some(port), "it was seen on another port of this host", at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         seg.hosts.own(mac, Owner::Local(Local { port, seq: l.seq }), at);

@@ -57,6 +57,7 @@ mod segment;
 mod sends;
 mod show;
 mod signs;
+mod snooped;
 mod sometimes;
 mod strangers;
 mod target;
@@ -184,6 +185,7 @@ pub struct Node {
     adverts: adverts::Adverts,
     holds: hold::Holds,
     carry: carry::Carry,
+    snooped: snooped::Snooped,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -270,6 +272,7 @@ impl Node {
             adverts: adverts::Adverts::default(),
             holds: hold::Holds::default(),
             carry: carry::Carry::default(),
+            snooped: snooped::Snooped::default(),
             more_changes: false,
             begun: false,
             stopping: false,
@@ -341,6 +344,7 @@ impl Node {
         self.due_sweep(at);
         self.tell_vteps(at);
         self.due_carried(at);
+        self.due_group_queries(at);
         self.due_guards(at);
         self.keep(at);
         self.pump(at);
@@ -394,6 +398,7 @@ impl Node {
         offer(self.keep_due().map(|t| (t, "memory of sequences")));
         offer(self.moves.deadline().map(|t| (t, "unfinished move")));
         offer(self.prepare.timeout());
+        offer(self.snooped.timeout().map(|t| (t, "groups of a port")));
         offer(self.carry.timeout().map(|t| (t, "frames that are carried")));
         offer(self.holds.timeout().map(|t| (t, "guest that is held")));
         offer((!self.swept).then_some((self.sweep_at(), "sweep of adopted rows")));

@@ -364,6 +364,8 @@ fn port_flags(data: &[u8]) -> PortFlags {
     const MODE: u16 = 4;
     const LEARNING: u16 = 8;
     const UNICAST_FLOOD: u16 = 9;
+    const MULTICAST_ROUTER: u16 = 25;
+    const PERMANENT: u8 = 2;
     const NEIGH_SUPPRESS: u16 = 32;
     const ISOLATED: u16 = 33;
     const LOCKED: u16 = 39;
@@ -375,6 +377,7 @@ fn port_flags(data: &[u8]) -> PortFlags {
             MODE => out.hairpin = on(b),
             LEARNING => out.learning = on(b),
             UNICAST_FLOOD => out.flood = on(b),
+            MULTICAST_ROUTER => out.multicast_router = b.first() == Some(&PERMANENT),
             NEIGH_SUPPRESS => out.neigh_suppress = on(b),
             ISOLATED => out.isolated = on(b),
             LOCKED => out.locked = on(b),

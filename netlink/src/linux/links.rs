@@ -7,7 +7,9 @@ use crate::setup::{BridgeSysctl, DeviceProblem, LinkOp, plan_devices};
 use evpn::fabric::{DeviceWant, LinkKind};
 use evpn::types::IfIndex;
 use netlink_packet_core::DefaultNla;
-use netlink_packet_route::link::{BridgeStpState, InfoBridge, InfoVxlan, LinkAttribute, VxlanDf};
+use netlink_packet_route::link::{
+    BridgeMulticastRouterType, BridgeStpState, InfoBridge, InfoVxlan, LinkAttribute, VxlanDf,
+};
 use rtnetlink::{Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVxlan};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -211,7 +213,9 @@ fn doing(op: &LinkOp) -> &'static str {
             "cannot write its sysctl settings (is /proc/sys read-only?)"
         }
         LinkOp::Enslave { .. } => "cannot make it a port of the bridge",
-        LinkOp::PortFlags { .. } | LinkOp::UnicastFlood { .. } => "cannot set the port's flags",
+        LinkOp::PortFlags { .. } | LinkOp::UnicastFlood { .. } | LinkOp::MulticastRouter { .. } => {
+            "cannot set the port's flags"
+        }
         LinkOp::Up { .. } => "cannot bring it up",
         LinkOp::Gateway { step, .. } => match step {
             GatewayStep::Mac(_) => "cannot give it the gateway's MAC",
@@ -326,6 +330,11 @@ async fn apply(handle: &Handle, op: &LinkOp, shares: bool) -> io::Result<()> {
                 .hairpin(false)
                 .neigh_suppress(*neigh_suppress)
                 .build();
+            handle.link().set_port(msg).execute().await.map_err(plain)
+        }
+        LinkOp::MulticastRouter { name } => {
+            let always = BridgeMulticastRouterType::Permanent;
+            let msg = LinkBridgePort::new(index(handle, name).await?).mcast_router(always).build();
             handle.link().set_port(msg).execute().await.map_err(plain)
         }
         LinkOp::UnicastFlood { name, on } => {

@@ -16,7 +16,7 @@ const MTU: u8 = 5;
 /// ff02::1
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
-fn ethernet(dst: Mac, src: Mac, kind: u16) -> BytesMut {
+pub(super) fn ethernet(dst: Mac, src: Mac, kind: u16) -> BytesMut {
     let mut out = BytesMut::with_capacity(96);
     out.put_slice(&dst.0);
     out.put_slice(&src.0);
@@ -24,7 +24,7 @@ fn ethernet(dst: Mac, src: Mac, kind: u16) -> BytesMut {
     out
 }
 
-fn finish(mut out: BytesMut) -> Bytes {
+pub(super) fn finish(mut out: BytesMut) -> Bytes {
     if out.len() < MIN_FRAME {
         out.resize(MIN_FRAME, 0);
     }

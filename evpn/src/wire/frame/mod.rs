@@ -6,6 +6,7 @@
 mod build;
 mod carry;
 mod dhcp;
+mod groups;
 mod nd;
 
 pub use build::{
@@ -16,6 +17,7 @@ pub use build::{
 
 pub use carry::{DhcpFor, dhcp_for, readdressed};
 pub use dhcp::Dhcp;
+pub use groups::{igmp_query, mld_query};
 
 use super::parse::{Parsed, array, ipv4};
 use crate::types::Mac;
