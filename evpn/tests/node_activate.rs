@@ -364,3 +364,22 @@ fn a_row_that_was_never_overwritten_is_cleared_all_the_same() {
     w.run_for(Span::millis(10));
     assert_eq!((w.mac_row(1, mac(1)), w.mac_row(2, mac(1))), (remote(0, false), remote(0, false)));
 }
+
+/// The addresses of an activated guest have not answered, because it did not run yet. When it is heard they are asked for
+/// three times more, a second apart, and not by two chains at once (PIT-22).
+#[test]
+fn the_addresses_of_a_guest_that_is_heard_have_three_seconds() {
+    for after in [Span::millis(500), Span::millis(2500), Span::secs(9)] {
+        let mut w = before();
+        done(&mut w, 1, activate(Some("p2")));
+        w.run_for(after);
+        w.hosts[1].emitted.clear();
+        w.frame(1, P2, mac(1), None);
+        w.frame(1, P2, mac(1), Some(world::frames::rarp(mac(1))));
+        w.run_for(Span::millis(2950));
+        assert!(w.neigh_row(0, ip(1)).is_some(), "heard after {after:?}: given up too early");
+        assert_eq!(w.hosts[1].emitted.len(), 3, "heard after {after:?}");
+        w.run_for(Span::millis(100));
+        assert_eq!(w.neigh_row(0, ip(1)), None, "heard after {after:?}");
+    }
+}

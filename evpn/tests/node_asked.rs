@@ -162,3 +162,47 @@ fn an_address_of_the_loser_that_nobody_answers_for_at_the_winner_goes() {
     let w = tie(Ipv4Addr::new(10, 1, 0, 9));
     assert_eq!((w.neigh_row(1, IP.into()), w.neigh_row(2, IP.into())), (None, None));
 }
+
+/// Node 1 has no session when the guest comes to it without a word, and is heard with the next sequence when its sessions are
+/// back. Node 0 has told the address until then, and has withdrawn it.
+fn won_unheard() -> World {
+    let mut w = World::converged(3, MS);
+    w.frame(0, P1, mac(1), garp());
+    w.run_for(Span::millis(100));
+    w.cut(1, 0);
+    w.cut(1, 2);
+    w.run_for(MS);
+    w.frame(1, P2, mac(1), None);
+    assert_eq!(w.neigh_row(2, IP.into()), answered());
+    let limit = w.now + Span::secs(60);
+    while [0, 2].iter().any(|i| w.mac_row(*i, mac(1)) != remote(1, false)) {
+        assert!(w.now < limit, "the sessions of node 1 are not back");
+        w.run_for(MS);
+    }
+    w.run_for(Span::millis(10));
+    w
+}
+
+/// The way of an address along with its MAC, only later (PIT-22): the guest need not answer the first question.
+#[test]
+fn an_address_that_is_heard_of_after_its_mac_was_won_comes_along() {
+    let mut w = won_unheard();
+    assert_eq!(w.mac_row(0, mac(1)), remote(1, false));
+    assert_eq!((w.neigh_row(0, IP.into()), w.neigh_row(2, IP.into())), (answered(), answered()));
+    w.run_for(Span::millis(1500));
+    host(&mut w, 1, P2, IP);
+    w.run_for(Span::secs(20));
+    assert_eq!((w.neigh_row(0, IP.into()), w.neigh_row(2, IP.into())), (answered(), answered()));
+    let Rows::Hosts(hosts) = w.ask(1, Show::Hosts) else { panic!("hosts were asked for") };
+    assert_eq!(hosts.iter().map(|h| h.ip).collect::<Vec<_>>(), [IpAddr::V4(IP)]);
+}
+
+#[test]
+fn what_came_along_late_and_is_answered_by_nobody_goes_too() {
+    let mut w = won_unheard();
+    w.run_for(Span::secs(4));
+    assert_eq!((w.neigh_row(0, IP.into()), w.neigh_row(2, IP.into())), (None, None));
+    let sent = w.sent_bytes;
+    w.run_for(Span::secs(20));
+    assert!(w.sent_bytes - sent < 900, "only keepalives: it has stopped");
+}

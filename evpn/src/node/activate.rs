@@ -278,7 +278,7 @@ impl Node {
             if !known {
                 self.learn_binding(vni, mac, ip, BindingOrigin::Moved, false, at);
                 self.binding_by(vni, mac, ip, Evidence::Named, at);
-                self.probes.insert((at, vni, ip));
+                self.probes.put(at, vni, ip);
             }
         }
     }
@@ -299,7 +299,7 @@ impl Node {
         for ip in seg.hosts.ips_of(mac) {
             if seg.hosts.binding(ip).is_some_and(|b| b.origin == BindingOrigin::Moved) {
                 seg.hosts.touch(ip, |b| b.probes = 0);
-                self.probes.insert((at, vni, ip));
+                self.probes.put(at, vni, ip);
             }
         }
     }

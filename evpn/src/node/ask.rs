@@ -11,6 +11,8 @@
 //! must not stand before the withdrawals.
 
 use super::Node;
+use super::frames::FIRST_PROBE;
+use crate::hosts::{BindingOrigin, Local};
 use crate::mobility::Lost;
 use crate::rib::Candidate;
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
@@ -95,15 +97,41 @@ impl Node {
     }
 
     /// Others claim a MAC that is ours and stays ours: on a tie, or their routes are late. What they say of its addresses
-    /// goes with their routes, so its port is asked; what answers is announced, and nothing else (EVPN-MOB-08,
-    /// MIG-HOT-02). It has been heard with them a moment ago: it is past its own duplicate check (PIT-16).
+    /// goes with their routes, so its port is asked; what answers is announced (EVPN-MOB-08, MIG-HOT-02). It has been heard
+    /// with them a moment ago: it is past its own duplicate check (PIT-16).
+    ///
+    /// If we won it by a higher sequence while we could not hear them, its addresses come along now as they would have
+    /// come then (PIT-22); on a tie nobody knows yet which of us has the guest.
     pub(super) fn ask_for_claimed(&mut self, vni: Vni, mac: Mac, candidates: &[Candidate], at: Time) {
         let Some(seg) = self.segments.get(&vni) else { return };
-        let Some(port) = seg.hosts.macs.get(&mac).and_then(|e| e.local()).map(|l| l.port) else { return };
+        let Some(local) = seg.hosts.macs.get(&mac).and_then(|e| e.local().copied()) else { return };
         let nobodys = |ip: &IpAddr| seg.hosts.binding(*ip).is_none_or(|b| !b.is_local());
         let fresh = candidates.iter().filter(|c| !c.stale);
-        let ips: Vec<IpAddr> = fresh.filter_map(|c| c.ip).filter(nobodys).collect();
-        self.ask_allowed(vni, mac, ips, port, at);
+        let (mut ips, mut along) = (Vec::new(), Vec::new());
+        for (c, ip) in fresh.filter_map(|c| Some((c, c.ip?))).filter(|(_, ip)| nobodys(ip)) {
+            if self.comes_late(vni, mac, local, c, ip) {
+                along.push((ip, c.router));
+            } else {
+                ips.push(ip);
+            }
+        }
+        along.retain(|(ip, _)| self.is_allowed(vni, local.port, *ip) && self.may_ask(vni, *ip, at));
+        for (ip, router) in along {
+            self.is_past_its_check(vni, mac, at);
+            self.learn_binding(vni, mac, ip, BindingOrigin::Moved, router, at);
+            self.probes.put(at + FIRST_PROBE, vni, ip);
+        }
+        self.ask_allowed(vni, mac, ips, local.port, at);
+    }
+
+    /// Whether this is a route that would have brought an address along if it had been here when we won the MAC. None that
+    /// anybody else claims.
+    fn comes_late(&self, vni: Vni, mac: Mac, local: Local, c: &Candidate, ip: IpAddr) -> bool {
+        let bound = self.segments.get(&vni).and_then(|s| s.hosts.binding(ip)).map(|b| b.mac);
+        self.config.mobility.move_ips_with_mac
+            && local.seq.newer_than(c.seq)
+            && bound.is_none_or(|m| m == mac)
+            && self.rivals(vni, mac, ip).is_empty()
     }
 
     /// A MAC that was gone is back by a live migration: it has said so by RARP, or its hypervisor has. If its old port

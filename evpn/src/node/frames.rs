@@ -94,6 +94,7 @@ impl Node {
                 self.ask_for_former(vni, f.src, port, at);
             }
         }
+        self.has_announced(vni, f.src, rarp, tells.binding.map(|b| b.0), at);
         if tells.strong && remote {
             self.announced_elsewhere(vni, f.src, port);
         }
@@ -285,11 +286,11 @@ impl Node {
 
     /// Bindings that came with their MAC are confirmed, or given up.
     pub(super) fn due_probes(&mut self, at: Time) {
-        while let Some(&(t, vni, ip)) = self.probes.first() {
+        while let Some(t) = self.probes.first() {
             if t > self.ask_until(at) {
                 break;
             }
-            self.probes.pop_first();
+            let Some((vni, ip)) = self.probes.take() else { break };
             let Some(seg) = self.segments.get(&vni) else { continue };
             let Some(b) = seg.hosts.binding(ip).copied() else { continue };
             let Some(l) = seg.hosts.macs.get(&b.mac).and_then(|e| e.local().copied()) else { continue };
@@ -299,7 +300,7 @@ impl Node {
                 && let Err(until) = self.arp_sender(vni, b.mac, l.port, v4, at)
             {
                 self.journal.count("probes_put_off");
-                self.probes.insert((until, vni, ip));
+                self.probes.put(until, vni, ip);
                 continue;
             }
             match b.origin {
@@ -315,7 +316,7 @@ impl Node {
             if let Some(seg) = self.segments.get_mut(&vni) {
                 seg.hosts.touch(ip, |b| b.probes = b.probes.saturating_add(1));
             }
-            self.probes.insert((at + PROBE_EVERY, vni, ip));
+            self.probes.put(at + PROBE_EVERY, vni, ip);
             self.probe_on(vni, b.mac, ip, l.port);
         }
     }

@@ -165,7 +165,7 @@ impl Node {
         for ip in ips {
             // One that did not come along is not advertised before its host has confirmed it.
             let wait = if taken.contains(&ip) { FIRST_PROBE } else { Span(0) };
-            self.probes.insert((at + wait, vni, ip));
+            self.probes.put(at + wait, vni, ip);
         }
         for ip in known {
             if !taken.contains(&ip) {
@@ -415,7 +415,7 @@ impl Node {
     }
 
     /// Who else claims an address under another MAC, the best first. Stale claims are none (PIT-23).
-    fn rivals(&self, vni: Vni, mac: Mac, ip: IpAddr) -> Vec<(Mac, Claim)> {
+    pub(super) fn rivals(&self, vni: Vni, mac: Mac, ip: IpAddr) -> Vec<(Mac, Claim)> {
         let of = |c: &Candidate| Some((candidate_mac(&c.key)?, claim_of(c)));
         let all = self.rib.ip_candidates(vni, ip);
         all.iter().filter_map(of).filter(|(m, c)| *m != mac && !c.stale).collect()

@@ -9,6 +9,7 @@ mod adverts;
 mod answers;
 mod ask;
 mod carry;
+mod chains;
 mod claims;
 mod config;
 mod confirm;
@@ -152,7 +153,7 @@ pub struct Node {
     /// Ports have more frames than were read.
     deaf: bool,
     signs: Signs,
-    probes: BTreeSet<(Time, Vni, IpAddr)>,
+    probes: chains::Chains,
     retries: BTreeSet<(Time, RowKey)>,
     alarmed: Sometimes<(Vni, Mac)>,
     asked: Sometimes<(Vni, IpAddr)>,
@@ -242,7 +243,7 @@ impl Node {
             behind: false,
             deaf: false,
             signs: Signs::default(),
-            probes: BTreeSet::new(),
+            probes: chains::Chains::default(),
             retries: BTreeSet::new(),
             alarmed: Sometimes::new(ALARM_EVERY, ALARMS),
             asked: Sometimes::new(ask::ASK_EVERY, ask::ASKED),
@@ -382,7 +383,7 @@ impl Node {
         offer((!self.asking.is_empty()).then_some((now, "questions to hosts")));
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
         offer(self.parked.timeout().filter(|_| !self.behind).map(|t| (t, "parked binding")));
-        offer(self.probes.first().filter(|_| !self.deaf).map(|(t, _, _)| (*t, "probe")));
+        offer(self.probes.first().filter(|_| !self.deaf).map(|t| (t, "probe")));
         offer(self.questions.timeout().filter(|_| !self.deaf).map(|t| (t, "question to a host")));
         offer(self.confirmations.timeout().filter(|_| !self.deaf).map(|t| (t, "confirmation of a host")));
         offer(self.claims.timeout().filter(|_| !self.deaf).map(|t| (t, "claim on an address")));

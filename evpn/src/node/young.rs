@@ -76,9 +76,21 @@ impl Node {
         self.young.note((vni, mac), false, checks, at);
     }
 
-    /// A MAC has moved here, or its hypervisor announces it.
+    /// A MAC has moved here, or its hypervisor announces it. What it checks all the same, it says itself: it may have been
+    /// started anew here while the routes of its last life still stand.
     pub(super) fn is_past_its_check(&mut self, vni: Vni, mac: Mac, at: Time) {
         self.young.pass((vni, mac), at);
+    }
+
+    /// What a frame says of its sender's check, whether the forwarding table agrees with it or not: who is asked for proof
+    /// where its MAC is contested has to be one that may be asked.
+    pub(super) fn has_announced(&mut self, vni: Vni, mac: Mac, rarp: bool, ip: Option<IpAddr>, at: Time) {
+        if rarp {
+            self.is_past_its_check(vni, mac, at);
+        }
+        if let Some(ip) = ip {
+            self.has_settled(vni, mac, ip, at);
+        }
     }
 
     /// A host has spoken with an IPv4 address: if it has checked that, it has finished.

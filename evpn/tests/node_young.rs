@@ -1,0 +1,90 @@
+//! Guests that check an address before they use it, where their MAC was somewhere else a moment ago (PIT-16, RFC 5227): whom a
+//! question would make give its address up, and who has to be asked all the same.
+
+mod world;
+
+use bytes::Bytes;
+use evpn::types::Span;
+use std::net::Ipv4Addr;
+use world::frames::{arp, garp, rarp};
+use world::steps::{MS, remote};
+use world::{Guest, P1, P2, World, mac};
+
+const IP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
+
+/// RFC 5227 §2.1.1: "who has it?", asked by nobody.
+fn checks() -> Bytes {
+    arp(mac(1), Ipv4Addr::UNSPECIFIED, IP)
+}
+
+fn announces() -> Bytes {
+    garp(mac(1), IP)
+}
+
+/// Questions of node 1 to the guest that name nobody as asking.
+fn asked_by_nobody(w: &World) -> usize {
+    let of_guest = |f: &Bytes| f[..6] == mac(1).0 && f[28..32] == [0; 4] && f[38..42] == IP.octets();
+    w.hosts[1].emitted.iter().filter(|(_, f)| of_guest(f)).count()
+}
+
+/// A guest whose host has died is started anew behind node 1 while node 0's routes still stand: its MAC comes from elsewhere,
+/// and yet it checks its address. It is left in peace until it has spoken with it, whatever a hypervisor announces.
+#[test]
+fn a_guest_that_is_started_anew_elsewhere_is_left_in_peace_while_it_checks_its_address() {
+    for announced in [false, true] {
+        let mut w = World::converged(3, MS);
+        w.frame(0, P1, mac(1), Some(announces()));
+        w.run_for(Span::secs(20));
+        w.frame(1, P2, mac(1), Some(checks()));
+        w.run_for(Span::millis(50));
+        if announced {
+            w.frame(1, P2, mac(1), Some(rarp(mac(1))));
+        }
+        w.run_for(Span::secs(1));
+        assert_eq!(w.mac_row(2, mac(1)), remote(1, false));
+        w.frame(1, P2, mac(1), Some(checks()));
+        w.run_for(Span::secs(2));
+        assert_eq!(asked_by_nobody(&w), 0, "announced: {announced}");
+        w.frame(1, P2, mac(1), Some(announces()));
+        w.run_for(Span::millis(10));
+        assert!(w.neigh_row(2, IP.into()).is_some(), "announced: {announced}");
+    }
+}
+
+/// Whoever has moved here without a check has its addresses and is asked for them as before.
+#[test]
+fn a_guest_that_has_moved_and_checks_nothing_is_asked() {
+    let mut w = World::converged(3, MS);
+    w.frame(0, P1, mac(1), Some(announces()));
+    w.run_for(Span::secs(20));
+    w.frame(1, P2, mac(1), Some(rarp(mac(1))));
+    w.run_for(Span::millis(50));
+    assert_eq!(asked_by_nobody(&w), 1);
+}
+
+/// A MAC that went to and fro has to prove that it is there. It had begun to check its address, and its only announcement
+/// says that it has finished: it can be asked for the proof, although the table does not show it here (EVPN-MOB-16, PIT-04).
+#[test]
+fn an_announcement_where_the_mac_is_contested_ends_its_check() {
+    let mut w = World::converged(3, MS);
+    for node in [0, 1, 0, 1, 0] {
+        w.frame(node, if node == 0 { P1 } else { P2 }, mac(1), Some(announces()));
+        w.run_for(Span::millis(1500));
+        let seen = w.mac_row(2, mac(1));
+        assert_eq!(seen, remote(node, false), "not faster than any guard");
+    }
+    // Again, too soon for an announcement alone.
+    w.frame(1, P2, mac(1), Some(announces()));
+    w.run_for(Span::millis(1500));
+    w.frame(0, P1, mac(1), Some(announces()));
+    w.run_for(Span::millis(300));
+    assert_eq!(w.mac_row(2, mac(1)), remote(0, false));
+    w.guests = vec![Guest { node: 1, port: P2, mac: mac(1), ip: IP }];
+    w.hosts[1].emitted.clear();
+    w.frame(1, P2, mac(1), Some(checks()));
+    w.run_for(Span::millis(100));
+    assert_eq!((w.mac_row(2, mac(1)), asked_by_nobody(&w)), (remote(0, false), 0), "it checks its address");
+    w.frame(1, P2, mac(1), Some(announces()));
+    w.run_for(Span::millis(20));
+    assert_eq!(w.mac_row(2, mac(1)), remote(1, false));
+}
