@@ -1,6 +1,6 @@
 //! Plans from seeds.
 
-use super::plan::{By, Fabric, Guest, Plan, Step, What};
+use super::plan::{By, Fabric, Guest, Habit, Plan, Step, What};
 use super::rng::Rng;
 
 /// Steps begin when sessions are up.
@@ -51,9 +51,9 @@ pub fn generate(seed: u64, wish: Wish) -> Plan {
     };
     let guests: Vec<Guest> = (0..rng.range(1, 4))
         .map(|_| match rng.below(4) {
-            0 => Guest { v4: true, v6: true },
-            1 => Guest { v4: false, v6: true },
-            _ => Guest { v4: true, v6: false },
+            0 => Guest { v4: true, v6: true, habit: Habit::Plain },
+            1 => Guest { v4: false, v6: true, habit: Habit::Plain },
+            _ => Guest { v4: true, v6: false, habit: Habit::Plain },
         })
         .collect();
     let mut m =
@@ -62,7 +62,37 @@ pub fn generate(seed: u64, wish: Wish) -> Plan {
     m.steps.sort_by_key(|s| s.at);
     let mut plan = Plan { fabric, guests, steps: m.steps };
     super::frr::join(&mut plan);
+    hosts(&mut plan);
     plan
+}
+
+/// Two seeds in three have guests with habits, and one that watches: it talks to the others, above all shortly before an
+/// address changes its MAC. Drawn apart, so that the rest of a seed's plan is what it was.
+fn hosts(plan: &mut Plan) {
+    let mut rng = Rng::new(plan.fabric.seed ^ 0x5057_0000_0000);
+    if !rng.percent(66) {
+        return;
+    }
+    for g in &mut plan.guests {
+        g.habit = rng.pick(&[Habit::Plain, Habit::Caches, Habit::Caches, Habit::Silent, Habit::Checks]);
+    }
+    let watcher = plan.guests.len();
+    plan.guests.push(Guest { v4: true, v6: true, habit: Habit::Caches });
+    let node = rng.below(plan.fabric.nodes as u64) as usize;
+    let mut talks = vec![Step { at: BEGIN, what: What::Start { guest: watcher, node, by: By::Garp } }];
+    let end = plan.steps.last().map_or(BEGIN, |s| s.at);
+    let talk = |at: u64, guest: usize, other: usize| Step { at, what: What::Talk { guest, other } };
+    for _ in 0..rng.range(2, 6) {
+        let at = rng.range(BEGIN, end + 3_000_000);
+        let (a, b) = (rng.below(watcher as u64) as usize, rng.below(watcher as u64 + 1) as usize);
+        talks.push(if rng.percent(60) { talk(at, watcher, a) } else { talk(at, a, b) });
+    }
+    for s in &plan.steps {
+        let (What::Remac { guest, .. } | What::TakeIp { from: guest, .. }) = s.what else { continue };
+        talks.push(talk(s.at.saturating_sub(rng.range(1_000, 300_000)).max(BEGIN), watcher, guest));
+    }
+    plan.steps.extend(talks);
+    plan.steps.sort_by_key(|s| s.at);
 }
 
 /// So many hot moves of four guests among three nodes, one every 200 ms: no guest is back at a place within the guard
@@ -81,7 +111,7 @@ pub fn long(moves: usize) -> Plan {
         parts: false,
         frr: [None; 2],
     };
-    let guests = vec![Guest { v4: true, v6: true }; 4];
+    let guests = vec![Guest { v4: true, v6: true, habit: Habit::Plain }; 4];
     let mut steps: Vec<Step> =
         (0..4).map(|g| Step { at: BEGIN, what: What::Start { guest: g, node: 0, by: By::Garp } }).collect();
     for n in 0..moves {

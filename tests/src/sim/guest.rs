@@ -3,12 +3,12 @@
 
 use super::frr::is_frr;
 use super::plan::By;
+use super::stack::Stack;
 use super::world::{Ev, World};
 use bytes::Bytes;
-use evpn::types::{IfIndex, Mac, Span};
+use evpn::types::{IfIndex, Mac, Span, Time};
 use evpn::wire::frame;
 use netlink::fake::Out;
-use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Pauses between QEMU's announcements, in microseconds.
@@ -30,10 +30,11 @@ pub(super) struct Vm {
     pub(super) here: Option<Place>,
     /// A second copy of it.
     pub(super) twin: Option<Place>,
+    /// Since when it runs there.
+    pub(super) since: Time,
     /// MACs and addresses it has had.
     pub(super) changes: u8,
-    /// ARP cache.
-    pub(super) cache: BTreeMap<IpAddr, Mac>,
+    pub(super) stack: Stack,
 }
 
 impl Vm {
@@ -45,13 +46,19 @@ impl Vm {
             v6: of.v6.then(|| Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, n.into())),
             here: None,
             twin: None,
+            since: Time(0),
             changes: 0,
-            cache: BTreeMap::new(),
+            stack: Stack::new(of.habit),
         }
     }
 
     pub(super) fn ips(&self) -> impl Iterator<Item = IpAddr> {
         self.v4.map(IpAddr::V4).into_iter().chain(self.v6.map(IpAddr::V6))
+    }
+
+    /// Those that it uses: not while it checks them.
+    pub(super) fn used(&self) -> impl Iterator<Item = IpAddr> {
+        self.ips().filter(|ip| self.stack.uses(*ip))
     }
 
     /// Fresh MAC, same addresses.
@@ -125,16 +132,18 @@ impl World {
 
     fn frames(&self, g: usize, by: By) -> Vec<Bytes> {
         let vm = &self.vms[g];
+        let (v4, v6) = (vm.v4.filter(|ip| vm.stack.uses((*ip).into())), vm.v6);
+        let v6 = v6.filter(|ip| vm.stack.uses((*ip).into()));
         match by {
             By::Rarp | By::Qemu => vec![frame::rarp_announce(vm.mac)],
             By::Garp => {
-                let v4 = vm.v4.map(|ip| frame::gratuitous_arp(vm.mac, ip));
-                let v6 = vm.v6.map(|ip| frame::neighbor_advertisement(vm.mac, ip, None, false, true));
+                let v4 = v4.map(|ip| frame::gratuitous_arp(vm.mac, ip));
+                let v6 = v6.map(|ip| frame::neighbor_advertisement(vm.mac, ip, None, false, true));
                 let all: Vec<Bytes> = v4.into_iter().chain(v6).collect();
                 if all.is_empty() { vec![frame::rarp_announce(vm.mac)] } else { all }
             }
             By::Data => vec![data(vm.mac)],
-            By::Ask => match vm.v4 {
+            By::Ask => match v4 {
                 Some(ip) => vec![frame::arp_request(vm.mac, ip, Ipv4Addr::new(192, 168, 255, 254))],
                 None => vec![data(vm.mac)],
             },
@@ -146,6 +155,9 @@ impl World {
         let (Some(at), Some(own), Some(ip)) = (self.vms[g].here, self.vms[g].v4, self.vms[other].v4) else {
             return;
         };
+        if !self.vms[g].stack.uses(own.into()) {
+            return;
+        }
         let f = frame::arp_request(self.vms[g].mac, own, ip);
         self.spoke(g, at, By::Ask, false);
         self.emit(at, f);
@@ -161,7 +173,18 @@ impl World {
         }
         v.kernel.advance(now);
         let out = v.kernel.inject(port, &f);
+        if self.trace.is_some() {
+            self.note(&format!("guest at node {} port {}: {}", at.node, at.slot, told(&f)));
+        }
+        let Some(v) = self.machine_mut(at.node) else { return };
         let epoch = v.epoch;
+        // Guests behind one port hear each other without the bridge.
+        for g in 0..self.vms.len() {
+            let vm = &self.vms[g];
+            if vm.here == Some(at) && f.get(6..).and_then(Mac::from_slice) != Some(vm.mac) {
+                self.frame_for(g, at, &f);
+            }
+        }
         self.kernel_changed(at.node);
         if is_frr(at.node) {
             self.frr_hears(at.node, &f);
@@ -207,17 +230,28 @@ impl World {
             return;
         }
         let Ok(parsed) = frame::parse(f) else { return };
+        if !self.hears(g, at, &parsed) {
+            return;
+        }
+        let vm = &self.vms[g];
+        let uses = |ip: IpAddr| vm.stack.uses(ip);
         let answer = match parsed.body {
-            frame::Body::Arp(a) if !a.reply && Some(a.target_ip) == vm.v4 && a.sender_mac != vm.mac => {
+            frame::Body::Arp(a) if a.sender_mac == vm.mac || a.is_gratuitous() => None,
+            frame::Body::Arp(a) if !a.reply && Some(a.target_ip) == vm.v4 && uses(a.target_ip.into()) => {
                 Some(frame::arp_reply(vm.mac, a.target_ip, a.sender_mac, a.sender_ip))
             }
             frame::Body::Arp(a) if a.reply && to == vm.mac => {
                 self.told_address(g, a.sender_ip.into(), a.sender_mac);
                 None
             }
-            frame::Body::NeighborSolicitation(ns) if Some(ns.target) == vm.v6 => {
-                let back = (parsed.src, ns.src);
-                Some(frame::neighbor_advertisement(vm.mac, ns.target, Some(back), false, true))
+            frame::Body::NeighborAdvertisement(na) if na.solicited && to == vm.mac => {
+                self.told_address(g, na.target.into(), na.tlla.unwrap_or(parsed.src));
+                None
+            }
+            frame::Body::NeighborSolicitation(ns) if Some(ns.target) == vm.v6 && uses(ns.target.into()) => {
+                // Whoever checks an address has none yet: all are told (RFC 4861 §7.2.4).
+                let back = (!ns.is_dad()).then_some((parsed.src, ns.src));
+                Some(frame::neighbor_advertisement(vm.mac, ns.target, back, false, true))
             }
             _ => None,
         };
@@ -238,16 +272,24 @@ impl World {
                 _ => vm.v6.map(IpAddr::V6),
             };
             // A guest that has another address by now does not answer for the one it had.
-            if ip.is_none_or(|ip| tells(&f) != Some(ip)) {
+            if ip.is_none_or(|ip| tells(&f) != Some(ip) || !vm.stack.uses(ip)) {
                 return;
             }
-            self.spoke(g, at, By::Data, true);
+            // To a prober it proves that the guest is there; to anybody else it may have been under way.
+            let asker = Mac::from_slice(&f).unwrap_or_default();
+            let strong = asker.is_multicast() || !self.vms.iter().any(|v| v.mac == asker);
+            self.spoke(g, at, By::Data, strong);
             if let Some(ip) = ip {
                 self.says_ip(g, at, ip, false);
             }
             self.emit(at, f);
         }
     }
+}
+
+/// What a frame says, for a trace.
+pub(super) fn told(f: &[u8]) -> String {
+    frame::parse(f).map_or_else(|e| e.name().to_owned(), |f| format!("{} to {}: {:?}", f.src, f.dst, f.body))
 }
 
 /// The address that an answer is about.
@@ -266,7 +308,12 @@ fn tells(f: &[u8]) -> Option<IpAddr> {
 
 /// A frame that only shows that its sender is there.
 fn data(mac: Mac) -> Bytes {
-    let mut f = vec![0x52, 0x54, 0xff, 0xff, 0xff, 0xfe];
+    data_to(Mac([0x52, 0x54, 0xff, 0xff, 0xff, 0xfe]), mac)
+}
+
+/// The same for somebody.
+pub(super) fn data_to(to: Mac, mac: Mac) -> Bytes {
+    let mut f = to.0.to_vec();
     f.extend(mac.0);
     f.extend([0x08, 0x00]);
     f.resize(60, 0);

@@ -45,7 +45,15 @@ impl World {
     pub(super) fn hand(&mut self, n: usize) {
         match self.plan.steps[n].what {
             What::Prepared { guest, node, by, quiet, late, release, unplug, .. } => {
-                self.hand_over(guest, node, by, Span::micros(quiet), late, release, unplug);
+                self.hand_over(
+                    guest,
+                    node,
+                    self.said_by(guest, by, false),
+                    Span::micros(quiet),
+                    late,
+                    release,
+                    unplug,
+                );
             }
             What::CalledOff { guest, node, active, .. } => self.call_off(guest, node, active),
             _ => {}

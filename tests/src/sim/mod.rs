@@ -10,7 +10,8 @@
 //! | `net` | connections and encapsulated frames: delays, cuts, resets, full buffers |
 //! | `reflector` | route reflectors as FRR is one |
 //! | `frr` | VTEPs that behave as FRR does |
-//! | `guest` | VMs: ARP and ND state machines |
+//! | `guest` | VMs: where they run, what they say and answer |
+//! | `stack` | their caches, questions and duplicate checks |
 //! | `hypervisor` | prepared, activated, aborted and released moves |
 //! | `truth` | what must be so, without any code of `evpn::mobility`, and the comparison |
 //! | `sniff` | what UPDATEs say, without any code of `evpn::wire` |
@@ -32,6 +33,7 @@ mod reflector;
 mod rng;
 pub mod shrink;
 mod sniff;
+mod stack;
 mod steps;
 mod truth;
 mod vtep;

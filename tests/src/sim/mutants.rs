@@ -53,6 +53,10 @@ pub enum Mutant {
     Deaf,
     /// Probes do not reach the guest.
     ProbesLost,
+    /// A guest is asked once, and not again if it does not answer.
+    ProbeChainLost,
+    /// Hosts are told of no changed MAC.
+    TellForgotten,
     /// Ageing and lost carrier go unnoticed.
     DepartureUnnoticed,
     /// A MAC that comes back to a port goes unnoticed.
@@ -67,7 +71,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 29] = [
         Self::NothingRestored,
         Self::KeptTooLow,
         Self::Chatter,
@@ -90,6 +94,8 @@ impl Mutant {
         Self::CloseUnnoticed,
         Self::Deaf,
         Self::ProbesLost,
+        Self::ProbeChainLost,
+        Self::TellForgotten,
         Self::DepartureUnnoticed,
         Self::ArrivalUnnoticed,
         Self::ShortDumpsBelieved,

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! fabric seed=7 nodes=3 delay=2000..9000 hold=9 room=0 both=0 lag=300 memory=1
-//! guest ips=46
+//! guest ips=46 habit=checks
 //! at 2000000 start guest=0 node=1 by=qemu
 //! at 3500000 hot guest=0 node=2 by=rarp late=3 over=40000 unplug=0
 //! ```
@@ -100,6 +100,41 @@ pub struct Guest {
     pub v4: bool,
     /// It has an IPv6 address.
     pub v6: bool,
+    /// What it does by itself.
+    pub habit: Habit,
+}
+
+/// What a guest does beyond what the plan says; `stack` explains each.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Habit {
+    /// Nothing.
+    #[default]
+    Plain,
+    /// It takes a moment to hear again after a migration.
+    Caches,
+    /// It names its address only when it is asked.
+    Silent,
+    /// It checks its addresses before it uses them.
+    Checks,
+}
+
+impl Habit {
+    const ALL: [(Self, &'static str); 4] = [
+        (Self::Plain, "plain"),
+        (Self::Caches, "caches"),
+        (Self::Silent, "silent"),
+        (Self::Checks, "checks"),
+    ];
+
+    fn word(self) -> &'static str {
+        Self::ALL.iter().find(|(h, _)| *h == self).map_or("", |(_, w)| w)
+    }
+
+    fn of(word: Option<&&str>) -> Result<Self, String> {
+        let Some(word) = word else { return Ok(Self::Plain) };
+        let found = Self::ALL.iter().find(|(_, w)| w == word).map(|(h, _)| *h);
+        found.ok_or_else(|| format!("habit={word} is unknown"))
+    }
 }
 
 /// Something that happens.
@@ -166,6 +201,8 @@ pub enum What {
     Say { guest: usize, by: By },
     /// Asks for the address of another.
     Ask { guest: usize, other: usize },
+    /// Sends something to another, and asks for its address first if it does not know it.
+    Talk { guest: usize, other: usize },
     /// Stops for good.
     Stop { guest: usize, unplug: bool },
     /// A second copy runs at `node` for `time`, both talk every 300 ms; then one stops: the first if `first`.
@@ -274,6 +311,7 @@ impl What {
             Self::Port { guest, by } => format!("port guest={guest} by={}", by.word()),
             Self::Say { guest, by } => format!("say guest={guest} by={}", by.word()),
             Self::Ask { guest, other } => format!("ask guest={guest} other={other}"),
+            Self::Talk { guest, other } => format!("talk guest={guest} other={other}"),
             Self::Stop { guest, unplug } => format!("stop guest={guest} unplug={}", n(unplug)),
             Self::Split { guest, node, time, first } => {
                 format!("split guest={guest} node={node} time={time} first={}", n(first))
@@ -339,6 +377,7 @@ impl What {
             "port" => Self::Port { guest: guest()?, by: w.by()? },
             "say" => Self::Say { guest: guest()?, by: w.by()? },
             "ask" => Self::Ask { guest: guest()?, other: w.num("other")? },
+            "talk" => Self::Talk { guest: guest()?, other: w.num("other")? },
             "stop" => Self::Stop { guest: guest()?, unplug: w.flag("unplug")? },
             "split" => Self::Split { guest: guest()?, node: node()?, time: time()?, first: w.flag("first")? },
             "reset" => Self::Reset { a: w.num("a")?, b: w.num("b")? },
@@ -384,7 +423,11 @@ impl fmt::Display for Plan {
             if g.v6 {
                 ips.push('6');
             }
-            writeln!(f, "guest ips={ips}")?;
+            write!(f, "guest ips={ips}")?;
+            match g.habit {
+                Habit::Plain => writeln!(f)?,
+                habit => writeln!(f, " habit={}", habit.word())?,
+            }
         }
         let mut out = String::new();
         for s in &self.steps {
@@ -412,7 +455,8 @@ impl FromStr for Plan {
                 Some("guest") => {
                     let w = Words::of(words).map_err(bad)?;
                     let ips = w.0.get("ips").copied().unwrap_or("");
-                    guests.push(Guest { v4: ips.contains('4'), v6: ips.contains('6') });
+                    let habit = Habit::of(w.0.get("habit")).map_err(bad)?;
+                    guests.push(Guest { v4: ips.contains('4'), v6: ips.contains('6'), habit });
                 }
                 Some("at") => {
                     let at = words.next().and_then(|t| t.parse().ok());

@@ -24,15 +24,18 @@ impl World {
         match what {
             What::Start { guest, node, by } => {
                 if self.vms[guest].here.is_none() {
-                    self.arrive_at(guest, Place { node, slot: guest }, by);
+                    let by = self.said_by(guest, by, true);
+                    self.boots(guest, Place { node, slot: guest }, by);
                 }
             }
             What::Hot { guest, node, by, late, over, unplug } => {
+                let by = self.said_by(guest, by, false);
                 self.hot(guest, node, by, late, Span::micros(over), unplug);
             }
             What::Cold { guest, node, by, gap, unplug } => {
                 self.leave(guest, unplug);
                 self.act_until(Span::micros(gap));
+                let by = self.said_by(guest, by, true);
                 self.push(Span::micros(gap), Ev::Begin(guest, Place { node, slot: guest }, by));
             }
             What::Remac { guest, node, by, gap, unplug } => {
@@ -41,6 +44,7 @@ impl World {
                 let mac = self.vms[guest].mac;
                 self.macs.insert(mac, MacTruth { guest, ..MacTruth::default() });
                 self.act_until(Span::micros(gap));
+                let by = self.said_by(guest, by, true);
                 self.push(Span::micros(gap), Ev::Begin(guest, Place { node, slot: guest }, by));
             }
             What::Prepared { guest, node, lead, .. } | What::CalledOff { guest, node, lead, .. } => {
@@ -48,13 +52,14 @@ impl World {
             }
             What::NewIp { guest } => self.new_ip(guest),
             What::TakeIp { guest, from } => self.take_ip(guest, from),
-            What::Port { guest, by } => self.other_port(guest, by),
+            What::Port { guest, by } => self.other_port(guest, self.said_by(guest, by, false)),
             What::Say { guest, by } => {
                 if let Some(at) = self.vms[guest].here {
-                    self.announce(guest, at, by);
+                    self.announce(guest, at, self.said_in_between(guest, by));
                 }
             }
             What::Ask { guest, other } => self.ask(guest, other),
+            What::Talk { guest, other } => self.talk(guest, other),
             What::Stop { guest, unplug } => self.leave(guest, unplug),
             What::Split { guest, node, time, first } => self.split(guest, node, Span::micros(time), first),
             What::Reset { a, b } => {
@@ -204,6 +209,7 @@ impl World {
     /// A guest begins to run at a place, and says so.
     pub(super) fn arrive_at(&mut self, g: usize, at: Place, by: By) {
         self.settle_in(g, at, matches!(by, By::Rarp | By::Qemu | By::Garp));
+        self.migrated(g, by);
         self.welcome(g, at);
         if by == By::Qemu {
             self.act_until(Span::millis(600));
@@ -215,6 +221,7 @@ impl World {
     pub(super) fn settle_in(&mut self, g: usize, at: Place, strong: bool) {
         self.plug(at);
         self.vms[g].here = Some(at);
+        self.vms[g].since = self.now;
         self.vms[g].twin = None;
         let ips: Vec<IpAddr> = self.vms[g].ips().collect();
         let (now, settle, calm) = (self.now, self.settle(), self.calm_since.is_some());
@@ -336,7 +343,9 @@ impl World {
         }
         self.vms[g].change_ip();
         self.bump(g);
-        self.say(g, at, By::Garp);
+        if !self.configures(g) {
+            self.say(g, at, By::Garp);
+        }
     }
 
     fn take_ip(&mut self, g: usize, from: usize) {
@@ -358,7 +367,9 @@ impl World {
         self.vms[g].changes += 1;
         self.bump(g);
         self.bump(from);
-        self.say(g, at, By::Garp);
+        if !self.configures(g) {
+            self.say(g, at, By::Garp);
+        }
     }
 
     fn bump(&mut self, g: usize) {
@@ -383,7 +394,7 @@ impl World {
     /// know them.
     fn untold(&mut self, g: usize, by: By, since: Time) {
         let vm = &self.vms[g];
-        let told = |ip: &IpAddr| by == By::Garp || by == By::Ask && ip.is_ipv4();
+        let told = |ip: &IpAddr| vm.stack.uses(*ip) && (by == By::Garp || by == By::Ask && ip.is_ipv4());
         let ips: Vec<IpAddr> = vm.ips().filter(|ip| !told(ip)).collect();
         for ip in ips {
             if let Some(t) = self.ips.get_mut(&ip)

@@ -147,8 +147,8 @@ impl World {
         let vm = &self.vms[g];
         let mac = vm.mac;
         let ips: Vec<IpAddr> = match by {
-            By::Garp => vm.ips().collect(),
-            By::Ask => vm.v4.map(IpAddr::V4).into_iter().collect(),
+            By::Garp => vm.used().collect(),
+            By::Ask => vm.used().filter(IpAddr::is_ipv4).collect(),
             By::Rarp | By::Qemu | By::Data => Vec::new(),
         };
         let guard = Span::secs(1) + settle;
@@ -208,6 +208,7 @@ impl World {
             t.said = Some(now);
             if single {
                 self.push(self.longest() + Span::millis(25), Ev::Probe(ip));
+                self.expect_told(ip);
             }
         }
     }
@@ -220,13 +221,17 @@ impl World {
         }
     }
 
+    /// Nobody gives a wrong answer so long after the owner's announcement: one-way delay, and a few milliseconds for lags of
+    /// tap and monitor.
+    fn grace(&self) -> Span {
+        self.longest() + Span::millis(20)
+    }
+
     /// A kernel was told to answer for an address.
     pub(super) fn check_answer(&mut self, node: usize, ip: IpAddr) {
         let Some(t) = self.ips.get(&ip) else { return };
         let (Some(mac), Some(said)) = (t.mac, t.said) else { return };
-        // One-way delay, and a few milliseconds for lags of tap and monitor.
-        let grace = self.longest() + Span::millis(20);
-        if self.now < said + grace || !self.calm_around_now(said) {
+        if self.now < said + self.grace() || !self.calm_around_now(said) {
             return;
         }
         if t.muddled
@@ -244,7 +249,7 @@ impl World {
     }
 
     /// Quiet since a little before this time until now.
-    fn calm_around_now(&self, at: Time) -> bool {
+    pub(super) fn calm_around_now(&self, at: Time) -> bool {
         self.calm_since.is_some_and(|since| since + self.settle() <= at)
     }
 
@@ -257,7 +262,6 @@ impl World {
 
     /// A guest was answered.
     pub(super) fn told_address(&mut self, g: usize, ip: IpAddr, mac: Mac) {
-        self.vms[g].cache.insert(ip, mac);
         if self.vms[g].here.is_some_and(|p| is_frr(p.node)) {
             // FRR's kernel has answered, and what it knows is its own affair (B.3, D.2-2).
             return;
@@ -356,7 +360,10 @@ impl World {
             || m.spoken.is_some_and(|x| !self.calm_around(x))
             || t.said.is_some_and(|x| !self.calm_around(x));
         let (Some(place), None, Some(_)) = (m.place, m.twin, m.spoken) else { return };
-        if muddled && !all || self.owner_is_deaf(ip, mac) || self.is_aged(mac) {
+        // A guest that has answered a question just now has said it as anybody else does who says it then: the others hear
+        // of it on their way, whatever the plan had in mind for this moment.
+        let fresh = t.said.is_some_and(|x| self.now < x + self.grace());
+        if fresh || muddled && !all || self.owner_is_deaf(ip, mac) || self.is_aged(mac) {
             return;
         }
         for (i, v) in self.vteps.iter().enumerate() {

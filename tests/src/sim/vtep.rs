@@ -1,6 +1,7 @@
 //! One VTEP: a whole node with the real reconciler on a fake kernel, driven as the daemon drives them.
 
 use super::frr::{self, is_frr};
+use super::guest;
 use super::mutants::Mutant;
 use super::plan::{Fabric, Guest};
 use super::world::{Ev, Fault, World};
@@ -446,11 +447,21 @@ impl World {
                 d.taps.remove(&port);
             }
             Output::Emit { port, frame } => {
-                if self.mutant != Some(Mutant::ProbesLost) {
+                if self.trace.is_some() {
+                    self.note(&format!("node {i} out of {port:?}: {}", guest::told(&frame)));
+                }
+                if !self.is_forgotten(i, &frame) {
                     self.out_of_port(i, port, &frame);
                 }
             }
-            Output::Encap { vtep, frame, .. } => self.encapsulated(i, vtep, frame.to_vec()),
+            Output::Encap { vtep, frame, .. } => {
+                if self.trace.is_some() {
+                    self.note(&format!("node {i} to {vtep}: {}", guest::told(&frame)));
+                }
+                if !self.is_forgotten(i, &frame) {
+                    self.encapsulated(i, vtep, frame.to_vec());
+                }
+            }
             Output::Persist(records) => {
                 for mut r in records {
                     if self.mutant == Some(Mutant::KeptTooLow) {
@@ -474,6 +485,23 @@ impl World {
             // There are no frames here that could be held: as on a host where no tap can be made.
             Output::HoldPort { .. } | Output::HoldPortGone { .. } | Output::Hold { .. } => {}
             Output::Listen(_) | Output::Vteps(_) | Output::Reply { .. } | Output::Stopped => {}
+        }
+    }
+
+    /// A planted fault: this frame is never sent to a host.
+    fn is_forgotten(&mut self, i: usize, f: &[u8]) -> bool {
+        let Some(m) = self.mutant else { return false };
+        let question = f.get(6..).and_then(Mac::from_slice) == Some(evpn::node::probe_mac(address(i), vni()));
+        match m {
+            Mutant::ProbesLost => question,
+            Mutant::TellForgotten => !question,
+            Mutant::ProbeChainLost if question => {
+                // The first question to this host within three seconds is the only one.
+                let to = Mac::from_slice(f).unwrap_or_default();
+                let last = self.asked.insert((i, to), self.now);
+                last.is_some_and(|t| self.now.since(t) < Span::millis(2500))
+            }
+            _ => false,
         }
     }
 

@@ -7,6 +7,7 @@ use super::net::{Item, Tcp};
 use super::plan::{By, Plan};
 use super::reflector::Reflector;
 use super::rng::Rng;
+use super::stack::Act;
 use super::truth::{Finding, IpTruth, MacTruth, Tally, us};
 use super::vtep::{Vtep, ports};
 use bytes::Bytes;
@@ -55,6 +56,8 @@ pub(super) enum Ev {
     Say(usize, Place, By),
     /// A guest's answer.
     Answer(usize, Place, Bytes),
+    /// What a guest does by itself.
+    Stack(usize, Act),
     /// A late frame of a MAC.
     Late(Place, Mac),
     /// A port loses carrier, unless a guest has come.
@@ -178,6 +181,8 @@ pub(super) struct World {
     pub(super) trace: Option<String>,
     pub(super) heard: Vec<KernelEvent>,
     pub(super) mutated: Vec<Bytes>,
+    /// For a planted fault: when a node has last asked a host.
+    pub(super) asked: BTreeMap<(usize, Mac), Time>,
 }
 
 /// Runs a plan and gives what `measure` says while the daemons live less what it says without them: what they hold.
@@ -241,6 +246,7 @@ impl World {
             trace: trace.then(String::new),
             heard: Vec::new(),
             mutated: Vec::new(),
+            asked: BTreeMap::new(),
         };
         for (i, vm) in w.vms.iter().enumerate() {
             w.macs.insert(vm.mac, MacTruth { guest: i, ..MacTruth::default() });
@@ -379,6 +385,7 @@ impl World {
         self.check_kernels(true);
         events += self.until(self.now + REST);
         self.check_kernels(true);
+        self.check_caches(None);
         if self.now.since(self.last_update) < Span::secs(2) {
             let at = us(self.last_update);
             self.find("restless", format!("UPDATEs are still sent at {at}, with nothing left to tell"));
@@ -423,6 +430,7 @@ impl World {
             Ev::Frame(i, from, f) => self.decapsulated(i, from, &f),
             Ev::Say(g, at, by) => self.say(g, at, by),
             Ev::Answer(g, at, f) => self.answer(g, at, f),
+            Ev::Stack(g, act) => self.acts(g, act),
             Ev::Late(at, mac) => self.late(at, mac),
             Ev::Unplug(at) => {
                 if !self.vms.iter().any(|v| v.here == Some(at) || v.twin == Some(at)) {
@@ -431,7 +439,7 @@ impl World {
             }
             Ev::Begin(g, at, by) => {
                 if self.vms[g].here.is_none() {
-                    self.arrive_at(g, at, by);
+                    self.boots(g, at, by);
                 }
             }
             Ev::Welcome(g, at) => self.welcome(g, at),

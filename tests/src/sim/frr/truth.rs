@@ -77,6 +77,7 @@ fn named(what: &What) -> [Option<usize>; 2] {
         | What::Port { .. }
         | What::Say { .. }
         | What::Ask { .. }
+        | What::Talk { .. }
         | What::Stop { .. } => [None, None],
     }
 }
