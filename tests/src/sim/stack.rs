@@ -420,7 +420,12 @@ impl World {
             _ => return,
         };
         let (now, uses, defended) = (self.now, vm.stack.uses(ip), vm.stack.defended);
-        let rival = |v: &super::guest::Vm| v.mac != self.vms[g].mac && v.ips().any(|i| i == ip);
+        // Who has it, or had it so short a while ago that its words may still be under way.
+        let news = self.longest() + Span::micros(self.plan.fabric.lag) + Span::millis(5);
+        let rival = |v: &super::guest::Vm| {
+            v.mac != self.vms[g].mac && v.ips().any(|i| i == ip)
+                || v.mac == from && now.since(v.stack.changed) < news
+        };
         if self.vms.iter().any(rival) {
             return;
         }
@@ -457,9 +462,9 @@ impl World {
     // ---- the truth about caches ----------------------------------------------------------------------------
 
     /// An address has another MAC from now on: when should all know?
-    pub(super) fn expect_told(&mut self, ip: IpAddr) {
+    pub(super) fn expect_told(&mut self, ip: IpAddr, grace: Span) {
         let lag = Span::micros(2 * self.plan.fabric.lag);
-        self.push(self.longest() + lag + TOLD, Ev::Stack(0, Act::Caches(ip)));
+        self.push(grace + lag + TOLD, Ev::Stack(0, Act::Caches(ip)));
     }
 
     /// Hosts hold nothing that was before (PIT-17): some time after the change of one address, and of all at the end.

@@ -206,9 +206,11 @@ impl World {
         t.must = t.must || must && listening;
         if t.said.is_none() {
             t.said = Some(now);
+            let known = t.clone();
             if single {
-                self.push(self.longest() + Span::millis(25), Ev::Probe(ip));
-                self.expect_told(ip);
+                let grace = self.grace(&known);
+                self.push(grace + Span::millis(5), Ev::Probe(ip));
+                self.expect_told(ip, grace);
             }
         }
     }
@@ -222,16 +224,18 @@ impl World {
     }
 
     /// Nobody gives a wrong answer so long after the owner's announcement: one-way delay, and a few milliseconds for lags of
-    /// tap and monitor.
-    fn grace(&self) -> Span {
-        self.longest() + Span::millis(20)
+    /// tap and monitor. Whoever claims what another MAC has is believed once that one has had a round trip and 10 ms to object.
+    pub(super) fn grace(&self, t: &IpTruth) -> Span {
+        let check =
+            if t.before.is_some() { Span(2 * self.longest().0) + Span::millis(10) } else { Span::ZERO };
+        self.longest() + check + Span::millis(20)
     }
 
     /// A kernel was told to answer for an address.
     pub(super) fn check_answer(&mut self, node: usize, ip: IpAddr) {
         let Some(t) = self.ips.get(&ip) else { return };
         let (Some(mac), Some(said)) = (t.mac, t.said) else { return };
-        if self.now < said + self.grace() || !self.calm_around_now(said) {
+        if self.now < said + self.grace(t) || !self.calm_around_now(said) {
             return;
         }
         if t.muddled
@@ -269,7 +273,7 @@ impl World {
         let Some(t) = self.ips.get(&ip) else { return };
         let (Some(owner), Some(said)) = (t.mac, t.said) else { return };
         // The answer was under way for up to a round trip.
-        let grace = Span(3 * self.longest().0) + Span::millis(20);
+        let grace = Span(2 * self.longest().0) + self.grace(t);
         let sure = !t.muddled && self.macs.get(&owner).is_some_and(|m| m.twin.is_none() && !m.muddled);
         if sure && mac != owner && self.now >= said + grace && self.calm_around_now(said) {
             let text = format!("guest {g} was told {mac} for {ip}, which {owner} announced at {}", us(said));
@@ -362,7 +366,7 @@ impl World {
         let (Some(place), None, Some(_)) = (m.place, m.twin, m.spoken) else { return };
         // A guest that has answered a question just now has said it as anybody else does who says it then: the others hear
         // of it on their way, whatever the plan had in mind for this moment.
-        let fresh = t.said.is_some_and(|x| self.now < x + self.grace());
+        let fresh = t.said.is_some_and(|x| self.now < x + self.grace(t));
         if fresh || muddled && !all || self.owner_is_deaf(ip, mac) || self.is_aged(mac) {
             return;
         }
