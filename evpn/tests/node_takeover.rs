@@ -262,20 +262,32 @@ fn the_last_has_it_where_that_is_the_policy_and_nobody_takes_it_back_by_an_answe
     assert_eq!(w.duplicates(1)[0].state, "reported");
 }
 
+/// A round trip of 50 ms, and nobody has claimed anything before.
 #[test]
 fn a_vtep_that_is_far_away_is_waited_for() {
-    let mut w = world_with(|c| c.arp.conflict = ConflictPolicy::First);
-    // Once near, so that its distance is known; then the path is longer.
-    live(&mut w, 0, P1, 1, 1);
-    w.run_for(Span::millis(50));
-    announce(&mut w, 1, P1, 2, 1);
-    w.run_for(Span::secs(6));
-    assert_eq!(w.duplicates(1), []);
-    w.delay = Span::millis(4);
-    announce(&mut w, 1, P1, 2, 1);
-    w.run_for(Span::millis(40));
-    assert_eq!(w.duplicates(1).len(), 1, "two ways of 4 ms are within the time");
-    assert_eq!(bound(&mut w, 2, 1), Some(mac(1)));
+    for alive in [false, true] {
+        let far = Span::millis(25);
+        let mut w = World::with(3, far, |c| {
+            c.arp.claim_time = Span::millis(10);
+            c.arp.conflict = ConflictPolicy::First;
+        });
+        w.run_for(Span::secs(20));
+        if alive {
+            live(&mut w, 0, P1, 1, 1);
+        } else {
+            announce(&mut w, 0, P1, 1, 1);
+        }
+        w.run_for(Span::millis(200));
+        announce(&mut w, 1, P1, 2, 1);
+        w.run_for(Span::millis(66));
+        assert_eq!((bound(&mut w, 1, 1), w.duplicates(1).len()), (Some(mac(1)), usize::from(alive)));
+        w.run_for(Span::millis(3));
+        assert_eq!(
+            bound(&mut w, 1, 1),
+            Some(mac(if alive { 1 } else { 2 })),
+            "the way there and back, and a little"
+        );
+    }
 }
 
 /// A frame that names its address as one who asks for another does.

@@ -21,14 +21,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 /// Claims that are being checked; further ones count at once, as they do where nothing is checked.
 const LIMIT: usize = 4096;
-/// On top of two round trips: what a busy host takes.
-const BUSY: Span = Span::millis(5);
-/// No VTEP is waited for longer.
-const LONGEST: Span = Span::millis(500);
+/// An answer that comes later than this is none to our question.
+const LATE: Span = Span::secs(1);
 /// What was answered may wait to be read, but not for ever.
 const OVERDUE: Span = Span::millis(200);
-/// VTEPs whose distance is remembered.
-const VTEPS: usize = 4096;
 
 type Key = (Vni, IpAddr);
 
@@ -51,8 +47,8 @@ struct Open {
 pub(super) struct Claims {
     open: BTreeMap<Key, Open>,
     due: BTreeSet<(Time, Key)>,
-    /// Round trips to hosts behind other VTEPs, the longest lately.
-    round_trips: BTreeMap<IpAddr, Span>,
+    /// Owners that have lost by their silence, and when they were asked: an answer that comes late says how far they are.
+    lost: BTreeMap<Key, (Mac, Time)>,
     /// What has just been heard in answer to a question.
     answer: Option<(Key, Mac, Time)>,
 }
@@ -66,21 +62,6 @@ impl Claims {
         let o = self.open.remove(&key)?;
         self.due.remove(&(o.due, key));
         Some(o)
-    }
-
-    /// How long a host behind this VTEP may take, given what one here may.
-    fn patience(&self, vtep: Option<IpAddr>, here: Span) -> Span {
-        let trip = vtep.and_then(|v| self.round_trips.get(&v)).copied();
-        trip.map_or(here, |t| here.max(Span(t.0.saturating_mul(2)) + BUSY).min(here.max(LONGEST)))
-    }
-
-    /// A host behind a VTEP has answered after so long. Longer ones count at once, shorter ones little by little.
-    pub(super) fn took(&mut self, vtep: IpAddr, trip: Span) {
-        let trip = trip.min(LONGEST);
-        if self.round_trips.len() < VTEPS || self.round_trips.contains_key(&vtep) {
-            let known = self.round_trips.entry(vtep).or_insert(trip);
-            *known = trip.max(Span(known.0 - known.0 / 8));
-        }
     }
 }
 
@@ -135,7 +116,7 @@ impl Node {
             return false;
         }
         self.journal.count("claims_checked");
-        let patience = self.claims.patience(self.vtep_of(vni, old.mac), self.config.arp.claim_time);
+        let patience = self.round_trips.patience(self.vtep_of(vni, old.mac), self.config.arp.claim_time);
         let open = Open { mac, origin, router, answer, owner: old.mac, asked: at, due: at + patience };
         self.claims.due.insert((open.due, key));
         self.claims.open.insert(key, open);
@@ -198,9 +179,16 @@ impl Node {
         let key = (vni, ip);
         self.claims.answer = Some((key, mac, at));
         self.conflict_heard(vni, ip, mac);
+        if let Some((_, asked)) = self.claims.lost.get(&key).copied().filter(|(m, _)| *m == mac) {
+            self.claims.lost.remove(&key);
+            self.journal.count("claims_answered_late");
+            if let Some(vtep) = self.vtep_of(vni, mac).filter(|_| at.since(asked) < LATE) {
+                self.round_trips.took(vtep, at.since(asked));
+            }
+        }
         let Some(o) = self.claims.open.get(&key).copied().filter(|o| o.owner == mac) else { return };
         if let Some(vtep) = self.vtep_of(vni, mac) {
-            self.claims.took(vtep, at.since(o.asked));
+            self.round_trips.took(vtep, at.since(o.asked));
         }
         self.claims.take(key);
         self.journal.count("claims_answered");
@@ -229,29 +217,14 @@ impl Node {
                 continue;
             }
             self.journal.count("claims_unanswered");
+            let lost = &mut self.claims.lost;
+            if lost.len() >= LIMIT {
+                lost.retain(|_, (_, asked)| at.since(*asked) < LATE);
+            }
+            if lost.len() < LIMIT {
+                lost.insert(key, (o.owner, o.asked));
+            }
             self.bind_local(vni, o.mac, ip, o.origin, o.router, at);
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_far_vtep_is_given_two_round_trips_and_never_less_than_a_host_here() {
-        let mut c = Claims::default();
-        let (here, far) = (Span::millis(10), IpAddr::from([10, 0, 0, 2]));
-        assert_eq!((c.patience(None, here), c.patience(Some(far), here)), (here, here));
-        c.took(far, Span::millis(40));
-        assert_eq!(c.patience(Some(far), here), Span::millis(85));
-        c.took(far, Span::millis(1));
-        assert_eq!(c.patience(Some(far), here), Span::millis(75), "it comes down slowly");
-        c.took(far, Span::secs(9));
-        assert_eq!(c.patience(Some(far), here), LONGEST, "nobody waits for ever");
-        for n in 0..2 * VTEPS as u32 {
-            c.took(IpAddr::from(n.to_be_bytes()), here);
-        }
-        assert!(c.round_trips.len() <= VTEPS);
     }
 }

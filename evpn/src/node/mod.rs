@@ -53,6 +53,7 @@ mod probe_mac;
 mod questions;
 mod release;
 mod remote;
+mod round_trips;
 mod rows;
 mod segment;
 mod sends;
@@ -176,6 +177,7 @@ pub struct Node {
     duplicated: Duplicated,
     checks: duplicate_check::Checks,
     claims: claims::Claims,
+    round_trips: round_trips::RoundTrips,
     moderation: Moderation,
     full: limits::Full,
     guards: guard::Guards,
@@ -263,6 +265,7 @@ impl Node {
             duplicated: Duplicated::default(),
             checks: duplicate_check::Checks::default(),
             claims: claims::Claims::default(),
+            round_trips: round_trips::RoundTrips::default(),
             moderation: Moderation::default(),
             full: limits::Full::default(),
             guards: guard::Guards::default(),
@@ -324,6 +327,7 @@ impl Node {
         self.due_open_questions(at);
         self.due_checks(at);
         self.due_claims(at);
+        self.due_round_trips(at);
         self.due_confirmations(at);
         self.due_retries(at);
         self.due_prepared(at);
@@ -387,6 +391,7 @@ impl Node {
         offer(self.questions.timeout().filter(|_| !self.deaf).map(|t| (t, "question to a host")));
         offer(self.confirmations.timeout().filter(|_| !self.deaf).map(|t| (t, "confirmation of a host")));
         offer(self.claims.timeout().filter(|_| !self.deaf).map(|t| (t, "claim on an address")));
+        offer(self.round_trips.timeout().map(|t| (t, "distance of a VTEP")));
         offer(self.checks.timeout().filter(|_| !self.deaf).map(|t| (t, "duplicate check of a host")));
         offer(self.duplicated.poll_timeout());
         offer(self.moderation.poll_timeout());
@@ -454,6 +459,7 @@ impl Node {
             .collect();
         if vteps != self.vteps {
             self.path_mtu.retain(|v, _| vteps.contains(v));
+            self.round_trips.review(&vteps, at);
             self.vteps.clone_from(&vteps);
             self.journal.push(Output::Vteps(vteps));
             self.review_segments(at);

@@ -47,6 +47,7 @@ impl Node {
         if self.probe_mac(vni) == Some(f.dst) {
             self.asked_from_afar(vni, &f);
             if let Some((mac, ip)) = answer_of(&f) {
+                self.round_trip_heard(vni, mac, ip, at);
                 self.owner_answered(vni, ip, mac, at);
             }
         }

@@ -306,7 +306,10 @@ impl World {
             }
             Output::Encap { vtep, frame, .. } => {
                 self.encapsulate(i, vtep, frame.clone());
-                self.hosts[i].encapsulated.push((vtep, frame));
+                // How far VTEPs are they find out among themselves.
+                if !(0..self.hosts.len()).any(|j| frame[..6] == probe_mac(j).0) {
+                    self.hosts[i].encapsulated.push((vtep, frame));
+                }
             }
             Output::Blocked(set) => self.hosts[i].blocked = set,
             Output::PortRules { port, rules, .. } => self.hosts[i].ruled(port, rules),
