@@ -78,6 +78,48 @@ fn a_silent_linux_guest_is_kept_through_ageing_and_given_up_when_it_is_dead() {
     assert!(counter(&daemons[0], "bindings_unanswered") >= 2);
 }
 
+/// A guest that never speaks first is bound again after a restart, because it is asked; also where the bridge has dropped its
+/// row in between, and after `kill -9`.
+#[test]
+fn a_silent_linux_guest_is_found_again_after_a_restart_of_the_daemon() {
+    if !met(&[Need::Root, Need::Tool("ping")]) {
+        return;
+    }
+    let f = Fabric::new(2);
+    let host = f.host(0, "h1", test_mac(0x66), &["192.168.100.66/24", "fd00:100::66/64"]);
+    let [mut daemon, _far] = pair(&f, &["h1"], "60s");
+    let mut conf = f.conf(0);
+    conf.vnis = vec![(100, vec!["h1".into()])];
+    let a = &f.vteps[0];
+    let _ = host.try_ping("192.168.100.250");
+    let _ = host.try_ping("fd00:100::250");
+    let addresses = [ip("192.168.100.66"), ip("fd00:100::66")];
+    for at in addresses {
+        eventually(SOON, "it is bound", || answered_for(&f, &host, at));
+    }
+    for killed in [false, true] {
+        let dir = if killed { daemon.kill() } else { daemon.stop() };
+        for at in addresses {
+            eventually(SOON, "the far VTEP has lost it", || match answered_for(&f, &host, at) {
+                Ok(()) => Err("still answered for"),
+                Err(_) => Ok(()),
+            });
+        }
+        if killed {
+            // Aged out, as after a long stop; the guest is silent.
+            let _ = a.ns.try_sh(&format!("bridge fdb del {} dev h1 master", host.mac));
+        }
+        daemon = Vtepd::start_again(&a.ns, &conf, dir);
+        for at in addresses {
+            eventually(Duration::from_secs(15), "it is bound again", || answered_for(&f, &host, at));
+        }
+        assert!(counter(&daemon, "restored_hosts_asked") >= 2, "{}", daemon.status());
+        let rows = daemon.show("hosts", &["--mac", &host.mac.to_string()]);
+        let answered = rows.iter().filter(|r| r["origin"] == "answer").count();
+        assert!(answered >= 2, "by their answers: {rows:?}");
+    }
+}
+
 /// PIT-15: the probe MAC is the bridge's own in the kernel, comes back when somebody deletes it, and is sticky elsewhere.
 #[test]
 fn the_source_of_probes_is_the_bridges_own_and_repaired() {

@@ -152,6 +152,8 @@ pub struct Hosts {
     /// Remote MACs per VTEP.
     vteps: BTreeMap<IpAddr, usize>,
     vteps_changed: bool,
+    /// Addresses whose local binding is another one, or none, with the MAC before or now.
+    locals_changed: BTreeMap<IpAddr, Mac>,
     /// MACs that became known, or were remote and are forgotten, while somebody wants to know.
     changed: Option<BTreeSet<Mac>>,
 }
@@ -194,6 +196,7 @@ impl Hosts {
             b.since = same.since;
         }
         let old = self.ips.insert(ip, b);
+        self.note_local(ip, old, Some(b));
         if let Some(o) = old.filter(|o| o.mac != b.mac) {
             self.by_mac.remove(&(o.mac, ip));
         }
@@ -203,16 +206,32 @@ impl Hosts {
     /// Changes a binding in place, without its MAC.
     pub fn touch(&mut self, ip: IpAddr, f: impl FnOnce(&mut Binding)) {
         if let Some(b) = self.ips.get_mut(&ip) {
-            let mac = b.mac;
+            let before = *b;
             f(b);
-            b.mac = mac;
+            b.mac = before.mac;
+            let now = *b;
+            self.note_local(ip, Some(before), Some(now));
         }
     }
     /// Removes a binding.
     pub fn unbind(&mut self, ip: IpAddr) -> Option<Binding> {
         let old = self.ips.remove(&ip)?;
         self.by_mac.remove(&(old.mac, ip));
+        self.note_local(ip, Some(old), None);
         Some(old)
+    }
+    fn note_local(&mut self, ip: IpAddr, before: Option<Binding>, now: Option<Binding>) {
+        let local = |b: Option<Binding>| b.filter(Binding::is_local).map(|b| b.mac);
+        let (before, now) = (local(before), local(now));
+        if before != now
+            && let Some(mac) = now.or(before)
+        {
+            self.locals_changed.insert(ip, mac);
+        }
+    }
+    /// Addresses whose local binding is another one, or none, since the last call, each with a MAC that has or had it.
+    pub fn take_locals_changed(&mut self) -> BTreeMap<IpAddr, Mac> {
+        std::mem::take(&mut self.locals_changed)
     }
     /// Sets a MAC's owner, keeping its history. Returns the owner before.
     pub fn own(&mut self, mac: Mac, owner: Owner, at: Time) -> Option<Owner> {

@@ -6,6 +6,7 @@ use super::hold::{Held, Leave};
 use super::port_rules::PortNews;
 use super::view::{MoveKind, MoveView, Place};
 use crate::fabric::{BridgeFdb, KernelEvent, RowKey, WriteResult};
+use crate::hosts::KeptHost;
 use crate::mobility::Record;
 use crate::types::{ConnId, IfIndex, Mac, Span, Time, Vni};
 use bytes::Bytes;
@@ -91,6 +92,8 @@ pub enum Input {
     /// What an earlier run of this daemon had kept with `Output::Persist`. Before the first `Synced`, that is
     /// before anything is advertised (EVPN-MOB-12), and after `Wall`, so that its age is known.
     Restored(Vec<Record>),
+    /// What an earlier run had kept with `Output::KeepHosts`: these hosts are asked whether they are still there.
+    RestoredHosts(Vec<KeptHost>),
     /// The state directory has lost what it had: everything worth keeping is handed over again.
     KeepAgain,
     /// What the driver has noticed about itself; it joins the history and is told like any other event.

@@ -36,6 +36,7 @@ mod host_config;
 mod input;
 mod journal;
 mod keep;
+mod kept_hosts;
 mod life;
 mod limits;
 mod local;
@@ -161,6 +162,7 @@ pub struct Node {
     asking: VecDeque<ask::Question>,
     questions: questions::Questions,
     confirmations: Calendar,
+    kept_hosts: kept_hosts::KeptHosts,
     young: young::Young,
     /// When the input or the turn at hand came.
     clock: Time,
@@ -252,6 +254,7 @@ impl Node {
             asking: VecDeque::new(),
             questions: questions::Questions::default(),
             confirmations,
+            kept_hosts: kept_hosts::KeptHosts::default(),
             young: young::Young::default(),
             clock: at,
             path_mtu: BTreeMap::new(),
@@ -308,6 +311,7 @@ impl Node {
             Input::Held { port, mac, held } => self.held(port, mac, held, at),
             Input::Wall { unix } => self.wall_told(unix, at),
             Input::Restored(records) => self.restored(&records, at),
+            Input::RestoredHosts(hosts) => self.hosts_restored(hosts),
             Input::KeepAgain => self.keep_again(at),
             Input::Tell(event) => self.journal.event(event, at),
             Input::Shutdown => self.shutdown(at),
@@ -329,6 +333,7 @@ impl Node {
         self.due_claims(at);
         self.due_round_trips(at);
         self.due_confirmations(at);
+        self.due_kept_hosts(at);
         self.due_retries(at);
         self.due_prepared(at);
         self.due_holds(at);
@@ -352,6 +357,7 @@ impl Node {
         self.due_group_queries(at);
         self.due_guards(at);
         self.keep(at);
+        self.keep_hosts();
         self.pump(at);
         self.due_questions();
         self.due_tells(at);
@@ -393,6 +399,12 @@ impl Node {
         offer(self.claims.timeout().filter(|_| !self.deaf).map(|t| (t, "claim on an address")));
         offer(self.round_trips.timeout().map(|t| (t, "distance of a VTEP")));
         offer(self.checks.timeout().filter(|_| !self.deaf).map(|t| (t, "duplicate check of a host")));
+        offer(
+            self.kept_hosts
+                .timeout()
+                .filter(|_| self.synced && !self.deaf)
+                .map(|t| (t, "host of an earlier run")),
+        );
         offer(self.duplicated.poll_timeout());
         offer(self.moderation.poll_timeout());
         offer(self.full.poll_timeout());

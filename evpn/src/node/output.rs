@@ -5,6 +5,7 @@ use super::guard::GuardChange;
 use super::hold::HoldWord;
 use super::port_rules::PortRules;
 use super::view;
+use crate::hosts::KeptHost;
 use crate::mobility::Record;
 use crate::types::{ConnId, IfIndex, Mac, Seq, Time, Vni};
 use bytes::Bytes;
@@ -64,6 +65,8 @@ pub enum Output {
     /// Keep these in the state directory: written before any later `Send` reaches a socket, so that `kill -9`
     /// loses nothing; flushed to disk within a second, off the core thread (EVPN-MOB-12).
     Persist(Vec<Record>),
+    /// Keep these local bindings in the state directory, or forget them. They are hints and may be lost (PROXY-MAINT-02).
+    KeepHosts(Vec<KeptHost>),
     /// Frames with these source addresses are dropped where they come in, on these ports; all others are not (any
     /// more). Whenever the set changes (EVPN-MOB-16).
     Blocked(BTreeSet<(IfIndex, Mac)>),

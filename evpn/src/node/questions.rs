@@ -118,7 +118,7 @@ impl Questions {
 
 impl Node {
     /// Has a host asked for an address, from some time on, until it answers or has not answered three times. A later time
-    /// puts a question off that has not been put yet.
+    /// puts a question off that has not been put yet. False: too many are open.
     pub(super) fn question(
         &mut self,
         vni: Vni,
@@ -128,18 +128,19 @@ impl Node {
         first: Time,
         suspect: bool,
         at: Time,
-    ) {
+    ) -> bool {
         let key = (vni, mac, ip);
         if let Some(o) = self.questions.open.get(&key).copied() {
             let next = if o.asked == 0 { o.next.max(first) } else { o.next };
             self.questions.put(key, Open { next, suspect: suspect || o.suspect, ..o });
-            return;
+            return true;
         }
         if self.questions.open.len() >= LIMIT || self.questions.of_mac(vni, mac) >= PER_MAC {
             self.journal.count("questions_refused");
-            return;
+            return false;
         }
         self.questions.put(key, Open { port, next: first, asked: 0, since: at, suspect });
+        true
     }
 
     /// Questions whose time has come: put, answered, or given up.
@@ -203,6 +204,7 @@ impl Node {
             self.journal.count("signs_unanswered");
         }
         self.revision += u64::from(bound);
+        self.kept_unanswered(vni, ip);
     }
 
     /// A MAC is behind another port of ours now. Whether its addresses are, too, only its host can say: it is asked soon,

@@ -93,6 +93,16 @@ impl Node {
         }
     }
 
+    /// A MAC had an address before this daemon began: that its row is new here says nothing. One that is heard checking an
+    /// address is left in peace all the same.
+    pub(super) fn had_an_address(&mut self, vni: Vni, mac: Mac, at: Time) {
+        let checks =
+            self.young.macs.get(&(vni, mac)).filter(|y| at.since(y.at) < YOUTH).and_then(|y| y.checks);
+        if checks.is_none() {
+            self.is_past_its_check(vni, mac, at);
+        }
+    }
+
     /// A host has spoken with an IPv4 address: if it has checked that, it has finished.
     pub(super) fn has_settled(&mut self, vni: Vni, mac: Mac, ip: IpAddr, at: Time) {
         let IpAddr::V4(ip) = ip else { return };

@@ -17,6 +17,7 @@ pub use config::{BRIDGE, P1, P2, VXLAN, bridge_row, config, mac, own_mac, probe_
 
 use bytes::Bytes;
 use evpn::fabric::{FdbRow, KernelEvent, Row, RowKey};
+use evpn::hosts::KeptHost;
 use evpn::mobility::Record;
 use evpn::node::{
     Command, Config, ConnEvent, Event, GuardChange, HoldWord, Input, MoveRequest, MoveStep, Node, Output,
@@ -60,6 +61,8 @@ pub struct Host {
     pub paused: bool,
     /// The state directory: what a kill leaves.
     pub kept: BTreeMap<(Vni, Mac), Record>,
+    /// Local bindings in it.
+    pub kept_hosts: BTreeMap<IpAddr, KeptHost>,
     /// Records written, ever.
     pub records: u64,
     /// Type-2 routes announced, in order: MAC and sequence.
@@ -159,6 +162,7 @@ impl World {
                 Host {
                     node: Node::new(c.clone(), i as u64 + 1, Time(0)),
                     kept: BTreeMap::new(),
+                    kept_hosts: BTreeMap::new(),
                     records: 0,
                     announced: vec![],
                     config: c,
@@ -319,6 +323,14 @@ impl World {
                 assert!(self.hosts[i].answers.insert(id, reply).is_none(), "step {id} is answered twice");
             }
             Output::Reply { reply, .. } => self.hosts[i].replies.push(reply),
+            Output::KeepHosts(hosts) => {
+                for h in hosts {
+                    self.hosts[i].kept_hosts.remove(&h.ip);
+                    if h.here {
+                        self.hosts[i].kept_hosts.insert(h.ip, h);
+                    }
+                }
+            }
             Output::Persist(records) => {
                 let macs: BTreeSet<_> = records.iter().map(|r| (r.vni, r.mac)).collect();
                 assert_eq!(macs.len(), records.len(), "one record per MAC and flush: {records:?}");
@@ -380,11 +392,14 @@ impl World {
     pub fn start(&mut self, i: usize, with_state: bool) {
         if !with_state {
             self.hosts[i].kept.clear();
+            self.hosts[i].kept_hosts.clear();
         }
         let unix = self.now.0 / 1_000_000_000;
         let records: Vec<Record> = self.hosts[i].kept.values().copied().collect();
         self.hosts[i].node.handle(Input::Wall { unix }, self.now);
         self.hosts[i].node.handle(Input::Restored(records), self.now);
+        let hosts = self.hosts[i].kept_hosts.values().copied().collect();
+        self.hosts[i].node.handle(Input::RestoredHosts(hosts), self.now);
         self.hosts[i].dead = false;
         self.hosts[i].rows.clear();
         self.devices(i, own_mac(i));
@@ -402,6 +417,8 @@ impl World {
         self.hosts[i].node.handle(Input::Wall { unix }, self.now);
         let records = self.hosts[i].kept.values().copied().collect();
         self.hosts[i].node.handle(Input::Restored(records), self.now);
+        let hosts = self.hosts[i].kept_hosts.values().copied().collect();
+        self.hosts[i].node.handle(Input::RestoredHosts(hosts), self.now);
         self.hosts[i].dead = false;
         self.hosts[i].rows.clear();
         tables(self);

@@ -462,6 +462,8 @@ impl World {
                     self.encapsulated(i, vtep, frame.to_vec());
                 }
             }
+            // Without these, silent hosts are found when they are asked for.
+            Output::KeepHosts(_) => {}
             Output::Persist(records) => {
                 for mut r in records {
                     if self.mutant == Some(Mutant::KeptTooLow) {

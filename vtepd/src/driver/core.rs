@@ -156,6 +156,7 @@ impl Core {
             node.handle(Input::Tell(event), at);
         }
         node.handle(Input::Restored(restored.records), at);
+        node.handle(Input::RestoredHosts(restored.hosts), at);
         node.flush(at);
         let mut early = Vec::new();
         while let Some(output) = node.poll_output() {
@@ -474,6 +475,7 @@ impl Core {
             }
             // Once per flush, and before the octets that tell a peer: those go out in `write_out`.
             Output::Persist(records) => self.keeper.append(&records),
+            Output::KeepHosts(hosts) => self.keeper.keep_hosts(&hosts),
             Output::Blocked(set) => self.underlay.block(set),
             Output::Guard { port, change } => self.guards.order(port, change),
             Output::PortRules { port, device, rules } => self.rules.order(port, device, rules),

@@ -60,7 +60,7 @@ pub(super) struct Scan {
     pub(super) fault: Option<Fault>,
 }
 
-fn sealed(mut slot: [u8; SLOT]) -> [u8; SLOT] {
+pub(super) fn sealed(mut slot: [u8; SLOT]) -> [u8; SLOT] {
     let sum = crc32fast::hash(&slot[..SUM]);
     slot[SUM..].copy_from_slice(&sum.to_be_bytes());
     slot
@@ -104,11 +104,11 @@ pub(super) fn encode(frame: &Frame) -> [u8; SLOT] {
     sealed(s)
 }
 
-fn part<const N: usize>(slot: &[u8; SLOT], from: usize) -> [u8; N] {
+pub(super) fn part<const N: usize>(slot: &[u8; SLOT], from: usize) -> [u8; N] {
     std::array::from_fn(|i| slot.get(from + i).copied().unwrap_or(0))
 }
 
-fn is_sealed(slot: &[u8; SLOT]) -> bool {
+pub(super) fn is_sealed(slot: &[u8; SLOT]) -> bool {
     crc32fast::hash(&slot[..SUM]) == u32::from_be_bytes(part(slot, SUM))
 }
 

@@ -2,9 +2,11 @@
 
 use super::disk::{Ask, Disk, Fresh, Shared};
 use super::format::{self, Frame, SLOT};
+use super::hosts::HostFile;
 use super::open::{self, Opened, Restored};
 use super::trouble::{Risk, Told};
 use super::{Care, NAME, StateError, failed};
+use evpn::hosts::KeptHost;
 use evpn::mobility::Record;
 use evpn::node::Event;
 use evpn::types::{Mac, Vni};
@@ -26,6 +28,7 @@ const HELD_BACK: usize = 1 << 20;
 #[derive(Debug)]
 pub struct Keeper {
     path: PathBuf,
+    hosts: HostFile,
     boot: format::BootId,
     file: File,
     /// Octets of it that are good.
@@ -62,7 +65,9 @@ impl Keeper {
         boot: format::BootId,
     ) -> Result<(Self, Restored), StateError> {
         let path = dir.join(NAME);
-        let (opened, restored) = open::open(dir, care.hold, unix, boot)?;
+        let (opened, mut restored) = open::open(dir, care.hold, unix, boot)?;
+        let hosts;
+        (hosts, restored.hosts) = HostFile::open(dir);
         let told = Told::new(&path, restored.damage.as_ref());
         let Opened { file, len, first, live } = opened;
         let shared = Arc::new(Shared::new(len));
@@ -77,6 +82,7 @@ impl Keeper {
         let (buf, held_back) = (Vec::new(), Some(BTreeMap::new()));
         let mut k = Self {
             path,
+            hosts,
             boot,
             file,
             len,
@@ -129,10 +135,16 @@ impl Keeper {
         self.buf = buf;
     }
 
+    /// Local bindings that a restart is to ask for, or not any more. Never fails, as [`Keeper::append`].
+    pub fn keep_hosts(&mut self, hosts: &[KeptHost]) {
+        self.hosts.append(hosts);
+    }
+
     /// Once a second: tries again what failed, takes over a compacted file. Returns whether everything that is worth
     /// keeping has to be appended again, because the file turned out to be damaged.
     #[must_use]
     pub fn tick(&mut self) -> bool {
+        self.hosts.tick();
         if self.shared.rotten.load(Ordering::Acquire) {
             return self.start_anew();
         }
@@ -248,7 +260,7 @@ impl Keeper {
     /// Counters for `show status`.
     pub fn counters(&self) -> [(&'static str, u64); 6] {
         let s = &self.shared;
-        let failures = self.failures + s.failures.load(Ordering::Relaxed);
+        let failures = self.failures + self.hosts.failures() + s.failures.load(Ordering::Relaxed);
         [
             ("state_bytes", self.len),
             ("state_records", (self.len / SLOT as u64).saturating_sub(1)),

@@ -5,6 +5,7 @@
 //! | `sequences.journal` | an append-only journal of [`evpn::mobility::Record`]s, see `format.rs` |
 //! | `sequences.journal.new` | its successor while it is being written (compaction) |
 //! | `sequences.journal.corrupt-N` | one that was damaged, set aside |
+//! | `hosts.journal` | local bindings, to be asked after a restart, see `hosts.rs` |
 //!
 //! The core appends with one write(2) before anything that depends on it reaches a socket, so that a kill of the
 //! process loses nothing. A thread of its own brings the file to disk within a second and compacts it; what a crash of
@@ -13,6 +14,7 @@
 
 mod disk;
 mod format;
+mod hosts;
 mod keeper;
 mod open;
 mod table;

@@ -3,6 +3,7 @@
 use super::format::{self, BootId, Fault, Frame, SLOT};
 use super::table::Table;
 use super::{NAME, StateError, failed};
+use evpn::hosts::KeptHost;
 use evpn::mobility::Record;
 use evpn::types::Span;
 use rustix::fs::fdatasync;
@@ -19,6 +20,8 @@ const ASIDE: u32 = 9;
 pub struct Restored {
     /// For the node.
     pub records: Vec<Record>,
+    /// Local bindings of the last run.
+    pub hosts: Vec<KeptHost>,
     /// How many of them were raised, because the machine went down without a stop of the daemon, or because the
     /// journal was damaged.
     pub raised: usize,
@@ -163,6 +166,7 @@ fn reopen(
     }
     let mut restored = Restored {
         records: f.table.records().copied().collect(),
+        hosts: Vec::new(),
         raised: if raise { f.table.len() } else { 0 },
         damage: None,
     };
