@@ -67,7 +67,8 @@ fn communities_of_the_table_read_as_what_they_are() {
     assert_eq!(kind(0x0606_0140_0000_0000), ExtKind::DfElection { alg: 1, bitmap: 0x4000, preference: 0 });
     assert_eq!(kind(0x0609_0003_0000_0000), ExtKind::MulticastFlags(3));
     assert_eq!(kind(0x060a_fde9_0000_2774), ExtKind::EviRt(Admin::As2(65001, 10100)));
-    // PROXY-EC-05: FRR's proxy flag 0x04 means nothing.
+    // PROXY-EC-05: FRR's proxy flag 0x04 means nothing, nor do the other unused ones.
+    assert_eq!(kind(0x0608_f400_0000_0000), ExtKind::ArpNd(ArpNd::default()));
     assert_eq!(kind(0x0608_0400_0000_0000), ExtKind::ArpNd(ArpNd::default()));
     assert_eq!(kind(0x4600_0000_0000_0001), ExtKind::Unknown);
 }
@@ -167,4 +168,14 @@ fn text_from_a_peer_is_escaped_and_bounded() {
     data.truncate(4075);
     let nested = Notification { code: 6, subcode: 9, data: data.into() };
     assert!(nested.to_string().len() < 300, "{nested}");
+}
+
+/// PROXY-EC-05: of two the first counts.
+#[test]
+fn of_two_arp_nd_communities_the_first_counts() {
+    let of = |router| ExtCommunity::arp_nd(ArpNd { router, r#override: true, immutable: false });
+    for router in [false, true] {
+        let attrs = Attrs { ext_communities: vec![of(router), of(!router)], ..Attrs::default() };
+        assert_eq!(attrs.arp_nd().map(|n| n.router), Some(router));
+    }
 }

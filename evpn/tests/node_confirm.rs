@@ -57,7 +57,7 @@ fn asked_of(w: &World) -> u64 {
     w.hosts[0].emitted.len() as u64
 }
 
-/// Three questions, and it is answered for no more; its MAC is where the forwarding table says.
+/// Three questions, and it is answered for no more; its MAC is where the forwarding table says (PROXY-EC-06).
 #[test]
 fn a_host_that_does_not_answer_is_given_up() {
     let mut w = World::converged(2, MS);

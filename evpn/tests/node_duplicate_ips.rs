@@ -11,7 +11,7 @@ use twins::{agreed, all, ip, mode, speaks, world};
 use world::frames::arp;
 use world::{Guest, P1, P2, World, mac};
 
-/// EVPN-XMOB-16: two hosts with one IP. Only that IP's route is frozen; both MACs and their other IPs go on.
+/// EVPN-XMOB-16, PROXY-DUP-01: two hosts with one IP. Only that IP's route is frozen; both MACs and their other IPs go on.
 #[test]
 fn a_duplicate_ip_freezes_that_ip_only() {
     let mut w = world(3, mode(DuplicateMode::Oscillation, DuplicateAction::Freeze));

@@ -80,7 +80,7 @@ fn a_host_that_probes_and_announces_nothing_is_asked_when_its_check_is_over() {
     assert!(known(&w, 1, ip(1)));
 }
 
-/// PIT-16: a guest that checks for ever is left in peace for ever, and keeps what it has.
+/// PIT-16, PROXY-MAINT-02: a guest that checks for ever is left in peace for ever, and keeps what it has.
 #[test]
 fn a_host_that_probes_all_the_time_is_never_asked_without_a_sender() {
     let mut w = World::converged(2, MS);

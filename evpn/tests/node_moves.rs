@@ -69,7 +69,7 @@ fn vteps_flood_to_each_other_while_their_sessions_are_up() {
     assert_eq!(w.hosts[0].rows.get(&key(1)), Some(&Row::Flood), "the session came back");
 }
 
-/// HOST-ARP-02, PROXY-LEARN-01
+/// HOST-ARP-02, PROXY-LEARN-01, -03
 #[test]
 fn an_arp_binding_becomes_a_neighbour_row_elsewhere() {
     let mut w = World::converged(2, MS);
@@ -103,6 +103,7 @@ fn what_a_guest_said_just_before_its_port_was_reported_down_is_not_forgotten() {
     assert!(!w.hosts[1].events.iter().any(|(_, e)| matches!(e, Event::BindingRefused { .. })));
 }
 
+/// HOST-RARP-01: the MAC at once, and its addresses with it.
 #[test]
 fn a_hot_move_by_rarp_takes_the_address_along_in_the_same_flush() {
     let mut w = World::converged(3, MS);

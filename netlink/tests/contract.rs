@@ -193,7 +193,7 @@ fn carrier_loss_flushes_what_was_learned_and_spares_what_was_written() {
 const A: [u8; 4] = [192, 0, 2, 1];
 const B: [u8; 4] = [192, 0, 2, 2];
 
-/// The heart of suppression, and what it swallows (PIT-14, PIT-17).
+/// The heart of suppression, and what it swallows (PIT-14, PIT-17, PROXY-REPLY-01).
 #[test]
 fn arp_for_a_known_remote_host_is_answered_locally_and_announcements_do_not_cross() {
     both(|w| {
@@ -213,7 +213,7 @@ fn arp_for_a_known_remote_host_is_answered_locally_and_announcements_do_not_cros
         // A neighbour row without a forwarding row answers nothing.
         w.op(Op::DelRemote { vxlan, mac: mac(2), vtep: vtep(2) }).unwrap();
         assert_eq!(w.inject(1, &arp(mac(1), A, B)), [P2, v(2)]);
-        // A host known as local is not answered for, and not asked for in the overlay either.
+        // PROXY-REPLY-02: a host known as local is not answered for, and not asked for in the overlay either.
         w.inject(2, &frame(Mac::BROADCAST, mac(2), 1));
         assert_eq!(w.inject(1, &arp(mac(1), A, B)), [P2]);
         // From the overlay nothing is answered.

@@ -72,7 +72,7 @@ fn a_local_mac_is_a_remote_mac_at_the_other_side() {
 
 /// Scenario 17: after gratuitous ARP, or an unsolicited NA, the address follows, both ways: `NOARP`, `extern_learn`,
 /// with the mark of the one who wrote it (EVPN-NLRI-05, PIT-27), and the other side's kernel answers ARP and ND by
-/// itself.
+/// itself (PROXY-REPLY-01).
 #[test]
 fn an_address_is_answered_at_the_other_side() {
     if !met(&NEEDS) {
@@ -111,7 +111,7 @@ fn an_address_is_answered_at_the_other_side() {
     assert_eq!(answer, (g.mac, six));
 }
 
-/// Scenario 17: ND is answered by the kernel below vtepd. FRR's kernel learns no IPv6 address unasked, so the peer is
+/// Scenario 17, PROXY-REPLY-03: ND is answered by the kernel below vtepd. FRR's kernel learns no IPv6 address unasked, so the peer is
 /// the scripted speaker.
 #[test]
 fn the_kernel_below_vtepd_answers_nd_for_a_remote_host() {

@@ -143,7 +143,7 @@ impl Node {
         }
     }
 
-    /// PROXY-LEARN-01, HOST-GARP-01, HOST-ARP-01, -02.
+    /// PROXY-LEARN-01, HOST-GARP-01, HOST-ARP-01, -02; HOST-RARP-01 and HOST-ND-01 above.
     fn arp_tells(&self, vni: Vni, f: &Frame, a: &Arp) -> Tells {
         let honest = a.sender_mac == f.src;
         let answer = a.reply && self.is_to_us(vni, f.dst);

@@ -381,6 +381,7 @@ impl Node {
         seg.hosts.bind(ip, Binding::new(mac, origin, router, at));
         let key = seg.neigh_key(ip);
         let adopted = key.and_then(|k| self.adopted_mac(&k)).filter(|m| *m != mac);
+        // It answers itself (PROXY-REPLY-02).
         self.local_neighbour(vni, ip);
         // The address was another MAC's: theirs goes, and a remote one is beaten (EVPN-XMOB-02, -06, -08).
         let mut seq = local.seq;

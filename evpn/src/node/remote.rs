@@ -198,7 +198,8 @@ impl Node {
         }
     }
 
-    /// The candidates of an address changed: which MAC do we answer with?
+    /// The candidates of an address changed: which MAC do we answer with (PROXY-LEARN-03)? The kernel answers from the row
+    /// with its MAC, and R as learned (PROXY-REPLY-01, -03, -07, PROXY-EC-02); the MAC stays when the address goes (PROXY-EC-06).
     pub(super) fn decide_ip(&mut self, vni: Vni, ip: IpAddr, at: Time) {
         let candidates = self.rib.ip_candidates(vni, ip);
         let candidates = self.admit_ip(vni, ip, candidates, at);

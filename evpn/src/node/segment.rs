@@ -157,7 +157,7 @@ impl Segment {
     }
 }
 
-/// R and O flags of the ARP/ND community: exactly one on every Type 2 with IPv6 (PROXY-EC-01).
+/// R and O flags of the ARP/ND community: exactly one on every Type 2 with IPv6 (PROXY-EC-01), none with IPv4 (PROXY-EC-03).
 pub(super) fn nd_flags(ip: IpAddr, router: bool) -> Option<u8> {
     ip.is_ipv6().then_some(0x02 | u8::from(router))
 }

@@ -1,5 +1,5 @@
 //! Guests that may still be in their own duplicate check (RFC 5227 §2.1.1): a question without a sender's address makes
-//! them give up theirs (PIT-16).
+//! them give up theirs (PIT-16, PROXY-MAINT-02).
 //!
 //! Those are the MACs whose port has just come up, that have just spoken for the first time, that probe themselves, or that
 //! have just been given a lease. A guest that has moved here has its address already, whatever its new port does; and who

@@ -4,13 +4,13 @@
 use crate::api::core::{CoreEnd, EventLine, Request};
 use crate::driver::clock;
 use crate::state::Keeper;
-use evpn::fabric::NeighRow;
 use evpn::node::view::{AnsweredBy, HostView, KernelView, Rows, WhyView};
 use evpn::node::{Event, Input, Reply};
 use evpn::types::{IfIndex, Mac, Time};
 use netlink::Mirror;
 use netlink::setup::DeviceProblem;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use tokio::sync::oneshot;
@@ -113,9 +113,8 @@ impl Requests {
 
 /// The kernel answers what its rows say, whatever is wanted (PIT-20).
 fn rows_say(mirror: &Mirror, host: &mut HostView) {
-    let row = mirror.link_by_name(&host.bridge).and_then(|l| mirror.neigh_row(l.index, host.ip));
-    let row = row.filter(|r| host.answered_by == AnsweredBy::Kernel || !routes_only(mirror, r));
-    if let Some((by, why)) = answered(row, host.mac, host.answered_by) {
+    let has = answers_with(mirror, &host.bridge, host.ip);
+    if let Some((by, why)) = answered(has, host.mac, host.answered_by) {
         (host.answered_by, host.answered_why) = (by, why);
     }
 }
@@ -124,9 +123,8 @@ fn rows_say(mirror: &Mirror, host: &mut HostView) {
 fn explain(mirror: &Mirror, why: &mut WhyView) {
     let (Some(b), Some(ip)) = (&mut why.binding, why.ip) else { return };
     let Some(device) = why.kernel.iter().find(|k| k.kind == "neigh").map(|k| &k.device) else { return };
-    let row = mirror.link_by_name(device).and_then(|l| mirror.neigh_row(l.index, ip));
-    let row = row.filter(|r| b.answered_by == AnsweredBy::Kernel || !routes_only(mirror, r));
-    if let Some((by, text)) = answered(row, b.mac, b.answered_by) {
+    let has = answers_with(mirror, device, ip);
+    if let Some((by, text)) = answered(has, b.mac, b.answered_by) {
         let wrong = b.answered();
         (b.answered_by, b.answered_why) = (by, text);
         for s in why.because.iter_mut().filter(|s| **s == wrong) {
@@ -135,17 +133,18 @@ fn explain(mirror: &Mirror, why: &mut WhyView) {
     }
 }
 
-/// The kernel answers for nobody whose MAC is on an access port: a gateway has such rows to route by.
-fn routes_only(mirror: &Mirror, row: &NeighRow) -> bool {
-    let place = row.mac.and_then(|mac| mirror.bridge_row(row.dev, mac));
-    place.is_some_and(|r| !mirror.manages_vxlan(r.port))
+/// The MAC that the kernel answers with: that of a row of ours whose forwarding row leads into the overlay. With a row on a
+/// port, as routing needs it for local hosts, or with none, it is silent (PROXY-REPLY-02).
+fn answers_with(mirror: &Mirror, bridge: &str, ip: IpAddr) -> Option<Mac> {
+    let dev = mirror.link_by_name(bridge)?.index;
+    let mac = mirror.neigh_row(dev, ip).filter(|r| r.is_ours())?.mac?;
+    mirror.bridge_row(dev, mac).filter(|r| mirror.manages_vxlan(r.port)).map(|_| mac)
 }
 
-/// Who answers, if the kernel's row makes it another than was thought.
-fn answered(row: Option<&NeighRow>, mac: Mac, thought: AnsweredBy) -> Option<(AnsweredBy, String)> {
-    let has = row.filter(|r| r.is_ours()).and_then(|r| r.mac);
+/// Who answers, if the kernel's rows make it another than was thought.
+fn answered(has: Option<Mac>, mac: Mac, thought: AnsweredBy) -> Option<(AnsweredBy, String)> {
     match (thought, has) {
-        (AnsweredBy::Kernel, None) => Some((AnsweredBy::Owner, "the kernel has lost its row".into())),
+        (AnsweredBy::Kernel, None) => Some((AnsweredBy::Owner, "the kernel has lost a row of it".into())),
         (AnsweredBy::Kernel, Some(m)) if m != mac => {
             Some((AnsweredBy::Kernel, format!("its row says {m}, not {mac}")))
         }
@@ -188,38 +187,20 @@ fn mac_held(mirror: &Mirror, bridge: IfIndex, mac: Mac) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use evpn::fabric::NeighState;
-    use std::net::IpAddr;
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
     const OTHER: Mac = Mac([2, 0, 0, 0, 0, 2]);
 
-    fn row(mac: Mac, ours: bool) -> NeighRow {
-        NeighRow {
-            dev: IfIndex(1),
-            ip: IpAddr::from([10, 0, 0, 1]),
-            mac: Some(mac),
-            state: NeighState::NoArp,
-            ext_learned: true,
-            router: false,
-            protocol: if ours { NeighRow::PROTOCOL } else { 186 },
-        }
-    }
-
     #[test]
-    fn the_kernels_row_has_the_last_word_on_who_answers() {
+    fn the_kernels_rows_have_the_last_word_on_who_answers() {
         use AnsweredBy::{Kernel, Nobody, Owner};
-        let (good, wrong, foreign) = (row(MAC, true), row(OTHER, true), row(OTHER, false));
-        let of = |r: Option<&NeighRow>, thought| answered(r, MAC, thought).map(|(by, _)| by);
-        assert_eq!(of(Some(&good), Kernel), None);
+        let of = |has, thought| answered(has, MAC, thought).map(|(by, _)| by);
+        assert_eq!(of(Some(MAC), Kernel), None);
         assert_eq!(of(None, Kernel), Some(Owner));
-        assert_eq!(of(Some(&foreign), Kernel), Some(Owner), "somebody else's row is none of ours");
-        assert_eq!(of(Some(&wrong), Kernel), Some(Kernel));
-        assert!(
-            answered(Some(&wrong), MAC, Kernel)
-                .is_some_and(|(_, why)| why.contains("says 02:00:00:00:00:02"))
-        );
+        assert_eq!(of(Some(OTHER), Kernel), Some(Kernel));
+        let wrong = answered(Some(OTHER), MAC, Kernel).map(|(_, why)| why);
+        assert!(wrong.is_some_and(|why| why.contains("says 02:00:00:00:00:02")));
         assert_eq!((of(None, Owner), of(None, Nobody)), (None, None));
-        assert_eq!((of(Some(&good), Owner), of(Some(&wrong), Nobody)), (Some(Kernel), Some(Kernel)));
+        assert_eq!((of(Some(MAC), Owner), of(Some(OTHER), Nobody)), (Some(Kernel), Some(Kernel)));
     }
 }
