@@ -100,6 +100,21 @@ fn what_is_shown_is_what_the_kernel_answers_and_guests_hold() {
         });
         eventually(SOON, "what is shown is so", || shown_as_it_is(&f.vteps[i], d));
     }
+    // In numbers: questions for remote hosts were answered here, and before they were known, flooded.
+    let status = daemons[0].status();
+    let ports = status["port_hosts"].as_array().cloned().unwrap_or_default();
+    let at = |port: &str, what: &str| {
+        ports.iter().find(|p| p["port"] == port).and_then(|p| p[what].as_u64()).unwrap_or_default()
+    };
+    assert!(at("h1", "flooded") >= 1, "{ports:?}");
+    h1.ns.sh("ip neigh flush dev eth0");
+    eventually(SOON, "answered by the kernel", || h1.try_ping("192.168.100.23"));
+    eventually(SOON, "and counted", || {
+        let status = daemons[0].status();
+        let ports = status["port_hosts"].as_array().cloned().unwrap_or_default();
+        let h1 = ports.iter().find(|p| p["port"] == "h1").cloned().unwrap_or_default();
+        if h1["answered"].as_u64() >= Some(1) { Ok(()) } else { Err(h1) }
+    });
     // Filters by place.
     let here = daemons[0].show("hosts", &["--port", "h2", "--ip", "192.168.100.22"]);
     assert_eq!((here.len(), &here[0]["mac"]), (1, &h2.mac.to_string().into()), "{here:?}");

@@ -2,8 +2,8 @@
 
 mod net;
 
-use evpn::node::view::{MoveKind, MoveView, Place, PortDropsView, StatusView};
-use evpn::node::{Event, Level, PortDrops};
+use evpn::node::view::{MoveKind, MoveView, Place, PortDropsView, PortHostsView, StatusView};
+use evpn::node::{Event, Level, PortDrops, PortHosts};
 use evpn::types::{Asn, Mac, Seq, Span, Time, Vni};
 use net::{Ns, Setup, eventually};
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,6 +60,11 @@ fn status() -> StatusView {
             vni: Vni::new(100).expect("valid"),
             port: "p1".into(),
             drops: PortDrops { tagged: 3, arp: 4, ..PortDrops::default() },
+        }],
+        port_hosts: vec![PortHostsView {
+            vni: Vni::new(100).expect("valid"),
+            port: "p1".into(),
+            hosts: PortHosts { answered: 5, told: 6, ..PortHosts::default() },
         }],
         gauges: gauges.iter().zip(10..).map(|(n, v)| ((*n).to_owned(), v)).collect(),
     }
@@ -128,6 +133,8 @@ fn values_come_from_the_status_and_from_the_moves() {
         ("vtepd_rows{state=\"dirty\"}", 14.0),
         ("vtepd_state_records{state=\"not-kept\"}", 16.0),
         ("vtepd_counter_total{name=\"late_frames\"}", 7.0),
+        ("vtepd_port_host_frames_total{vni=\"100\",port=\"p1\",what=\"answered\"}", 5.0),
+        ("vtepd_port_host_frames_total{vni=\"100\",port=\"p1\",what=\"told\"}", 6.0),
         ("vtepd_port_frames_dropped_total{vni=\"100\",port=\"p1\",rule=\"tagged\"}", 3.0),
         ("vtepd_port_frames_dropped_total{vni=\"100\",port=\"p1\",rule=\"arp\"}", 4.0),
         ("vtepd_moves_total{kind=\"hot\",role=\"arrived\",cause=\"frame\"}", 2.0),

@@ -289,6 +289,7 @@ impl Node {
             self.journal.push(Output::Untap(i));
             self.tell.forget_port(vni, i);
             self.forget_checks(i);
+            self.port_counts.forget_port(vni, i);
         }
         for (i, _) in want.iter().filter(|(i, _)| !self.taps.contains_key(i)) {
             self.journal.push(Output::Tap(*i));

@@ -43,6 +43,7 @@ impl Node {
             Ok(f) => f,
             Err(why) => {
                 *self.journal.refused_frames.entry(why.name()).or_default() += 1;
+                self.count_at(vni, port, |c| c.refused += 1);
                 return;
             }
         };
@@ -59,6 +60,7 @@ impl Node {
         }
         if let Some(why) = self.odd_sender(&f) {
             *self.journal.refused_frames.entry(why).or_default() += 1;
+            self.count_at(vni, port, |c| c.refused += 1);
         }
         if self.speaks_for_gateway(vni, &f, at) {
             return;
@@ -66,6 +68,7 @@ impl Node {
         let tells = self.tells(vni, &f);
         self.duplicate_heard(vni, f.src, port, tells.binding.map(|b| b.0));
         self.note_holder(vni, &f);
+        self.count_said(vni, port, &f);
         let Some(seg) = self.segments.get(&vni) else { return };
         let entry = seg.hosts.macs.get(&f.src);
         let agrees = entry.and_then(|e| e.local()).is_some_and(|l| l.port == port);
@@ -175,6 +178,7 @@ impl Node {
         }
         if !self.is_allowed(vni, port, ip) {
             self.journal.count("addresses_not_allowed");
+            self.count_at(vni, port, |c| c.refused += 1);
             if self.alarm(vni, mac, at) {
                 let port = self.dev_name(port);
                 self.journal.event(Event::AddressNotAllowed { vni, mac, ip, port }, at);
@@ -244,6 +248,7 @@ impl Node {
                 continue;
             }
             self.journal.count("bindings_refused");
+            self.count_at(vni, port, |c| c.refused += 1);
             if self.alarm(vni, mac, at) {
                 let port = self.dev_name(port);
                 self.journal.event(Event::BindingRefused { vni, mac, ip: Some(p.ip), port }, at);
@@ -270,6 +275,7 @@ impl Node {
             IpAddr::V6(ip) => frame::neighbor_solicitation(from, link_local(from), Some(mac), ip),
         };
         self.journal.count("probes_sent");
+        self.count_at(vni, port, |c| c.probed += 1);
         self.journal.push(Output::Emit { port, frame });
         true
     }

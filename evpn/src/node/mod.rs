@@ -48,6 +48,7 @@ mod overlay;
 mod parked;
 mod past;
 mod peers;
+mod port_hosts;
 mod port_rules;
 mod prepare;
 mod probe_mac;
@@ -82,6 +83,7 @@ pub use input::{
     Requester, SEND_PATH, Show, WhyRequest,
 };
 pub use output::{MoveReply, Output, Refusal, Reply};
+pub use port_hosts::PortHosts;
 pub use port_rules::{Outward, PortDrops, PortNews, PortRules, Storm};
 pub use probe_mac::probe_mac;
 
@@ -163,6 +165,7 @@ pub struct Node {
     questions: questions::Questions,
     confirmations: Calendar,
     kept_hosts: kept_hosts::KeptHosts,
+    port_counts: port_hosts::PortCounts,
     young: young::Young,
     /// When the input or the turn at hand came.
     clock: Time,
@@ -255,6 +258,7 @@ impl Node {
             questions: questions::Questions::default(),
             confirmations,
             kept_hosts: kept_hosts::KeptHosts::default(),
+            port_counts: port_hosts::PortCounts::default(),
             young: young::Young::default(),
             clock: at,
             path_mtu: BTreeMap::new(),

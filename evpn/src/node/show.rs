@@ -113,6 +113,7 @@ impl Node {
             counters,
             gauges: self.gauges(),
             port_drops: self.port_drops(),
+            port_hosts: self.port_hosts(),
             wall: self.unix(at),
         }
     }

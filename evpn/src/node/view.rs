@@ -326,6 +326,21 @@ pub struct StatusView {
     /// What was dropped where it came in, by port; ports without any are left out.
     #[serde(default)]
     pub port_drops: Vec<PortDropsView>,
+    /// ARP and ND by port, as far as it was heard there; ports without any are left out.
+    #[serde(default)]
+    pub port_hosts: Vec<PortHostsView>,
+}
+
+/// ARP and ND of an access port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortHostsView {
+    /// VNI.
+    pub vni: Vni,
+    /// The port.
+    pub port: String,
+    /// By what became of it.
+    #[serde(flatten)]
+    pub hosts: super::PortHosts,
 }
 
 /// Frames dropped where they came in.

@@ -66,6 +66,13 @@ struct OfState {
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+struct AtPort {
+    vni: u32,
+    port: String,
+    what: &'static str,
+}
+
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
 struct OfPort {
     vni: u32,
     port: String,
@@ -101,6 +108,7 @@ pub struct Metrics {
     memory: Gauge,
     counters: Family<Named, Counter>,
     dropped: Family<OfPort, Counter>,
+    port_hosts: Family<AtPort, Counter>,
 }
 
 impl fmt::Debug for Metrics {
@@ -133,6 +141,7 @@ impl Default for Metrics {
             memory: Gauge::default(),
             counters: Family::default(),
             dropped: Family::default(),
+            port_hosts: Family::default(),
         };
         let mut registry = Registry::with_prefix("vtepd");
         let r = &mut registry;
@@ -152,6 +161,7 @@ impl Default for Metrics {
         r.register("moves_open", "Moves that have not ended", m.moves_open.clone());
         r.register_with_unit("resident_memory", "Memory in use", Unit::Bytes, m.memory.clone());
         r.register("counter", "What `show status` counts, by name", m.counters.clone());
+        r.register("port_host_frames", "ARP and ND at a port, by what became of it", m.port_hosts.clone());
         r.register("port_frames_dropped", "Frames dropped where they came in", m.dropped.clone());
         r.register("moves", "Moves that have ended", m.moves.clone());
         r.register_with_unit(
@@ -234,6 +244,13 @@ impl Metrics {
             for (rule, n) in p.drops.named() {
                 let labels = OfPort { vni: p.vni.get(), port: p.port.clone(), rule };
                 self.dropped.get_or_create(&labels).inner().store(n, Ordering::Relaxed);
+            }
+        }
+        self.port_hosts.clear();
+        for p in &s.port_hosts {
+            for (what, n) in p.hosts.named() {
+                let labels = AtPort { vni: p.vni.get(), port: p.port.clone(), what };
+                self.port_hosts.get_or_create(&labels).inner().store(n, Ordering::Relaxed);
             }
         }
     }
