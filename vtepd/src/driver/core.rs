@@ -308,6 +308,9 @@ impl Core {
     }
 
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.taps.deadline().is_some_and(|t| t <= clock::now()) {
+            self.taps.reopen(clock::now());
+        }
         let busy = self.taps.poll(cx, &mut self.scratch.frames);
         self.node.set_deaf(self.taps.more());
         for (port, bytes, at) in self.scratch.frames.drain(..) {
@@ -413,8 +416,11 @@ impl Core {
         };
         let node = self.node.poll_timeout().map(|(at, _why)| at);
         let holds = self.holds.deadline();
-        let at =
-            [node, self.conns.deadline(), stop, holds, Some(self.housekeeping)].into_iter().flatten().min();
+        let taps = self.taps.deadline();
+        let at = [node, self.conns.deadline(), stop, holds, taps, Some(self.housekeeping)]
+            .into_iter()
+            .flatten()
+            .min();
         // Work that is left over from this turn goes on after one look at the sources, without a timer.
         if at.is_some_and(|at| at <= clock::now()) {
             self.again = true;

@@ -3,7 +3,7 @@
 use super::clock;
 use super::watch::Watch;
 use bytes::Bytes;
-use evpn::types::{IfIndex, Time};
+use evpn::types::{IfIndex, Span, Time};
 use netlink::linux::Tap;
 use std::collections::BTreeMap;
 use std::io;
@@ -14,6 +14,9 @@ use std::task::Context;
 const BUDGET: usize = 256;
 /// Room for any frame that passes a tap's filter.
 const FRAME: usize = 2048;
+
+/// A tap that could not be opened, or has failed, is tried again after this time.
+const AGAIN: Span = Span::secs(1);
 
 /// A frame, its port, and when it was received.
 pub(super) type Frame = (IfIndex, Bytes, Time);
@@ -29,13 +32,24 @@ struct Open {
 #[derive(Debug, Default)]
 pub(super) struct Taps {
     open: BTreeMap<IfIndex, Open>,
+    /// Wanted, and not open: when each is tried again.
+    lost: BTreeMap<IfIndex, Time>,
     /// Some port had more than its budget when it was last looked.
     more: bool,
 }
 
 impl Taps {
-    /// Opens the tap of a port.
+    /// Opens the tap of a port; if that fails, it is tried again until the tap is closed.
     pub(super) fn open(&mut self, port: IfIndex) -> io::Result<()> {
+        let done = self.open_now(port);
+        match done {
+            Ok(()) => self.lost.remove(&port),
+            Err(_) => self.lost.insert(port, clock::now() + AGAIN),
+        };
+        done
+    }
+
+    fn open_now(&mut self, port: IfIndex) -> io::Result<()> {
         let tap = Tap::open(port)?;
         let watch = Watch::new(tap.as_raw_fd())?;
         self.open.insert(port, Open { watch, tap });
@@ -45,6 +59,25 @@ impl Taps {
     /// Closes the tap of a port.
     pub(super) fn close(&mut self, port: IfIndex) {
         self.open.remove(&port);
+        self.lost.remove(&port);
+    }
+
+    /// When [`Self::reopen`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.lost.values().min().copied()
+    }
+
+    /// Tries those again whose time has come. Without its tap a port teaches nothing.
+    pub(super) fn reopen(&mut self, at: Time) {
+        let due: Vec<IfIndex> = self.lost.iter().filter(|(_, t)| **t <= at).map(|(port, _)| *port).collect();
+        for port in due {
+            match self.open(port) {
+                Ok(()) => tracing::info!(port = port.0, "the frames of a port are watched again"),
+                Err(e) => {
+                    tracing::debug!(port = port.0, error = %e, "a port's frames still cannot be watched")
+                }
+            }
+        }
     }
 
     /// Sends a frame out of a port that has a tap.
@@ -85,7 +118,7 @@ impl Taps {
                     // ENETDOWN comes once when the port goes down, and the socket works again when it is up.
                     Err(e) if e.raw_os_error() == Some(libc::ENETDOWN) => {}
                     Err(e) => {
-                        tracing::debug!(port = port.0, error = %e, "a frame tap failed and is closed");
+                        tracing::warn!(port = port.0, error = %e, "a frame tap has failed; it is opened again");
                         gone.push(*port);
                         over = true;
                         break;
@@ -96,7 +129,32 @@ impl Taps {
         }
         for port in gone {
             self.open.remove(&port);
+            self.lost.insert(port, clock::now() + AGAIN);
         }
         busy
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_tap_that_cannot_be_had_is_tried_again_until_nobody_wants_it() {
+        let mut taps = Taps::default();
+        let nobody = IfIndex(u32::MAX >> 1);
+        assert!(taps.open(nobody).is_err());
+        let first = taps.deadline().expect("it is tried again");
+        taps.reopen(first);
+        let second = taps.deadline().expect("and again");
+        assert!(second >= first);
+        taps.close(nobody);
+        assert_eq!(taps.deadline(), None);
+        // One that fails once and can be had then: every host has a loopback, and only root may listen to it.
+        let loopback = IfIndex(1);
+        taps.lost.insert(loopback, first);
+        taps.reopen(first);
+        assert_eq!(taps.deadline().is_none(), taps.open.contains_key(&loopback));
+        assert!(taps.open.contains_key(&loopback) || !rustix::process::geteuid().is_root());
     }
 }
