@@ -74,7 +74,7 @@ impl Taps {
             match self.open(port) {
                 Ok(()) => tracing::info!(port = port.0, "the frames of a port are watched again"),
                 Err(e) => {
-                    tracing::debug!(port = port.0, error = %e, "a port's frames still cannot be watched")
+                    tracing::debug!(port = port.0, error = %e, "a port's frames still cannot be watched");
                 }
             }
         }
