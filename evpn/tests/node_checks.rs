@@ -4,7 +4,7 @@
 mod world;
 
 use bytes::Bytes;
-use evpn::node::{Config, Input, Show, view};
+use evpn::node::{Config, Flooding, Input, Show, Unknown, view};
 use evpn::types::{IfIndex, Mac, Span};
 use evpn::wire::frame::{self, Body};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -111,6 +111,32 @@ fn an_address_that_nobody_is_known_to_have_is_looked_for_at_every_vtep() {
     let mut w = world_with(|_| {});
     hear(&mut w, 1, P1, 2, &probe(2, 9));
     assert_eq!(sent(&mut w, 1), [(vtep(0), probe(2, 9)), (vtep(2), probe(2, 9))]);
+}
+
+/// PROXY-FLOOD-01, PIT-14: as other questions for addresses that nobody has told; an owner that is known is asked all the same.
+#[test]
+fn where_unknown_targets_stay_at_home_so_do_checks_of_unknown_addresses_and_no_others() {
+    for (unknown, all) in [(Unknown::Replicate, true), (Unknown::Unicast, false), (Unknown::Drop, false)] {
+        for flooding in [Flooding::Replicate, Flooding::None] {
+            let mut w = world_with(|c| {
+                c.vnis[0].hosts.unknown = unknown;
+                c.vnis[0].flooding = flooding;
+            });
+            owner(&mut w, true);
+            for (f, n) in [(probe(2, 9), 1), (dad(2, 9), 2)] {
+                hear(&mut w, 1, P1, 2, &f);
+                let to: Vec<IpAddr> = sent(&mut w, 1).into_iter().map(|(to, _)| to).collect();
+                let expected = if all { vec![vtep(0), vtep(2)] } else { vec![] };
+                assert_eq!(to, expected, "{unknown:?} {flooding:?}");
+                let kept = if all { 0 } else { n };
+                assert_eq!(count(&mut w, 1, "duplicate_checks_kept_here"), kept);
+            }
+            hear(&mut w, 1, P1, 2, &probe(2, 1));
+            assert_eq!(sent(&mut w, 1), [(vtep(0), probe(2, 1))], "{unknown:?} {flooding:?}");
+            hear(&mut w, 1, P1, 2, &dad(2, 1));
+            assert!(sent(&mut w, 1).contains(&(vtep(0), dad(2, 1))), "{unknown:?} {flooding:?}");
+        }
+    }
 }
 
 #[test]

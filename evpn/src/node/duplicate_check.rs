@@ -2,7 +2,7 @@
 //! of the address, and never answered from memory (PIT-14, HOST-ARP-03, HOST-DAD-02).
 //!
 //! A bridge with suppression keeps both from the overlay, so the VTEP that hears one carries it, by unicast, to the VTEP of
-//! the owner; if nobody is known, to each VTEP of the VNI. An ARP reply comes back as any unicast frame. An NA to all nodes does not:
+//! the owner; if nobody is known, to each VTEP of the VNI, unless `unknown-targets` keeps such questions here. An ARP reply comes back as any unicast frame. An NA to all nodes does not:
 //! the owner's VTEP suppresses it, and so that VTEP carries it back; since one that is not ours does not, the owner is
 //! asked from our probe MAC as well, and its answer is handed on.
 //!
@@ -12,7 +12,7 @@
 use super::frames::is_host_ip;
 use super::probe_mac::link_local;
 use super::tell::Pace;
-use super::{Node, Output};
+use super::{Node, Output, Unknown};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use crate::wire::frame::{self, Body, Frame};
 use bytes::Bytes;
@@ -189,6 +189,7 @@ impl Node {
         if floods || seg.config.hosts.gateway.as_ref().is_some_and(|g| g.has(ip)) {
             return;
         }
+        let unknown = seg.config.hosts.unknown;
         let bound = seg.hosts.binding(ip).copied();
         // Its own: it is there, and nobody answers it. A local owner hears the check from the bridge.
         if bound
@@ -210,6 +211,11 @@ impl Node {
         }
         pace.spend(1, EACH, at);
         let Some(owner) = owner else {
+            // PROXY-FLOOD-01: the hosts behind our own ports hear it from the bridge.
+            if unknown != Unknown::Replicate {
+                self.journal.count("duplicate_checks_kept_here");
+                return;
+            }
             self.journal.count("duplicate_checks_to_all");
             self.encap_to_all(vni, bytes);
             return;
