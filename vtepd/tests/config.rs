@@ -153,6 +153,7 @@ unguarded-ports = ["tap1", "uplink0"]
 tell-peers = "always"
 tagged = "transparent"
 dhcp-servers = ["10.1.0.2", "2001:db8:1::2"]
+static-hosts = { "10.1.0.7" = "52:54:00:00:00:07", "2001:db8:1::7" = ["52:54:00:00:00:07", "52-54-00-00-00-08"] }
 unknown-targets = "drop"
 unknown-unicast = false
 storm-limits = { arp = 100, nd = 200, broadcast = 300, multicast = 400 }
@@ -355,6 +356,9 @@ error_snapshots! {
     sticky_macs_and_gateways_with_faults => with_head("[[vni]]\nvni = 100\nsticky = { \"52:54:00:00:00:01\" = \"p1\", \"52:54:00:00:01\" = \"p1\", \"01:00:5e:00:00:01\" = \"p1\", \"52:54:00:00:00:02\" = 1 }\ngateway-macs = [\"52-54-00-00-00-01\"]\n");
     allowed_addresses_with_faults => with_head("[[vni]]\nvni = 100\nallowed = { p1 = [\"10.0.0.1\", \"10.0.0.0/33\", 5], p2 = \"10.0.0.2\", \"a/b\" = [] }\n");
     sticky_macs_not_a_table => with_head("[[vni]]\nvni = 100\nsticky = [\"52:54:00:00:00:01\"]\n");
+    static_hosts_not_a_table => with_head("[[vni]]\nvni = 100\nstatic-hosts = [\"10.1.0.5\"]\n");
+    static_hosts_with_faults => with_head("[[vni]]\nvni = 100\nstatic-hosts = { \"10.1.0.256\" = \"52:54:00:00:00:01\", \"224.0.0.1\" = \"52:54:00:00:00:01\", \"10.1.0.5\" = [\"52:54:00:00:01\", \"01:00:5e:00:00:01\"], \"10.1.0.6\" = [], \"10.1.0.7\" = 5, \"2001:db8::1\" = \"52:54:00:00:00:01\", \"2001:db8::0:1\" = \"52:54:00:00:00:02\" }\n");
+    static_host_with_the_gateways_address => with_head("[[vni]]\nvni = 100\ngateway = { addresses = [\"10.1.0.1/24\"] }\nstatic-hosts = { \"10.1.0.1\" = \"52:54:00:00:00:01\" }\n");
     gateway_without_address => with_head("[[vni]]\nvni = 100\ngateway = { mac = \"00:00:5e:00:01:01\" }\n");
     gateway_not_a_table => with_head("[[vni]]\nvni = 100\ngateway = \"10.1.0.1/24\"\n");
     gateway_with_faults => with_head("[[vni]]\nvni = 100\nsticky = { \"00:00:5e:00:01:01\" = \"p1\" }\narp-suppression = false\ngateway = { addresses = [\"10.1.0.1\", \"10.1.0.1/33\", \"224.0.0.1/24\", \"10.255.0.1/24\", \"10.1.0.1/24\", \"10.1.0.1/16\"], mac = \"00:00:5e:00:01:01\" }\n");

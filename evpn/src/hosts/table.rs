@@ -118,6 +118,8 @@ pub enum Evidence {
     Answer,
     /// A hypervisor has named the address.
     Named,
+    /// An operator has bound it, and the MAC is there.
+    Configured,
 }
 
 impl Binding {
@@ -130,7 +132,10 @@ impl Binding {
         match (self.by, self.origin) {
             (Evidence::Answer, BindingOrigin::Arp | BindingOrigin::Nd) => "answer",
             (Evidence::Named, BindingOrigin::Moved) => "prepared",
-            (Evidence::Plain | Evidence::Answer | Evidence::Named, origin) => origin.as_str(),
+            (Evidence::Configured, BindingOrigin::Moved) => "static",
+            (Evidence::Plain | Evidence::Answer | Evidence::Named | Evidence::Configured, origin) => {
+                origin.as_str()
+            }
         }
     }
     /// Advertised by us.

@@ -76,6 +76,10 @@ impl Node {
         router: bool,
         at: Time,
     ) {
+        let answer = self.claims.answer == Some(((vni, ip), mac, at));
+        if self.static_refuses(vni, mac, ip, !answer, at) {
+            return;
+        }
         if !self.claim_waits(vni, mac, ip, origin, router, at) {
             self.bind_local(vni, mac, ip, origin, router, at);
         }

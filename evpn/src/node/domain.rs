@@ -118,7 +118,7 @@ impl Moderation {
     }
 }
 
-fn inside(rules: &VniMobility, vtep: IpAddr) -> bool {
+pub(super) fn inside(rules: &VniMobility, vtep: IpAddr) -> bool {
     rules.domain.is_empty() || rules.domain.iter().any(|p| p.contains(vtep))
 }
 
@@ -363,7 +363,10 @@ impl Node {
             self.journal.add("gateway_routes_refused", candidates.len() as u64);
             return Vec::new();
         }
-        let mut candidates = self.frozen_binding(vni, ip, candidates, at);
+        let (mut candidates, fixed) = self.fixed_routes(vni, ip, candidates, at);
+        if !fixed {
+            candidates = self.frozen_binding(vni, ip, candidates, at);
+        }
         let Some(seg) = self.segments.get(&vni) else { return candidates };
         let rules = &seg.config.mobility;
         if rules.domain.is_empty() {

@@ -11,7 +11,11 @@ use std::net::IpAddr;
 
 impl Node {
     pub(super) fn ip_floats(&self, vni: Vni, ip: IpAddr) -> bool {
-        self.segments.get(&vni).is_some_and(|s| s.config.mobility.floating_ips.iter().any(|p| p.contains(ip)))
+        self.is_static_ip(vni, ip)
+            || self
+                .segments
+                .get(&vni)
+                .is_some_and(|s| s.config.mobility.floating_ips.iter().any(|p| p.contains(ip)))
     }
 
     /// Candidates for a frozen IP: those of the MAC that keeps it. Others as they are.

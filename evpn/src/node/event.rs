@@ -170,6 +170,31 @@ pub enum Event {
         /// Where the owner is.
         vtep: IpAddr,
     },
+    /// An address that an operator has bound to certain MACs, here or at a peer, was claimed by another one; it stays
+    /// (PROXY-LEARN-03, PROXY-EC-04).
+    StaticHostClaimed {
+        /// VNI.
+        vni: Vni,
+        /// Address.
+        ip: IpAddr,
+        /// Whose it is.
+        owner: Mac,
+        /// Who claims it.
+        mac: Mac,
+        /// Where that one is.
+        place: Place,
+    },
+    /// An address is bound to several MACs in the configurations of different VTEPs (PROXY-EC-04).
+    StaticHostTwice {
+        /// VNI.
+        vni: Vni,
+        /// Address.
+        ip: IpAddr,
+        /// Who has it here: by our own configuration, or by the route that came last.
+        owner: Mac,
+        /// Another one.
+        rival: Mac,
+    },
     /// A peer advertises an address of our own bridge or ports as a host's; it is not installed (EVPN-MOB-19).
     OwnAddress {
         /// VNI.
@@ -509,6 +534,8 @@ impl Event {
             | Self::StickyMisplaced { .. }
             | Self::GatewaySeen { .. }
             | Self::AddressRefused { .. }
+            | Self::StaticHostClaimed { .. }
+            | Self::StaticHostTwice { .. }
             | Self::OwnAddress { .. }
             | Self::SequenceNearWrap { .. }
             | Self::Duplicate { .. }

@@ -309,8 +309,11 @@ impl Node {
                 self.probes.put(until, vni, ip);
                 continue;
             }
+            let fixed = seg.is_static_host(b.mac, ip);
             match b.origin {
                 BindingOrigin::Arp | BindingOrigin::Nd => continue,
+                // It stays as long as its MAC does.
+                BindingOrigin::Moved if b.probes >= PROBES && fixed => continue,
                 BindingOrigin::Moved if b.probes >= PROBES && !self.awaits_guest(vni, b.mac) => {
                     self.journal.count("bindings_unanswered");
                     self.drop_local_ip(vni, ip, at);

@@ -4,7 +4,7 @@ use super::port_rules::Storm;
 use crate::mobility::IpPrefix;
 use crate::types::{Mac, Span};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 /// ARP and ND, for all VNIs.
@@ -71,6 +71,9 @@ pub struct VniHosts {
     pub unknown: Unknown,
     /// DHCP servers that requests are carried to where nothing is flooded (PIT-19).
     pub dhcp_servers: BTreeSet<IpAddr>,
+    /// Addresses that belong to these MACs and to no others (PROXY-LEARN-04), advertised as immutable while one of them is here
+    /// (PROXY-EC-04). None of the lists is empty.
+    pub static_hosts: BTreeMap<IpAddr, BTreeSet<Mac>>,
     /// Whether unknown unicast goes out of the ports; `None`: as they are.
     pub unknown_unicast: Option<bool>,
     /// Tagged frames pass; suppression is off then, because the kernel answers them from the untagged rows (PIT-10).
@@ -88,6 +91,7 @@ impl VniHosts {
             tell_peers: TellPeers::Auto,
             unknown: Unknown::Replicate,
             dhcp_servers: BTreeSet::new(),
+            static_hosts: BTreeMap::new(),
             unknown_unicast: None,
             tagged: false,
             storm: Storm::default(),

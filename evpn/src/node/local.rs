@@ -129,6 +129,7 @@ impl Node {
             self.ask_for_former(vni, mac, port, at);
         }
         self.watch_wrap(vni, mac, seq, at);
+        self.bind_static(vni, mac, port, at);
         self.unpark(vni, mac, port, at);
     }
 
@@ -180,6 +181,12 @@ impl Node {
     fn is_beaten(&self, vni: Vni, mac: Mac, ip: IpAddr) -> bool {
         let Some(seg) = self.segments.get(&vni) else { return false };
         let Some(local) = seg.hosts.macs.get(&mac).and_then(|e| e.local()) else { return false };
+        if seg.is_static_host(mac, ip) {
+            return false;
+        }
+        if self.immutable_rival(vni, mac, ip).is_some() {
+            return true;
+        }
         let ours = seg.our_claim(mac, local.seq, self.config.vtep);
         let rival = self.rivals(vni, mac, ip);
         rival.first().is_some_and(|(_, c)| mobility::compare(c, &ours) == Ordering::Greater)
@@ -353,6 +360,10 @@ impl Node {
                 self.local_neighbour(vni, ip);
                 self.originate_ip(vni, mac, ip, false);
             }
+            return;
+        }
+        // An immutable route has come while the claim was checked.
+        if self.static_refuses(vni, mac, ip, false, at) {
             return;
         }
         if let Some(o) = old.filter(|o| o.mac != mac)

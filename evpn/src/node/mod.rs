@@ -63,6 +63,7 @@ mod show;
 mod signs;
 mod snooped;
 mod sometimes;
+mod static_hosts;
 mod strangers;
 mod target;
 mod tell;
@@ -194,6 +195,7 @@ pub struct Node {
     holds: hold::Holds,
     carry: carry::Carry,
     snooped: snooped::Snooped,
+    statics: static_hosts::StaticHosts,
     more_changes: bool,
     begun: bool,
     stopping: bool,
@@ -284,6 +286,7 @@ impl Node {
             holds: hold::Holds::default(),
             carry: carry::Carry::default(),
             snooped: snooped::Snooped::default(),
+            statics: static_hosts::StaticHosts::default(),
             more_changes: false,
             begun: false,
             stopping: false,

@@ -89,7 +89,8 @@ impl Node {
         else {
             return;
         };
-        let attrs = seg.type2_attrs(seq, seg.is_static(mac), nd_flags(ip, router));
+        let attrs =
+            seg.type2_attrs(seq, seg.is_static(mac), nd_flags(ip, router, seg.is_static_host(mac, ip)));
         self.rib.originate(seg.type2(mac, Some(ip)), attrs, next_hop, urgent);
     }
 }

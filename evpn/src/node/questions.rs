@@ -197,6 +197,10 @@ impl Node {
 
     /// Nobody has answered: what was bound is bound no more.
     pub(super) fn unanswered(&mut self, vni: Vni, ip: IpAddr, bound: bool, at: Time) {
+        if bound && self.is_static_ip(vni, ip) {
+            self.journal.count("static_hosts_silent");
+            return;
+        }
         if bound {
             self.journal.count("bindings_unanswered");
             self.drop_local_ip(vni, ip, at);

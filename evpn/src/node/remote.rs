@@ -1,6 +1,7 @@
 //! What the peers tell: MACs, IPs and VTEPs that the RIB says have changed.
 
 use super::local::{candidate_mac, unbind_locals};
+use super::static_hosts::is_fixed;
 use super::view::Place;
 use super::{Event, Leaving, Node, WITHDRAW_DEADLINE};
 use crate::fabric::Row;
@@ -256,12 +257,22 @@ impl Node {
         let Some(seg) = self.segments.get(&vni) else { return };
         let Some(local) = seg.hosts.macs.get(&b.mac).and_then(|e| e.local().copied()) else { return };
         let ours = seg.our_claim(b.mac, local.seq, self.config.vtep);
+        let fixed = seg.is_static_host(b.mac, ip);
         let beaten = candidates
             .iter()
             .filter(|c| candidate_mac(&c.key) != Some(b.mac))
-            .find(|c| mobility::compare(&claim_of(c), &ours) == Ordering::Greater)
-            .and_then(|c| candidate_mac(&c.key));
-        if let Some(winner) = beaten {
+            .find(|c| match (fixed, is_fixed(c)) {
+                // PROXY-EC-04: whatever the sequence.
+                (true, false) => false,
+                (false, true) => true,
+                (true, true) | (false, false) => mobility::compare(&claim_of(c), &ours) == Ordering::Greater,
+            })
+            .and_then(|c| Some((candidate_mac(&c.key)?, is_fixed(c) && !fixed)));
+        if let Some((_, true)) = beaten {
+            // There is nothing to ask the host for: it cannot have it.
+            self.journal.count("bindings_lost_to_immutable");
+            self.drop_local_ip(vni, ip, at);
+        } else if let Some((winner, false)) = beaten {
             // RFC 9721 §6.3: the other binding is the newer one. If the host is here after all, it says so when
             // asked, and is learned above the other (EVPN-XMOB-09, -12).
             self.ip_lost(vni, ip, b.mac, winner, at);

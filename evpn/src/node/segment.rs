@@ -14,7 +14,7 @@ use std::sync::Arc;
 /// Attribute sets kept for reuse; sequences above this many are built anew each time.
 const CACHED_ATTRS: usize = 64;
 
-/// Key of an attribute set: sequence, sticky, and ARP/ND flags for IPv6 routes (PROXY-EC-01).
+/// Key of an attribute set: sequence, sticky, and flags of the ARP/ND community (PROXY-EC-01).
 type AttrKey = (u32, bool, Option<u8>);
 
 /// A VNI at work.
@@ -34,6 +34,8 @@ pub(super) struct Segment {
     pub(super) advertised: bool,
     pub(super) hosts: Hosts,
     pub(super) memory: Memory,
+    /// Addresses by the MACs that may have them ([`super::static_hosts`]).
+    static_ips: BTreeSet<(Mac, IpAddr)>,
     export: Vec<ExtCommunity>,
     attrs: BTreeMap<AttrKey, Arc<Attrs>>,
 }
@@ -48,6 +50,8 @@ impl Segment {
             }
             Targets::List(l) => l.clone(),
         };
+        let statics = config.hosts.static_hosts.iter();
+        let static_ips = statics.flat_map(|(ip, macs)| macs.iter().map(|m| (*m, *ip))).collect();
         Self {
             config,
             rd,
@@ -59,6 +63,7 @@ impl Segment {
             advertised: false,
             hosts: Hosts::default(),
             memory: Memory::new(memory_time),
+            static_ips,
             export,
             attrs: BTreeMap::new(),
         }
@@ -69,6 +74,12 @@ impl Segment {
             Targets::Auto | Targets::AutoRfc8365 => Import::Auto,
             Targets::List(l) => Import::List(l.clone()),
         }
+    }
+
+    /// Addresses that are configured for a MAC.
+    pub(super) fn static_ips(&self, mac: Mac) -> Vec<IpAddr> {
+        let low = (mac, IpAddr::from([0, 0, 0, 0]));
+        self.static_ips.range(low..).take_while(|(m, _)| *m == mac).map(|(_, ip)| *ip).collect()
     }
 
     /// Key of the wanted row of a MAC; `None` while there is no bridge.
@@ -157,7 +168,9 @@ impl Segment {
     }
 }
 
-/// R and O flags of the ARP/ND community: exactly one on every Type 2 with IPv6 (PROXY-EC-01), none with IPv4 (PROXY-EC-03).
-pub(super) fn nd_flags(ip: IpAddr, router: bool) -> Option<u8> {
-    ip.is_ipv6().then_some(0x02 | u8::from(router))
+/// R, O and I flags of the ARP/ND community: exactly one on every Type 2 with IPv6 (PROXY-EC-01); with IPv4 only for a static
+/// host (PROXY-EC-04), and without R and O (PROXY-EC-03).
+pub(super) fn nd_flags(ip: IpAddr, router: bool, immutable: bool) -> Option<u8> {
+    let i = u8::from(immutable) << 3;
+    if ip.is_ipv6() { Some(i | 0x02 | u8::from(router)) } else { immutable.then_some(i) }
 }

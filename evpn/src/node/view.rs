@@ -177,7 +177,8 @@ pub struct HostView {
     /// Owner.
     pub place: Place,
     /// What has taught it, or confirmed it last: `arp`, `nd`, `answer` (to a question of ours), `bgp`, `moved` (came with its
-    /// MAC, to be confirmed), `prepared` (named by a hypervisor, to be confirmed), `adopted` (a row found at the start).
+    /// MAC, to be confirmed), `prepared` (named by a hypervisor, to be confirmed), `static` (configured,
+    /// and its MAC is here), `adopted` (a row found at the start).
     pub origin: String,
     /// Time since this MAC has it; of an adopted row, since the start.
     pub age: Span,
@@ -189,6 +190,9 @@ pub struct HostView {
     pub answered_why: String,
     /// It is a router (RFC 9047).
     pub router: bool,
+    /// An operator has bound it, here or at a peer (RFC 9047 I flag).
+    #[serde(default)]
+    pub immutable: bool,
     /// Another host has the address, or its MAC, too.
     #[serde(default)]
     pub duplicate: bool,

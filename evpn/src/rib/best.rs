@@ -15,7 +15,7 @@
 //!   are merged by their heads without MED, which is what RFC 4271 §9.1.2.2 c) does when it is repeated.
 
 use crate::types::{Asn, PeerId, Rd, RouterId, Seq};
-use crate::wire::{AsPath, Attrs, Community, Origin};
+use crate::wire::{ArpNd, AsPath, Attrs, Community, Origin};
 use core::cmp::Ordering;
 use std::net::IpAddr;
 
@@ -44,8 +44,8 @@ pub(super) struct Rank {
 }
 
 impl Rank {
-    /// Reads the attributes once. The second value is the R flag of the ARP/ND community (RFC 9047 §2).
-    pub(super) fn new(attrs: &Attrs, vtep: IpAddr) -> (Self, bool) {
+    /// Reads the attributes once. The second value are the flags of the ARP/ND community (RFC 9047 §2).
+    pub(super) fn new(attrs: &Attrs, vtep: IpAddr) -> (Self, Option<ArpNd>) {
         let mobility = attrs.mobility();
         let path = attrs.as_path.as_ref();
         let rank = Self {
@@ -63,7 +63,7 @@ impl Rank {
             originator: attrs.originator_id,
             cluster_len: attrs.cluster_list.len(),
         };
-        (rank, attrs.arp_nd().is_some_and(|f| f.router))
+        (rank, attrs.arp_nd())
     }
 }
 

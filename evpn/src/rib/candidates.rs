@@ -118,6 +118,7 @@ impl Rib {
             sticky: set.rank.sticky,
             gateway: set.rank.gateway,
             router: set.router,
+            immutable: set.immutable,
             ebgp: self.peers.get(&key.peer).is_some_and(|p| !p.ibgp),
             stale: set.rank.stale,
             going: set.going,

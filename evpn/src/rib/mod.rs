@@ -87,6 +87,8 @@ pub struct Candidate {
     pub gateway: bool,
     /// R flag of the ARP/ND community.
     pub router: bool,
+    /// I flag of the ARP/ND community: the binding is its VTEP's configuration (RFC 9047 §3.2).
+    pub immutable: bool,
     /// Learned over eBGP.
     pub ebgp: bool,
     /// Stale under graceful restart: never defends a MAC or an IP (PIT-23).

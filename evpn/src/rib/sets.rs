@@ -41,6 +41,8 @@ pub(super) struct Set {
     pub(super) rank: Rank,
     /// R flag of the ARP/ND community (RFC 9047 §2).
     pub(super) router: bool,
+    /// Its I flag.
+    pub(super) immutable: bool,
     /// The mark of a guest that has stopped (PIT-26).
     pub(super) going: bool,
     /// Why no route with it is used; `None` for our own.
@@ -108,9 +110,10 @@ impl Sets {
         let (attrs, refs) = self.attrs.get_mut(key.attrs.0);
         *refs += 1;
         let attrs = Arc::clone(attrs);
-        let (rank, router) = Rank::new(&attrs, eligible::vtep(key.next_hop));
+        let (rank, nd) = Rank::new(&attrs, eligible::vtep(key.next_hop));
+        let (router, immutable) = nd.map_or((false, false), |f| (f.router, f.immutable));
         let going = attrs.is_going();
-        let set = Set { refs: 1, key, attrs, rank, router, going, bar, group };
+        let set = Set { refs: 1, key, attrs, rank, router, immutable, going, bar, group };
         let ix = SetIx(self.entries.insert(set));
         self.by_key.insert(key, ix);
         ix

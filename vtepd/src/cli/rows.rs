@@ -165,7 +165,7 @@ const HOSTS: [Column; 10] = [
 ];
 
 fn host(h: &HostView) -> Vec<Cell> {
-    let flags = [(h.router, "router"), (h.duplicate, "duplicate")];
+    let flags = [(h.router, "router"), (h.immutable, "immutable"), (h.duplicate, "duplicate")];
     let flags: Vec<&str> = flags.into_iter().filter_map(|(on, name)| on.then_some(name)).collect();
     let by = match h.answered_by {
         AnsweredBy::Nobody => colored(h.answered_by, Color::Red),
@@ -309,6 +309,7 @@ mod tests {
             answered_by,
             answered_why: why.into(),
             router: n == 1,
+            immutable: n == 2,
             duplicate: false,
             bridge: "br100".into(),
         };
@@ -322,10 +323,10 @@ mod tests {
         assert_eq!(
             text.lines().map(str::trim_end).collect::<Vec<_>>(),
             [
-                "VNI  IP         MAC                PLACE     KNOWN-BY     AGE  CONFIRMED  ANSWERED-BY  FLAGS   WHY",
-                "100  192.0.2.1  02:00:00:00:00:01  p1        answer    1m 15s  5.0 s ago  owner        router  it is there",
-                "100  192.0.2.2  02:00:00:00:00:02  10.0.0.2  bgp       1m 15s  5.0 s ago  kernel       -       a row",
-                "100  192.0.2.3  02:00:00:00:00:03  p1        adopted   1m 15s          -  nobody       -       port p1 has no carrier",
+                "VNI  IP         MAC                PLACE     KNOWN-BY     AGE  CONFIRMED  ANSWERED-BY  FLAGS      WHY",
+                "100  192.0.2.1  02:00:00:00:00:01  p1        answer    1m 15s  5.0 s ago  owner        router     it is there",
+                "100  192.0.2.2  02:00:00:00:00:02  10.0.0.2  bgp       1m 15s  5.0 s ago  kernel       immutable  a row",
+                "100  192.0.2.3  02:00:00:00:00:03  p1        adopted   1m 15s          -  nobody       -          port p1 has no carrier",
             ]
         );
     }

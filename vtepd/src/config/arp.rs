@@ -1,5 +1,6 @@
 //! `[arp]`, and the keys of `[[vni]]` about ARP and ND.
 
+use super::static_hosts;
 use super::vtep::{choice, is_unicast};
 use super::walk::{At, Collector, Section};
 use evpn::node::{ArpConfig, ConflictPolicy, Flooding, Storm, TellPeers, Unknown, VniHosts};
@@ -45,8 +46,15 @@ pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> 
 }
 
 /// Keys of `[[vni]]` that are read here.
-pub(super) const VNI_KEYS: [&str; 6] =
-    ["dhcp-servers", "storm-limits", "tagged", "tell-peers", "unknown-targets", "unknown-unicast"];
+pub(super) const VNI_KEYS: [&str; 7] = [
+    "dhcp-servers",
+    "static-hosts",
+    "storm-limits",
+    "tagged",
+    "tell-peers",
+    "unknown-targets",
+    "unknown-unicast",
+];
 
 /// What `[[vni]]` says of its hosts; the probe MAC is the caller's.
 pub(super) fn of_vni(s: &Section<'_>, flooding: Flooding, c: &mut Collector) -> VniHosts {
@@ -65,6 +73,7 @@ pub(super) fn of_vni(s: &Section<'_>, flooding: Flooding, c: &mut Collector) -> 
             Some(_) | None => d.unknown,
         },
         dhcp_servers: dhcp_servers(s, c),
+        static_hosts: static_hosts::static_hosts(s, c),
         unknown_unicast: s.boolean("unknown-unicast", c),
         tagged: tagged(s, c),
         storm: storm(s, c),

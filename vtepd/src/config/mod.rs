@@ -11,6 +11,7 @@ mod mobility;
 mod names;
 mod neighbor;
 mod problem;
+mod static_hosts;
 mod targets;
 mod vni;
 mod vtep;

@@ -2,7 +2,7 @@
 
 use super::vtep::{MTU, Vtep, choice};
 use super::walk::{At, Collector, Place, Section, kind};
-use super::{PortAt, arp, fixed, gateway, mobility, names, targets};
+use super::{PortAt, arp, fixed, gateway, mobility, names, static_hosts, targets};
 use evpn::node::{Flooding, Targets, VniConfig, VniHosts, VniMobility};
 use evpn::types::Vni;
 use std::collections::BTreeMap;
@@ -88,6 +88,7 @@ fn vni(
     let hosts = arp::of_vni(s, flooding, c);
     let arp_suppression = wish && !hosts.tagged;
     let gateway = gateway::gateway(s, vtep.address, &sticky, arp_suppression, c);
+    static_hosts::not_the_gateway(s, &hosts.static_hosts, gateway.as_ref(), c);
     let vni = vni?.value;
     Some(VniConfig {
         vni,

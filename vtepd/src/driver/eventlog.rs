@@ -187,6 +187,12 @@ fn log(n: u64, event: &Event) {
         Event::AddressRefused { vni, mac, ip, owner, vtep } => {
             say!(level, n, %vni, %mac, %ip, %owner, %vtep, "local host claims an address of a gateway or a sticky MAC");
         }
+        Event::StaticHostClaimed { vni, ip, owner, mac, place } => {
+            say!(level, n, %vni, %ip, %owner, %mac, %place, "a static host's address was claimed by another MAC");
+        }
+        Event::StaticHostTwice { vni, ip, owner, rival } => {
+            say!(level, n, %vni, %ip, %owner, %rival, "an address is a static host's with different MACs");
+        }
         Event::OwnAddress { vni, mac, vtep } => {
             say!(level, n, %vni, %mac, %vtep, "a peer advertises an address of our own bridge as a host");
         }

@@ -65,6 +65,7 @@ impl Node {
             answered_by: answer.by,
             answered_why: answer.why,
             router: b.router,
+            immutable: seg.is_static_host(b.mac, ip) || self.is_immutable(seg, b.mac, ip),
             duplicate: self.duplicated.marks(vni, b.mac, Some(ip)),
             bridge: seg.config.bridge.clone(),
         }
@@ -82,6 +83,7 @@ impl Node {
             answered_by: AnsweredBy::Kernel,
             answered_why: "its row was found at the start, and no peer has confirmed it yet".into(),
             router: false,
+            immutable: false,
             duplicate: false,
             bridge: seg.config.bridge.clone(),
         }

@@ -56,6 +56,7 @@ pub(super) fn origin_text(origin: &str) -> &str {
         "answer" => "answered when asked",
         "moved" => "came with its MAC",
         "prepared" => "named by its hypervisor",
+        "static" => "configured, and its MAC is here",
         "bgp" => "told by BGP",
         other => other,
     }
