@@ -4,11 +4,11 @@ mod world;
 
 use bytes::Bytes;
 use evpn::node::{Input, Show, view};
-use evpn::types::Span;
+use evpn::types::{IfIndex, Mac, Span};
 use evpn::wire::frame;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use world::steps::{MS, garp, ip};
-use world::{P1, VXLAN, World, mac, own_mac, probe_mac, vtep};
+use world::{P1, P2, VXLAN, World, mac, own_mac, probe_mac, vtep};
 
 fn hosts(w: &mut World, i: usize) -> Vec<view::HostView> {
     match w.ask(i, Show::Hosts) {
@@ -18,7 +18,7 @@ fn hosts(w: &mut World, i: usize) -> Vec<view::HostView> {
 }
 
 /// EUI-64 of RFC 4291 appendix A, written out on its own.
-fn link_local(m: evpn::types::Mac) -> Ipv6Addr {
+fn link_local(m: Mac) -> Ipv6Addr {
     let [a, b, c, d, e, f] = m.0;
     Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
 }
@@ -84,4 +84,76 @@ fn a_host_behind_another_vtep_that_looks_for_our_probe_address_is_answered_there
     assert_eq!((f.dst, f.src), (mac(1), probe_mac(0)));
     let frame::Body::NeighborAdvertisement(na) = f.body else { panic!("{f:?}") };
     assert_eq!((na.target, na.dst, na.solicited), (target, host, true));
+}
+
+/// ARP out of the ports since the last look: port, what it says of which MAC.
+fn said(w: &mut World, i: usize) -> Vec<(IfIndex, IpAddr, Mac)> {
+    let all = std::mem::take(&mut w.hosts[i].emitted);
+    let arp = |f: frame::Frame| match f.body {
+        frame::Body::Arp(a) => Some((IpAddr::V4(a.sender_ip), a.sender_mac)),
+        _ => None,
+    };
+    all.iter().filter_map(|(port, b)| arp(frame::parse(b).ok()?).map(|(ip, m)| (*port, ip, m))).collect()
+}
+
+/// PIT-17: an address changes its MAC before the first one's route has come. A host here has that one all the same: from a
+/// question of its own that the first owner has answered, or from a question of the owner.
+#[test]
+fn what_a_host_learned_over_the_overlay_of_an_address_of_nobody_is_corrected() {
+    let v4 = |n| Ipv4Addr::new(10, 1, 0, n);
+    let answer = frame::arp_reply(mac(9), v4(1), mac(5), v4(5));
+    let question = frame::arp_request(mac(9), v4(1), v4(5));
+    for (bytes, heard) in [
+        (answer.clone(), true),
+        (question, true),
+        // Caches of hosts make nothing of these.
+        (garp(mac(9), ip(1)), false),
+        (frame::arp_request(mac(9), Ipv4Addr::UNSPECIFIED, v4(1)), false),
+        (frame::arp_reply(mac(9), v4(1), probe_mac(0), Ipv4Addr::UNSPECIFIED), false),
+    ] {
+        let mut w = World::converged(3, MS);
+        w.input(0, Input::Frame { port: VXLAN, bytes: bytes.clone() });
+        w.run_for(Span::secs(1));
+        w.hosts[0].emitted.clear();
+        w.frame(1, P1, mac(1), Some(garp(mac(1), ip(1))));
+        w.run_for(Span::millis(10));
+        let told = [P1, P2].map(|p| (p, ip(1), mac(1)));
+        assert_eq!(said(&mut w, 0), if heard { &told[..] } else { &[] }, "{bytes:?}");
+        assert_eq!(said(&mut w, 2), [], "nothing was heard there");
+    }
+    // The route was only slower than the frame; what has an owner is told by its routes.
+    for first in [true, false] {
+        let mut w = World::converged(2, MS);
+        for step in [first, !first] {
+            if step {
+                w.input(0, Input::Frame { port: VXLAN, bytes: answer.clone() });
+            } else {
+                w.frame(1, P1, mac(9), Some(garp(mac(9), ip(1))));
+                w.run_for(Span::millis(10));
+            }
+        }
+        w.run_for(Span::secs(5));
+        assert_eq!(said(&mut w, 0), [], "frame first: {first}");
+    }
+}
+
+#[test]
+fn the_same_for_ipv6() {
+    let v6 = |n: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n);
+    let answer = frame::neighbor_advertisement(mac(9), v6(1), Some((mac(5), v6(5))), false, true);
+    let question = frame::neighbor_solicitation(mac(9), v6(1), None, v6(5));
+    for bytes in [answer, question] {
+        let mut w = World::converged(2, MS);
+        w.input(0, Input::Frame { port: VXLAN, bytes });
+        w.hosts[0].emitted.clear();
+        let new = frame::unsolicited_advertisement(mac(1), v6(1), None, false);
+        w.frame(1, P1, mac(1), Some(new));
+        w.run_for(Span::millis(10));
+        let of = |b: &Bytes| match frame::parse(b).ok()?.body {
+            frame::Body::NeighborAdvertisement(na) => Some((na.target, na.tlla)),
+            _ => None,
+        };
+        let told: Vec<_> = w.hosts[0].emitted.iter().filter_map(|(_, b)| of(b)).collect();
+        assert_eq!(told, [(v6(1), Some(mac(1))); 2]);
+    }
 }

@@ -1,9 +1,14 @@
 //! Which local hosts are known to hold an address in their cache: those that were heard asking for it, or answering its
 //! owner's question. They are told first, and alone, when its MAC changes; who learned it unheard gets the broadcast that
 //! follows.
+//!
+//! A host may also learn from a frame that comes over the overlay, before the route does; if the owner goes at once, that
+//! route never comes. So it is kept what such frames say of addresses that nobody has: if another MAC has the address
+//! afterwards, it has changed for the hosts here (PIT-17). Nothing else is concluded from it.
 
 use super::Node;
-use crate::types::{Mac, Vni};
+use super::past::Latest;
+use crate::types::{Mac, Time, Vni};
 use crate::wire::frame::{Body, Frame};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -12,6 +17,19 @@ use std::net::IpAddr;
 const ADDRESSES: usize = 16_384;
 /// Holders of one address; the oldest give way.
 const PER_ADDRESS: usize = 8;
+
+/// Addresses of nobody that were heard over the overlay; the oldest give way.
+const OVERHEARD: usize = 4096;
+
+/// What hosts here may have learned over the overlay of addresses that nobody has, and when.
+#[derive(Debug)]
+pub(super) struct Overheard(Latest<(Vni, IpAddr), (Mac, Time)>);
+
+impl Default for Overheard {
+    fn default() -> Self {
+        Self(Latest::new(OVERHEARD))
+    }
+}
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -67,7 +85,38 @@ fn holds(f: &Frame) -> Option<IpAddr> {
     }
 }
 
+/// What a host has in its cache from now on that gets this frame: the address and MAC of its sender.
+fn shows(f: &Frame) -> Option<(IpAddr, Mac)> {
+    match &f.body {
+        Body::Arp(a) => (!a.is_gratuitous() && !a.is_probe() && !a.sender_ip.is_unspecified())
+            .then_some((a.sender_ip.into(), a.sender_mac)),
+        Body::NeighborSolicitation(ns) if !ns.is_dad() => Some((ns.src.into(), ns.slla?)),
+        Body::NeighborAdvertisement(na) => {
+            (na.solicited && !na.dst.is_multicast()).then(|| (na.target.into(), na.tlla.unwrap_or(f.src)))
+        }
+        Body::NeighborSolicitation(_)
+        | Body::Rarp(_)
+        | Body::RouterSolicitation(_)
+        | Body::RouterAdvertisement(_)
+        | Body::Dhcp(_)
+        | Body::Other(_) => None,
+    }
+}
+
 impl Node {
+    /// A frame from the overlay goes to hosts here.
+    pub(super) fn note_overheard(&mut self, vni: Vni, f: &Frame, at: Time) {
+        let Some((ip, mac)) = shows(f).filter(|(_, mac)| mac.is_host()) else { return };
+        if self.segments.get(&vni).is_some_and(|s| s.hosts.binding(ip).is_none()) {
+            self.tell.overheard.0.insert((vni, ip), (mac, at));
+        }
+    }
+
+    /// An address that nobody had is bound: whose hosts here may hold it to be, if that is another one.
+    pub(super) fn overheard_before(&mut self, vni: Vni, ip: IpAddr, mac: Mac) -> Option<(Mac, Time)> {
+        self.tell.overheard.0.remove((vni, ip)).filter(|(before, _)| *before != mac)
+    }
+
     /// A local host has spoken. Addresses that nobody has are not noted: a scan costs nothing.
     pub(super) fn note_holder(&mut self, vni: Vni, f: &Frame) {
         let Some(ip) = holds(f) else { return };

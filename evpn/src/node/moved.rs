@@ -186,6 +186,10 @@ impl Node {
         old: Option<(Binding, (Place, Seq))>,
         at: Time,
     ) {
+        let heard = self.overheard_before(vni, ip, mac).filter(|(_, then)| self.is_recent(*then, at));
+        if let Some((before, _)) = heard {
+            self.tell_changed(vni, ip, mac, before, at);
+        }
         let last = self.moves.past.ips.remove((vni, ip)).filter(|u| self.is_recent(u.at, at));
         let before = match old {
             Some((b, _)) if b.mac == mac => return,

@@ -50,6 +50,8 @@ impl Node {
                 self.round_trip_heard(vni, mac, ip, at);
                 self.owner_answered(vni, ip, mac, at);
             }
+        } else {
+            self.note_overheard(vni, &f, at);
         }
         self.check_from_afar(vni, &f, at);
     }

@@ -18,7 +18,7 @@
 //!   heard twice within 10 s makes a host give it up (RFC 5227 §2.4), and whether it still has it is for others to find out.
 //!   Known holders behind that port are told by unicast, and if there are other MACs there is one broadcast for the rest.
 
-use super::holders::Holders;
+use super::holders::{Holders, Overheard};
 use super::past::Latest;
 use super::segment::Segment;
 use super::{Node, Output, TellPeers};
@@ -100,6 +100,7 @@ pub(super) struct Tell {
     /// The last flush left some that were due.
     more: bool,
     pub(super) holders: Holders,
+    pub(super) overheard: Overheard,
     /// Frames sent to hosts, by port.
     pub(super) ports: BTreeMap<(Vni, IfIndex), u64>,
     /// What was told of an address last; for people.
@@ -133,6 +134,7 @@ impl Default for Tell {
             unfinished: Latest::new(UNFINISHED),
             more: false,
             holders: Holders::default(),
+            overheard: Overheard::default(),
             ports: BTreeMap::new(),
             told: Latest::new(TOLD),
         }

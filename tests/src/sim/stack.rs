@@ -99,6 +99,11 @@ impl Stack {
         !self.checking.contains_key(&ip)
     }
 
+    /// Whether it does not hear anything yet after a migration.
+    pub(super) fn is_deaf(&self, now: Time) -> bool {
+        now < self.deaf_until
+    }
+
     fn number(&mut self) -> u32 {
         self.n += 1;
         self.n
@@ -146,8 +151,10 @@ impl World {
     /// Its hypervisor announces it after a migration: it may take a moment until it hears.
     pub(super) fn migrated(&mut self, g: usize, by: By) {
         if self.vms[g].stack.habit == Habit::Caches && matches!(by, By::Rarp | By::Qemu) {
-            let until = self.now + Span::micros(self.rng.below(DEAF));
-            self.stack(g).deaf_until = until;
+            let time = Span::micros(self.rng.below(DEAF));
+            self.stack(g).deaf_until = self.now + time;
+            // Its last words have to be words that it can be asked about.
+            self.act_until(time);
         }
     }
 
@@ -345,7 +352,7 @@ impl World {
 
     /// A frame for a guest, or for all. Whether it hears anything.
     pub(super) fn hears(&mut self, g: usize, at: Place, f: &Frame) -> bool {
-        if self.now < self.vms[g].stack.deaf_until {
+        if self.vms[g].stack.is_deaf(self.now) {
             return false;
         }
         self.conflicts(g, at, f);
@@ -481,6 +488,10 @@ impl World {
                 let Some(place) = m.place.filter(|_| clear && e.mac != mac && e.mac != vm.mac) else {
                     continue;
                 };
+                // A guest that has taken an address itself asks nobody for it, and uses no cached MAC for it.
+                if mac == vm.mac {
+                    continue;
+                }
                 // FRR tells nobody; nor does a daemon that does not know what was before it began.
                 if is_frr(here.node) && is_frr(place.node)
                     || self.was_at_frr(e.mac)

@@ -152,6 +152,7 @@ impl World {
             By::Rarp | By::Qemu | By::Data => Vec::new(),
         };
         let guard = Span::secs(1) + settle;
+        let deaf = vm.stack.is_deaf(now);
         let Some(m) = self.macs.get_mut(&mac) else { return };
         m.known = true;
         if m.speaker.is_none_or(|(n, _)| n != at.node) {
@@ -167,7 +168,9 @@ impl World {
         let moved = m.speaker.is_none_or(|(n, _)| n != at.node);
         m.speaker = Some((at.node, now));
         // Late-frame rule: on a port that lost it just now a weak frame is no claim.
-        m.muddled |= !strong && m.left.get(&at.node).is_some_and(|t| now.since(*t) < guard);
+        // Nor is an announcement where its VTEP wants it proven (PIT-04), as long as the guest hears no question: its
+        // hypervisor has said it.
+        m.muddled |= (!strong || deaf) && m.left.get(&at.node).is_some_and(|t| now.since(*t) < guard);
         if m.place == Some(at) && m.spoken.is_none() {
             m.spoken = Some(now);
         }
