@@ -267,6 +267,25 @@ fn of_two_immutable_macs_the_one_that_came_last_counts_and_all_are_told() {
     }
 }
 
+/// PROXY-EC-04: not the one of the lower VTEP, which other ties go to.
+#[test]
+fn of_two_immutable_macs_with_one_sequence_it_is_the_one_that_came_last_too() {
+    for (first, then) in [(0, 1), (1, 0)] {
+        let mut w = world_with_delay(Span::millis(20), |c| {
+            fix(c, 0, ip(1), &[1]);
+            fix(c, 1, ip(1), &[2]);
+        });
+        for i in [first, then] {
+            w.frame(i, P1, mac(i as u8 + 1), None);
+            w.run_for(Span::millis(10));
+        }
+        w.run_for(Span::secs(1));
+        assert!(w.macs(2).iter().all(|m| m.seq == Seq(0)), "neither knew of the other: {:?}", w.macs(2));
+        assert_eq!(row(&w, 2, ip(1)), Some(mac(then as u8 + 1)), "node {then} came last");
+        assert_eq!(twice(&w, 2).len(), 1);
+    }
+}
+
 /// PROXY-EC-04: its MAC may move.
 #[test]
 fn a_static_host_moves_with_its_mac_and_is_immutable_where_it_is_configured() {
