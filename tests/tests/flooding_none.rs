@@ -146,9 +146,8 @@ fn a_guest_that_starts_at_another_site_gets_a_lease_and_an_ipv6_address_with_no_
     let frames = crossed(&underlay);
     assert!(frames.len() > 10, "the capture sees what crosses");
     assert_eq!(for_all(&frames), Vec::<&Vec<u8>>::new(), "a frame for all crossed");
-    // What the server says to a client that its bridge knows by then goes by itself.
-    assert!(count(&m, 1, "carried_dhcp") >= 2);
-    assert!(count(&m, 1, "carried_solicitations") >= 1 && count(&m, 0, "carried_advertisements") >= 1);
+    // What the server says to a client that its bridge knows by then goes by itself, router advertisements too.
+    assert!(count(&m, 1, "carried_dhcp") >= 2 && count(&m, 1, "carried_solicitations") >= 1);
 }
 
 #[test]
