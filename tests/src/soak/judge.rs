@@ -132,7 +132,9 @@ pub(super) fn differences(s: &Snapshot, truth: &[Presence], proven: &BTreeSet<St
             let rows: BTreeSet<_> = want.keys().chain(have.keys()).cloned().collect();
             for row in rows {
                 let (truth, table_says) = (want.get(&row).cloned(), have.get(&row).cloned());
-                if truth != table_says && !zebra_forgets(s, n, table, &row, truth.as_deref()) {
+                let zebras = zebra_forgets(s, n, table, &row, truth.as_deref())
+                    || zebra_leaves(n, table, &row, truth.as_deref());
+                if truth != table_says && !zebras {
                     out.push(Difference { node: n.name.clone(), table, row, truth, table_says });
                 }
             }
@@ -151,6 +153,29 @@ fn zebra_forgets(s: &Snapshot, n: &NodeFacts, in_table: &str, ip: &str, truth: O
     });
     let lacks = in_table == table::FRR_ARP && !n.table(table::FRR_ARP).contains_key(ip);
     lacks && route && n.table(table::NEIGH).get(ip).is_some_and(|m| m == mac)
+}
+
+/// And what comes of it: a row that zebra has put into its kernel, for nobody else marks rows there so, stays when the route
+/// goes, because zebra's cache does not have it. bgpd has no route for the address, and the VM is off.
+fn zebra_leaves(n: &NodeFacts, in_table: &str, ip: &str, truth: Option<&str>) -> bool {
+    let routed = n.table(table::FRR_ROUTES).keys().any(|k| k.split_whitespace().nth(1) == Some(ip));
+    let known = ip.parse::<IpAddr>().is_ok();
+    known
+        && n.frr
+        && in_table == table::NEIGH
+        && truth.is_none()
+        && !routed
+        && !n.table(table::FRR_ARP).contains_key(ip)
+}
+
+/// Rows that zebra's kernel has and its cache lacks, by the node and the address.
+pub(super) fn zebras_own(s: &Snapshot) -> Vec<String> {
+    let mut out = Vec::new();
+    for n in s.nodes.iter().filter(|n| n.frr) {
+        let (kernel, cache) = (n.table(table::NEIGH), n.table(table::FRR_ARP));
+        out.extend(kernel.keys().filter(|ip| !cache.contains_key(*ip)).map(|ip| format!("{} {ip}", n.name)));
+    }
+    out
 }
 
 /// What there is to say about proven routes.

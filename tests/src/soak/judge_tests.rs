@@ -3,7 +3,7 @@
 //! each, on a smaller fabric.
 
 use super::facts::{Facts, NodeFacts, Originated, Snapshot, printed_routes, table};
-use super::judge::{Difference, contradictions, differences, proven};
+use super::judge::{Difference, contradictions, differences, proven, zebras_own};
 use super::truth::Presence;
 use serde::Deserialize;
 use std::collections::BTreeSet;
@@ -242,6 +242,19 @@ fn a_row_that_zebras_cache_alone_lacks_is_frrs_fault() {
     let (mut s, t) = (snapshot(), truth());
     of(&mut s.nodes[2], table::FRR_ARP).remove("192.168.100.1");
     assert_eq!(told(&left(&s, &t)), [""; 0]);
+    assert_eq!(zebras_own(&s), ["VTEP 3 (FRR) 192.168.100.1"]);
+    // The VM ends, and zebra does not know what to take out of its kernel.
+    let mut off = s.clone();
+    for n in &mut off.nodes {
+        for (_, rows) in &mut n.tables {
+            rows.retain(|k, v| !k.contains(M1) && !v.contains(M1));
+        }
+    }
+    assert_eq!(told(&left(&off, &[])), [""; 0]);
+    of(&mut off.nodes[2], table::NEIGH).insert("192.168.100.1".into(), M1.into());
+    assert_eq!(told(&left(&off, &[])), [""; 0]);
+    of(&mut off.nodes[2], table::FRR_ARP).insert("192.168.100.1".into(), format!("{M1} remote"));
+    assert_eq!(left(&off, &[]).len(), 2, "it knows of it");
     // Without its kernel's row, or with another MAC in the cache, something is wrong.
     let mut other = s.clone();
     of(&mut other.nodes[2], table::NEIGH).remove("192.168.100.1");
