@@ -9,6 +9,7 @@
 //! | [`types`] | MAC, VNI, ESI, RD, sequence number, time |
 //! | [`wire`] | every BGP message and attribute, EVPN route types, ARP/RARP/ND frames |
 //! | [`session`] | the RFC 4271 state machine of one neighbour |
+//! | [`bfd`] | bidirectional forwarding detection: is a neighbour still there, in milliseconds |
 //! | [`rib`] | Adj-RIB-In, import by route target, best path, Adj-RIB-Out |
 //! | [`mobility`] | whose MAC it is: sequence numbers, claims, the late-frame rule |
 //! | [`hosts`] | what is known about MACs and IPs behind local ports and remote VTEPs |
@@ -16,6 +17,7 @@
 //! | [`node`] | the whole VTEP as one state machine |
 #![forbid(unsafe_code)]
 
+pub mod bfd;
 pub mod fabric;
 pub mod hosts;
 pub mod mobility;

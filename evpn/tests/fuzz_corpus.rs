@@ -41,3 +41,8 @@ fn frame_corpus_replays() {
 fn session_corpus_replays() {
     replay("session", targets::session);
 }
+
+#[test]
+fn bfd_corpus_replays() {
+    replay("bfd", targets::bfd);
+}

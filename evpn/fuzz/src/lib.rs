@@ -3,8 +3,10 @@
 //!
 //! The first octet of `message` and `update` chooses what the session has agreed on; see [`ctx`].
 
+mod bfd;
 mod session;
 
+pub use bfd::bfd;
 pub use session::session;
 
 use evpn::wire::{DecodeCtx, EncodeCtx, Family, Message, Treatment, decode, frame as frames, frame_len};

@@ -21,7 +21,7 @@ mod framer;
 mod fsm;
 mod messages;
 mod negotiate;
-mod rng;
+pub(crate) mod rng;
 mod stats;
 
 pub use event::{FsmEvent, Record};

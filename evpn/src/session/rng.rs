@@ -4,22 +4,27 @@ use crate::types::Span;
 
 /// Deterministic generator, not for secrets.
 #[derive(Clone, Debug)]
-pub(super) struct Rng(u64);
+pub(crate) struct Rng(u64);
 
 impl Rng {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
     }
 
+    /// `span` times a fresh factor between two of so many thousandths, the upper one never quite reached.
+    pub(crate) fn between(&mut self, span: Span, low: u64, high: u64) -> Span {
+        span.scaled(low * 4096 + (high - low) * (self.next() & 0xfff), 1000 * 4096)
+    }
+
     /// `span` times a fresh factor from 0.75 to 1.0 (RFC 4271 §10, BGP-FSM-13).
-    pub(super) fn jitter(&mut self, span: Span) -> Span {
+    pub(crate) fn jitter(&mut self, span: Span) -> Span {
         span.scaled(3 * 4096 + (self.next() & 0xfff), 4 * 4096)
     }
 }
