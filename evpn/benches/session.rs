@@ -65,6 +65,7 @@ fn established() -> Session {
         peer_as: AS,
         router_id: Ipv4Addr::new(10, 255, 0, 2),
         hold_time: 90,
+        send_hold_time: None,
         connect_retry: Span::secs(5),
         passive: false,
         families: vec![Family::EVPN],

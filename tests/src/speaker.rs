@@ -241,6 +241,38 @@ impl Door {
         }
         None
     }
+
+    /// The same without ears: what the peer says from now on is never read. Its TCP may keep a few KiB of it.
+    pub fn accept_deaf(&self, limit: Duration) -> Option<TcpStream> {
+        // Before the connection, so that its window never grows.
+        let _ = socket2::SockRef::from(&self.listener).set_recv_buffer_size(4096);
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if let Ok((mut stream, _)) = self.listener.accept()
+                && handshake(&mut stream, self.asn, self.address).is_some()
+            {
+                return Some(stream);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+}
+
+/// OPEN and KEEPALIVE both ways.
+fn handshake(stream: &mut TcpStream, asn: u32, address: IpAddr) -> Option<()> {
+    let id = match address {
+        IpAddr::V4(a) => a,
+        IpAddr::V6(_) => Ipv4Addr::new(192, 0, 2, 1),
+    };
+    stream.set_nonblocking(false).ok()?;
+    stream.set_nodelay(true).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
+    stream.write_all(&open(asn, id)).ok()?;
+    (read_message(stream)?[18] == 1).then_some(())?;
+    stream.write_all(&message(4, &[])).ok()?;
+    (read_message(stream)?[18] == 4).then_some(())?;
+    stream.set_read_timeout(None).ok()
 }
 
 impl Speaker {
@@ -255,18 +287,7 @@ impl Speaker {
     }
 
     fn establish(mut stream: TcpStream, asn: u32, address: IpAddr) -> Option<Self> {
-        let id = match address {
-            IpAddr::V4(a) => a,
-            IpAddr::V6(_) => Ipv4Addr::new(192, 0, 2, 1),
-        };
-        stream.set_nonblocking(false).ok()?;
-        stream.set_nodelay(true).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(20))).ok()?;
-        stream.write_all(&open(asn, id)).ok()?;
-        (read_message(&mut stream)?[18] == 1).then_some(())?;
-        stream.write_all(&message(4, &[])).ok()?;
-        (read_message(&mut stream)?[18] == 4).then_some(())?;
-        stream.set_read_timeout(None).ok()?;
+        handshake(&mut stream, asn, address)?;
         let heard = Arc::new(Mutex::new(Vec::new()));
         let mut ear = stream.try_clone().ok()?;
         let notes = Arc::clone(&heard);

@@ -5,7 +5,8 @@ use std::fs::read_to_string;
 use vtepd_tests::tree::root;
 
 /// Sections of `docs/requirements.md` that the table covers.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 10] = [
+    "BGP-SHT-",
     "EVPN-MOB-",
     "EVPN-XMOB-",
     "MIG-",

@@ -126,6 +126,7 @@ port = 1180
 local-address = "2001:db8::1"
 passive = true
 hold-time = 9
+send-hold-time = 30
 connect-retry = 5
 multihop = 3
 description = "spine 1"
@@ -344,6 +345,7 @@ error_snapshots! {
     neighbour_with_a_prefix => with_head("[[neighbor]]\naddress = \"10.255.0.2/32\"\nasn = 65000\n");
     local_address_of_the_other_family => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nlocal-address = \"2001:db8::1\"\n");
     hold_time_of_two_seconds => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nhold-time = 2\n");
+    send_hold_time_below_the_hold_time => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nsend-hold-time = 90\n");
     connect_retry_without_a_unit => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nconnect-retry = \"5\"\n");
     reserved_as => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 23456\n");
     ipv6_vtep_without_router_id => errors("[vtep]\naddress = \"2001:db8::1\"\nasn = 65000\n");

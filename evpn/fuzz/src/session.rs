@@ -35,6 +35,7 @@ pub fn session(data: &[u8]) {
             } else {
                 90
             },
+            send_hold_time: None,
             connect_retry: Span::secs(5),
             passive: choice & 1 != 0,
             families: vec![Family::EVPN],
@@ -129,7 +130,7 @@ impl World {
             }
             7 => {
                 if let Some(id) = self.dial.take() {
-                    self.feed(Input::Failed(id));
+                    self.feed(Input::Failed(id, "refused"));
                 }
             }
             8 => {

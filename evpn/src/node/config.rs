@@ -1,6 +1,7 @@
 //! Configuration of a node, already validated.
 
 use super::host_config::{ArpConfig, VniHosts};
+use super::neighbor_rules::NeighborRules;
 use crate::mobility::{IpPrefix, MacPattern};
 use crate::types::{Asn, Mac, RouterId, Span, Vni};
 use crate::wire::RouteTarget;
@@ -149,6 +150,8 @@ pub struct NeighborConfig {
     pub multihop: Option<u8>,
     /// Text for people.
     pub description: Option<String>,
+    /// What it may do, and what is believed of it.
+    pub rules: NeighborRules,
 }
 
 /// A VNI with its bridge domain.

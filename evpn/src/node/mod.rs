@@ -42,6 +42,7 @@ mod limits;
 mod local;
 mod moved;
 mod moves;
+mod neighbor_rules;
 mod originate;
 mod output;
 mod overlay;
@@ -83,6 +84,7 @@ pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, PlaceFilter, Query,
     Requester, SEND_PATH, Show, WhyRequest,
 };
+pub use neighbor_rules::NeighborRules;
 pub use output::{MoveReply, Output, Refusal, Reply};
 pub use port_hosts::PortHosts;
 pub use port_rules::{Outward, PortDrops, PortNews, PortRules, Storm};

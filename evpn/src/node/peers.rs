@@ -55,6 +55,7 @@ pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<
                 peer_as: n.asn,
                 router_id: config.router_id,
                 hold_time: n.hold_time,
+                send_hold_time: n.rules.send_hold_time,
                 connect_retry: n.connect_retry,
                 passive: n.passive,
                 families: vec![Family::EVPN],
@@ -114,14 +115,17 @@ impl Node {
             ConnEvent::Accepted { .. } => {}
             ConnEvent::Room(n) => {
                 c.room = n;
+                let before = c.taken;
                 c.taken = c.given.saturating_sub(SEND_PATH.saturating_sub(n) as u64);
+                if c.taken > before {
+                    self.peers[peer].session.note_taken(conn, at);
+                }
                 self.socket_took(conn, peer, at);
             }
             ConnEvent::Connected { .. } => self.drive(peer, session::Input::Connected(conn), at),
             ConnEvent::Failed { why } => {
                 self.conns.remove(&conn);
-                self.peers[peer].last_error = Some(why);
-                self.drive(peer, session::Input::Failed(conn), at);
+                self.drive(peer, session::Input::Failed(conn, &why), at);
             }
             ConnEvent::Bytes(b) => self.drive(peer, session::Input::Bytes(conn, &b), at),
             ConnEvent::Closed { why } => {

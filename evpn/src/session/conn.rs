@@ -39,6 +39,8 @@ pub(super) struct Running {
     pub(super) hold: Option<Time>,
     /// KeepaliveTimer; `None` with hold time 0.
     pub(super) keepalive: Option<Time>,
+    /// SendHoldTimer; `None` outside Established, and where it is off (BGP-SHT-01).
+    pub(super) send_hold: Option<Time>,
 }
 
 impl Conn {
@@ -74,6 +76,10 @@ impl Conn {
 
     pub(super) fn keepalive(&self) -> Option<Time> {
         self.running().and_then(|r| r.keepalive)
+    }
+
+    pub(super) fn send_hold(&self) -> Option<Time> {
+        self.running().and_then(|r| r.send_hold)
     }
 
     /// Largest message to accept now. Before the peer's OPEN nothing legitimate is longer than 4096 octets;

@@ -69,7 +69,7 @@ pub enum FsmEvent {
     UpdateMsg = 27,
     /// A bad UPDATE (or ROUTE-REFRESH).
     UpdateMsgErr = 28,
-    /// SendHoldTimer (RFC 9687); not produced yet.
+    /// SendHoldTimer (RFC 9687).
     SendHoldTimerExpires = 29,
 }
 

@@ -279,6 +279,8 @@ impl Session {
                 };
                 let end = End::new(FsmEvent::HoldTimerExpires, why.to_owned());
                 self.end(id, end.sending(Notification { code: 4, subcode: 0, data: Bytes::new() }), t);
+            } else if self.send_hold_due(id, t.at) {
+                self.on_send_hold(id, t);
             } else if self.conns[i].keepalive().is_some_and(|k| k <= t.at) {
                 self.send(id, kind::KEEPALIVE, wire::keepalive(), t);
                 self.rearm_keepalive(i, t.at);

@@ -139,8 +139,13 @@ impl Session {
             t.out.push(Output::Note("no address family in common with the peer".to_owned()));
         }
         self.conns[i].decode = agreed.decode.clone();
-        self.conns[i].phase =
-            Phase::OpenConfirm(Box::new(Running { agreed, open, hold: None, keepalive: None }));
+        self.conns[i].phase = Phase::OpenConfirm(Box::new(Running {
+            agreed,
+            open,
+            hold: None,
+            keepalive: None,
+            send_hold: None,
+        }));
         self.send(id, kind::KEEPALIVE, wire::keepalive(), t);
         self.rearm_keepalive(i, t.at);
         self.rearm_hold(i, t.at);
@@ -185,6 +190,7 @@ impl Session {
         };
         t.out.push(Output::Up(id, Box::new(running.agreed.clone())));
         conn.phase = Phase::Established { running, since: t.at };
+        self.rearm_send_hold(i, t.at);
         // A dial that is still under way could only collide. A second connection is tracked until its OPEN.
         self.abandon_dial(t);
         self.stats.established += 1;

@@ -13,6 +13,7 @@
 //! | `conn`, `framer` | a connection, messages out of its octets |
 //! | `negotiate` | our OPEN, and what both OPENs together mean |
 //! | `event`, `stats` | what a person is told |
+//! | `send_hold` | peers that never read (RFC 9687) |
 //! | `rng` | jitter |
 
 mod conn;
@@ -22,6 +23,7 @@ mod fsm;
 mod messages;
 mod negotiate;
 pub(crate) mod rng;
+mod send_hold;
 mod stats;
 
 pub use event::{FsmEvent, Record};
@@ -60,6 +62,8 @@ pub struct Config {
     pub router_id: RouterId,
     /// Proposed hold time in seconds; 0 or at least 3.
     pub hold_time: u16,
+    /// Seconds of the send hold timer; `None`: 8 minutes or twice the hold time, `Some(0)`: off (RFC 9687 §4.4).
+    pub send_hold_time: Option<u32>,
     /// Base of the ConnectRetryTimer before jitter (BGP-FSM-13).
     pub connect_retry: Span,
     /// Never dial.
@@ -130,8 +134,8 @@ pub enum Input<'a> {
     Accepted(ConnId),
     /// Our dial succeeded (event 16).
     Connected(ConnId),
-    /// Our dial failed (event 18).
-    Failed(ConnId),
+    /// Our dial failed (event 18), and why.
+    Failed(ConnId, &'a str),
     /// Octets arrived.
     Bytes(ConnId, &'a [u8]),
     /// Closed by the peer or an error (event 18).
@@ -251,7 +255,7 @@ impl Session {
             Input::Reject { subcode } => self.on_reject(subcode, t),
             Input::Accepted(id) => self.on_accepted(id, t),
             Input::Connected(id) => self.on_connected(id, t),
-            Input::Failed(id) => self.on_lost(id, "cannot connect", t),
+            Input::Failed(id, why) => self.on_lost(id, why, t),
             Input::Closed(id, why) => self.on_lost(id, why, t),
             Input::Bytes(id, octets) => self.on_bytes(id, octets, t),
             Input::Timer => self.on_timer(t),
@@ -271,7 +275,8 @@ impl Session {
             }
         };
         let conns = self.conns.iter().flat_map(|c| {
-            [c.hold().map(|at| (at, "hold")), c.keepalive().map(|at| (at, "keepalive"))].into_iter().flatten()
+            let timers = [(c.hold(), "hold"), (c.keepalive(), "keepalive"), (c.send_hold(), "send hold")];
+            timers.into_iter().filter_map(|(at, why)| Some((at?, why)))
         });
         start.into_iter().chain(conns).min()
     }
@@ -318,7 +323,7 @@ impl Session {
         self.note_sent_updates(1, at);
     }
 
-    /// As [`Session::note_sent`], for several at once. The send hold timer (RFC 9687) will hang on this call too.
+    /// As [`Session::note_sent`], for several at once. That they were taken is told by [`Session::note_taken`].
     pub fn note_sent_updates(&mut self, updates: u64, at: Time) {
         if let Some(i) = self.conns.iter().position(|c| c.state() == State::Established) {
             self.stats.sent.update += updates;

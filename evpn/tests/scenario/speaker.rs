@@ -3,7 +3,7 @@
 
 use super::Route;
 use crate::world::{World, vni};
-use evpn::node::{ConnEvent, Input, NeighborConfig};
+use evpn::node::{ConnEvent, Input, NeighborConfig, NeighborRules};
 use evpn::types::{Asn, ConnId, Esi, EthTag, Label, Mac, Rd, Seq, Span, Time};
 use evpn::wire::{
     self, AsPath, Attrs, Capability, Community, DecodeCtx, EncodeCtx, EvpnNlri, EvpnRoute, ExtCommunity,
@@ -30,6 +30,7 @@ pub fn passive(address: IpAddr) -> NeighborConfig {
         connect_retry: Span::secs(5),
         multihop: None,
         description: None,
+        rules: NeighborRules::default(),
     }
 }
 

@@ -15,6 +15,7 @@ pub(crate) fn config() -> Config {
         peer_as: US,
         router_id: OUR_ID,
         hold_time: 90,
+        send_hold_time: None,
         connect_retry: Span::secs(5),
         passive: false,
         families: vec![Family::EVPN],
@@ -98,7 +99,7 @@ impl Probe {
             Input::Accepted(c) => {
                 self.held.insert(c);
             }
-            Input::Failed(c) | Input::Closed(c, _) => {
+            Input::Failed(c, _) | Input::Closed(c, _) => {
                 self.held.remove(&c);
             }
             _ => {}

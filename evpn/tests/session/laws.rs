@@ -104,7 +104,7 @@ impl World {
             }
             Op::Failed => {
                 if let Some(id) = self.dial.take() {
-                    self.feed(Input::Failed(id));
+                    self.feed(Input::Failed(id, "refused"));
                 }
             }
             Op::Bytes(n, b) => {

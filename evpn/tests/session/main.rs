@@ -8,5 +8,6 @@ mod pair;
 mod pairs;
 mod pcap;
 mod replay;
+mod send_hold;
 mod table;
 mod timers;

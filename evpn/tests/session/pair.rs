@@ -170,6 +170,7 @@ impl Pair {
             return;
         }
         let Some((peer, theirs)) = self.ends.get(&(side, conn)).map(|e| e.peer) else { return };
+        self.sides[side].s.note_taken(conn, self.now);
         for piece in bytes.chunks(self.net.piece.min(bytes.len()).max(1)) {
             let at = self.arrival(side, &Output::Send(conn, Bytes::new()));
             // What arrives at the same time is read at once: joined.
@@ -242,7 +243,7 @@ impl Pair {
         match event {
             Event::Accepted => self.feed(side, Input::Accepted(conn)),
             Event::Connected => self.feed(side, Input::Connected(conn)),
-            Event::Failed => self.feed(side, Input::Failed(conn)),
+            Event::Failed => self.feed(side, Input::Failed(conn, "refused")),
             Event::Bytes(b) => self.feed(side, Input::Bytes(conn, &b)),
             Event::Closed => {
                 if let Some(e) = self.ends.get_mut(&(side, conn)) {

@@ -15,8 +15,7 @@ const STATES: [State; 6] =
 /// Connection 1 is ours, 9 comes from the peer.
 ///
 /// Not in the table, because their options are not built and nothing produces them: 3 and 5 (automatic start
-/// without damping), 12 and 20 (DelayOpen), 14 and 15 (connection requests before TCP completes them),
-/// 29 (send hold timer).
+/// without damping), 12 and 20 (DelayOpen), 14 and 15 (connection requests before TCP completes them).
 const TABLE: &str = "
 event                 | Idle                            | Connect                | Active           | OpenSent                                   | OpenConfirm                                | Established
 1 ManualStart         | Connect: dial 1                 | =                      | =                | =                                          | =                                          | =
@@ -42,6 +41,7 @@ event                 | Idle                            | Connect               
 27 UPDATE             | =                               | =                      | =                | Idle +1: 5/1 02 on 1, hangup 1, failed     | Idle +1: 5/2 02 on 1, hangup 1, failed     | Established: update
 27 ROUTE-REFRESH      | =                               | =                      | =                | Idle +1: 5/1 05 on 1, hangup 1, failed     | Idle +1: 5/2 05 on 1, hangup 1, failed     | Established: refresh
 28 bad UPDATE         | =                               | =                      | =                | Idle +1: 5/1 02 on 1, hangup 1, failed     | Idle +1: 5/2 02 on 1, hangup 1, failed     | Idle +1: 3/1 on 1, hangup 1, down
+29 SendHoldTimer      | -                               | -                      | -                | -                                          | -                                          | Idle +1: 8/0 on 1, hangup 1, down
 ";
 
 /// A session in `state`, the way that suits `event`.
@@ -131,7 +131,7 @@ fn inject(event: &str, state: State, p: &mut Probe) -> String {
             p.feed(Input::Connected(ConnId(id)))
         }
         "17 peer connected" => p.feed(Input::Accepted(ConnId(9))),
-        "18 TCP failed" if state == State::Connect => p.feed(Input::Failed(ConnId(1))),
+        "18 TCP failed" if state == State::Connect => p.feed(Input::Failed(ConnId(1), "refused")),
         "18 TCP failed" => p.feed(Input::Closed(ConnId(1), "reset by peer")),
         "19 OPEN" => p.bytes(1, &open_bytes(peer_open())),
         "21 bad header" => p.bytes(1, &[0; 19]),
@@ -152,6 +152,14 @@ fn inject(event: &str, state: State, p: &mut Probe) -> String {
         "27 UPDATE" => p.bytes(1, &end_of_rib()),
         "27 ROUTE-REFRESH" => p.bytes(1, &refresh(RefreshKind::Request)),
         "28 bad UPDATE" => p.bytes(1, &bad_update()),
+        // BGP-SHT-03: the peer is lively, and takes nothing.
+        "29 SendHoldTimer" => {
+            for _ in 0..8 {
+                p.now = p.now + Span::secs(60);
+                p.bytes(1, &keepalive());
+            }
+            p.feed(Input::Timer)
+        }
         other => panic!("unknown event {other}"),
     };
     digest(&out)
@@ -197,7 +205,7 @@ fn events_appear_in_the_history_under_their_rfc_numbers() {
     p.reach(Established);
     p.bytes(1, &notification(6, 4, &[]));
     p.fire();
-    p.feed(Input::Failed(ConnId(2)));
+    p.feed(Input::Failed(ConnId(2), "refused"));
     p.feed(Input::Accepted(ConnId(9)));
     let seen: Vec<(u8, State, State)> = p.s.history().map(|r| (r.event.number(), r.from, r.to)).collect();
     assert_eq!(

@@ -32,6 +32,7 @@ fn keepalives_come_every_third_of_the_hold_time_with_jitter_but_never_twice_a_se
         for _ in 0..50 {
             p.bytes(1, &keepalive());
             let (why, out) = p.fire();
+            p.s.note_taken(ConnId(1), p.now);
             assert_eq!((why, digest(&out).as_str()), ("keepalive", "KEEPALIVE on 1"));
             let gap = p.now.since(last).as_secs_f64();
             assert!(gap >= least && gap <= most + 1e-6, "hold {hold}: {gap}");

@@ -2,7 +2,8 @@
 
 use evpn::fabric::{BridgeFdb, Link, LinkKind, PortFlags};
 use evpn::node::{
-    ArpConfig, Config, Flooding, MobilityConfig, NeighborConfig, Targets, VniConfig, VniHosts, VniMobility,
+    ArpConfig, Config, Flooding, MobilityConfig, NeighborConfig, NeighborRules, Targets, VniConfig, VniHosts,
+    VniMobility,
 };
 use evpn::types::{Asn, IfIndex, Mac, Span, Vni};
 use std::net::{IpAddr, Ipv4Addr};
@@ -55,6 +56,7 @@ pub fn config(i: usize, n: usize) -> Config {
                 connect_retry: Span::secs(5),
                 multihop: None,
                 description: None,
+                rules: NeighborRules::default(),
             })
             .collect(),
         vnis: vec![VniConfig {

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
 use evpn::mobility::Record;
 use evpn::node::{
-    ArpConfig, Config, ConnEvent, Event, Flooding, Input, MobilityConfig, NeighborConfig, Node, Output,
-    Targets, VniConfig, VniHosts, VniMobility,
+    ArpConfig, Config, ConnEvent, Event, Flooding, Input, MobilityConfig, NeighborConfig, NeighborRules,
+    Node, Output, Targets, VniConfig, VniHosts, VniMobility,
 };
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
 use netlink::fake::FakeKernel;
@@ -144,6 +144,7 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
                 connect_retry: Span::secs(2),
                 multihop: None,
                 description: None,
+                rules: NeighborRules::default(),
             })
             .collect(),
         vnis: vec![VniConfig {

@@ -10,6 +10,7 @@ mod hypervisor;
 mod mobility;
 mod names;
 mod neighbor;
+mod neighbor_rules;
 mod problem;
 mod static_hosts;
 mod targets;

@@ -1,5 +1,6 @@
 //! `[[neighbor]]`.
 
+use super::neighbor_rules::{self, RuleTerms};
 use super::vtep::{Vtep, asn, is_unicast};
 use super::walk::{At, Collector, Place, Section};
 use evpn::node::NeighborConfig;
@@ -22,7 +23,8 @@ const KEYS: [&str; 9] = [
 pub(super) fn neighbors(root: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> Vec<NeighborConfig> {
     let mut seen = BTreeMap::new();
     let mut out = Vec::new();
-    for s in root.sections("neighbor", &KEYS, c) {
+    let known = [KEYS.as_slice(), &neighbor_rules::KEYS].concat();
+    for s in root.sections("neighbor", &known, c) {
         out.extend(neighbor(&s, vtep, &mut seen, c));
     }
     out
@@ -48,6 +50,7 @@ fn neighbor(
         vtep.address.filter(same_family).filter(|_| ibgp && s.get("local-address").is_none())
     });
     let hold_time = hold_time(s, c);
+    let rules = RuleTerms::read(s, hold_time, c).rules();
     let multihop = s.integer("multihop", 1..=255, c).map(|n| n.value as u8);
     let description = s.text("description", c).and_then(|At { value, place }| {
         if value.chars().count() > 255 || value.chars().any(char::is_control) {
@@ -69,6 +72,7 @@ fn neighbor(
         connect_retry,
         multihop,
         description,
+        rules,
     })
 }
 
