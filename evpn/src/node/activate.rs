@@ -4,6 +4,7 @@
 //! frames would otherwise die here on split horizon. From then on the MAC is local like any other, except that
 //! its row is held and its unanswered addresses are kept until the guest has been heard.
 
+use super::bindings::Said;
 use super::going::Heed;
 use super::handing::Handing;
 use super::prepare::{Key, LIMIT, No, Pending, Stage, busy, conflict};
@@ -276,7 +277,8 @@ impl Node {
                 .and_then(|s| s.hosts.binding(ip))
                 .is_some_and(|b| b.mac == mac && b.is_local());
             if !known {
-                self.learn_binding(vni, mac, ip, BindingOrigin::Moved, false, at);
+                let said = Said { mac, origin: BindingOrigin::Moved, router: false };
+                self.learn_binding(vni, ip, said, at);
                 self.binding_by(vni, mac, ip, Evidence::Named, at);
                 self.probes.put(at, vni, ip);
             }

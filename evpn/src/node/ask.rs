@@ -11,6 +11,7 @@
 //! must not stand before the withdrawals.
 
 use super::Node;
+use super::bindings::Said;
 use super::frames::FIRST_PROBE;
 use crate::hosts::{BindingOrigin, Local};
 use crate::mobility::Lost;
@@ -118,7 +119,7 @@ impl Node {
         along.retain(|(ip, _)| self.is_allowed(vni, local.port, *ip) && self.may_ask(vni, *ip, at));
         for (ip, router) in along {
             self.is_past_its_check(vni, mac, at);
-            self.learn_binding(vni, mac, ip, BindingOrigin::Moved, router, at);
+            self.learn_binding(vni, ip, Said { mac, origin: BindingOrigin::Moved, router }, at);
             self.probes.put(at + FIRST_PROBE, vni, ip);
         }
         self.ask_allowed(vni, mac, ips, local.port, at);

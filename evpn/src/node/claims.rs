@@ -10,6 +10,7 @@
 //!
 //! [`ArpConfig::claim_time`]: super::ArpConfig::claim_time
 
+use super::bindings::Said;
 use super::probe_mac::link_local;
 use super::{Node, Output};
 use crate::hosts::{Binding, BindingOrigin};
@@ -31,9 +32,7 @@ type Key = (Vni, IpAddr);
 /// A claim that is being checked.
 #[derive(Clone, Copy, Debug)]
 struct Open {
-    mac: Mac,
-    origin: BindingOrigin,
-    router: bool,
+    said: Said,
     /// It answers a question of ours, rather than having spoken by itself.
     answer: bool,
     /// Who is asked.
@@ -67,45 +66,29 @@ impl Claims {
 
 impl Node {
     /// A binding that the forwarding table agrees with: the MAC is local on the port where it was seen.
-    pub(super) fn learn_binding(
-        &mut self,
-        vni: Vni,
-        mac: Mac,
-        ip: IpAddr,
-        origin: BindingOrigin,
-        router: bool,
-        at: Time,
-    ) {
-        let answer = self.claims.answer == Some(((vni, ip), mac, at));
-        if self.static_refuses(vni, mac, ip, !answer, at) {
+    pub(super) fn learn_binding(&mut self, vni: Vni, ip: IpAddr, said: Said, at: Time) {
+        let answer = self.claims.answer == Some(((vni, ip), said.mac, at));
+        if self.static_refuses(vni, said.mac, ip, !answer, at) {
             return;
         }
-        if !self.claim_waits(vni, mac, ip, origin, router, at) {
-            self.bind_local(vni, mac, ip, origin, router, at);
+        if !self.claim_waits(vni, ip, said, at) {
+            self.bind_local(vni, ip, said, at);
         }
     }
 
     /// Whether a claim is to be checked before it counts, or is refused.
-    fn claim_waits(
-        &mut self,
-        vni: Vni,
-        mac: Mac,
-        ip: IpAddr,
-        origin: BindingOrigin,
-        router: bool,
-        at: Time,
-    ) -> bool {
-        let key = (vni, ip);
+    fn claim_waits(&mut self, vni: Vni, ip: IpAddr, said: Said, at: Time) -> bool {
+        let (key, mac) = ((vni, ip), said.mac);
         let Some(seg) = self.segments.get(&vni) else { return false };
         let Some(old) = seg.hosts.binding(ip).copied().filter(|b| b.mac != mac) else { return false };
         let answer = self.claims.answer == Some((key, mac, at));
         // Who speaks with the address has finished its own check of it (PIT-16).
-        if origin == BindingOrigin::Arp {
+        if said.origin == BindingOrigin::Arp {
             self.has_settled(vni, mac, ip, at);
         }
         if let Some(o) = self.claims.open.get_mut(&key) {
-            if o.mac == mac {
-                (o.origin, o.router, o.answer) = (origin, router, o.answer && answer);
+            if o.said.mac == mac {
+                (o.said, o.answer) = (said, o.answer && answer);
             }
             return true;
         }
@@ -121,7 +104,7 @@ impl Node {
         }
         self.journal.count("claims_checked");
         let patience = self.round_trips.patience(self.vtep_of(vni, old.mac), self.config.arp.claim_time);
-        let open = Open { mac, origin, router, answer, owner: old.mac, asked: at, due: at + patience };
+        let open = Open { said, answer, owner: old.mac, asked: at, due: at + patience };
         self.claims.due.insert((open.due, key));
         self.claims.open.insert(key, open);
         true
@@ -200,7 +183,7 @@ impl Node {
             && seg.hosts.binding(ip).is_some_and(|b| b.mac == mac)
         {
             seg.hosts.touch(ip, |b| b.confirmed = at);
-            self.conflict(vni, ip, mac, (o.mac, o.origin, o.router), o.answer, at);
+            self.conflict(vni, ip, mac, o.said, o.answer, at);
         }
     }
 
@@ -216,8 +199,8 @@ impl Node {
             let (vni, ip) = key;
             let bound = self.segments.get(&vni).and_then(|s| s.hosts.binding(ip)).map(|b| b.mac);
             // Somebody else has it by now, and is asked in turn.
-            if bound.is_some_and(|m| m != o.owner && m != o.mac) {
-                self.learn_binding(vni, o.mac, ip, o.origin, o.router, at);
+            if bound.is_some_and(|m| m != o.owner && m != o.said.mac) {
+                self.learn_binding(vni, ip, o.said, at);
                 continue;
             }
             self.journal.count("claims_unanswered");
@@ -228,7 +211,7 @@ impl Node {
             if lost.len() < LIMIT {
                 lost.insert(key, (o.owner, o.asked));
             }
-            self.bind_local(vni, o.mac, ip, o.origin, o.router, at);
+            self.bind_local(vni, ip, o.said, at);
         }
     }
 }

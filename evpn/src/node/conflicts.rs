@@ -5,49 +5,35 @@
 //! [`ConflictPolicy`] says who is answered for. The claim changes no binding under `none` and `first`: whoever answers for an address
 //! keeps it, however often somebody else announces it.
 
+use super::bindings::Said;
 use super::config::DuplicateAction;
 use super::duplicates::Found;
 use super::input::About;
 use super::{ConflictPolicy, Node};
 use crate::fabric::Row;
-use crate::hosts::BindingOrigin;
 use crate::types::{Mac, Time, Vni};
 use std::net::IpAddr;
 
 impl Node {
     /// Two live hosts have this address: `first` had it, the other one claims it.
-    pub(super) fn conflict(
-        &mut self,
-        vni: Vni,
-        ip: IpAddr,
-        first: Mac,
-        claim: (Mac, BindingOrigin, bool),
-        answer: bool,
-        at: Time,
-    ) {
-        let (mac, origin, router) = claim;
+    pub(super) fn conflict(&mut self, vni: Vni, ip: IpAddr, first: Mac, claim: Said, answer: bool, at: Time) {
+        let mac = claim.mac;
         let here = |m: Mac| self.segments.get(&vni)?.hosts.macs.get(&m)?.local().map(|l| l.port);
         let Some(port) = here(mac) else { return };
         let policy = self.config.arp.conflict;
         self.journal.count("conflicts_found");
         // Who only answers a question of ours is not the last to claim it: the two would take it from each other for ever.
         if policy == ConflictPolicy::Last && !answer {
-            self.bind_local(vni, mac, ip, origin, router, at);
+            self.bind_local(vni, ip, claim, at);
         }
         let action =
             if policy == ConflictPolicy::Last { DuplicateAction::Report } else { DuplicateAction::Freeze };
+        let owners = vec![first.to_string(), mac.to_string()];
         let found = Found {
-            since: at,
-            changed: at,
-            action,
-            port,
-            mac,
-            ips: vec![ip],
-            unanswered: 0,
-            owners: vec![first.to_string(), mac.to_string()],
             keeper: (policy != ConflictPolicy::Last).then_some(first),
             other_side: Some(0),
             mute: policy == ConflictPolicy::None,
+            ..Found::new(action, (port, mac), vec![ip], owners, at)
         };
         self.found((vni, About::Ip(ip)), found, at);
         self.decide_ip(vni, ip, at);

@@ -35,7 +35,7 @@ impl Node {
         if bound.is_some_and(|b| b.mac == keeper && b.is_local()) {
             return Vec::new();
         }
-        let of_keeper = |c: &Candidate| super::local::candidate_mac(&c.key) == Some(keeper);
+        let of_keeper = |c: &Candidate| super::bindings::candidate_mac(&c.key) == Some(keeper);
         if candidates.iter().any(of_keeper) {
             candidates.retain(of_keeper);
         } else {
@@ -132,19 +132,7 @@ impl Node {
         };
         let owners = self.duplicated.ips.get(&(vni, ip)).map_or(Vec::new(), |c| c.owners(self.window(), at));
         let owners = owners.iter().map(ToString::to_string).collect();
-        let found = Found {
-            since: at,
-            changed: at,
-            action,
-            port,
-            mac,
-            ips: vec![ip],
-            unanswered: 0,
-            owners,
-            keeper: Some(keeper),
-            other_side: None,
-            mute: false,
-        };
+        let found = Found { keeper: Some(keeper), ..Found::new(action, (port, mac), vec![ip], owners, at) };
         self.found((vni, About::Ip(ip)), found, at) && action != DuplicateAction::Report
     }
 }

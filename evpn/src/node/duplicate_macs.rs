@@ -137,19 +137,7 @@ impl Node {
             .collect();
         let ips = self.segments.get(&vni).map_or(Vec::new(), |s| s.hosts.ips_of(mac));
         let ips = ips.into_iter().take(IPS).collect();
-        let found = Found {
-            since: at,
-            changed: at,
-            action,
-            port,
-            mac,
-            ips,
-            unanswered: 0,
-            owners,
-            keeper: None,
-            other_side: None,
-            mute: false,
-        };
+        let found = Found::new(action, (port, mac), ips, owners, at);
         if !self.found((vni, About::Mac(mac)), found, at) || action == DuplicateAction::Report {
             return LocalSign::Claim;
         }

@@ -57,6 +57,30 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// `side`: our port, and the host there.
+    pub(super) fn new(
+        action: DuplicateAction,
+        side: (IfIndex, Mac),
+        ips: Vec<IpAddr>,
+        owners: Vec<String>,
+        at: Time,
+    ) -> Self {
+        let (port, mac) = side;
+        Self {
+            since: at,
+            changed: at,
+            action,
+            port,
+            mac,
+            ips,
+            unanswered: 0,
+            owners,
+            keeper: None,
+            other_side: None,
+            mute: false,
+        }
+    }
+
     pub(super) fn frozen(&self) -> bool {
         self.action != DuplicateAction::Report
     }

@@ -3,6 +3,7 @@
 //! A frame alone never moves a MAC: what it says waits until the forwarding table shows the MAC on that
 //! port, because a locked, blocked or filtered port may refuse what the tap saw (PIT-07).
 
+use super::bindings::Said;
 use super::parked::Parked;
 use super::probe_mac::link_local;
 use super::signs::{BACKLOG, Sign};
@@ -187,7 +188,7 @@ impl Node {
         }
         let Some(seg) = self.segments.get(&vni) else { return };
         if seg.hosts.macs.get(&mac).and_then(|e| e.local()).is_some_and(|l| l.port == port) {
-            self.learn_binding(vni, mac, ip, origin, router, at);
+            self.learn_binding(vni, ip, Said { mac, origin, router }, at);
             return;
         }
         let deadline = at + PATIENCE;
@@ -227,7 +228,7 @@ impl Node {
         self.signs.remove((port, mac));
         self.check_let_in(vni, port, mac, at);
         for p in self.parked.take((vni, port, mac)) {
-            self.learn_binding(vni, mac, p.ip, p.origin, p.router, at);
+            self.learn_binding(vni, p.ip, Said { mac, origin: p.origin, router: p.router }, at);
         }
     }
 

@@ -8,6 +8,7 @@ mod activate;
 mod adverts;
 mod answers;
 mod ask;
+mod bindings;
 mod carry;
 mod chains;
 mod claims;

@@ -1,6 +1,6 @@
 //! What the peers tell: MACs, IPs and VTEPs that the RIB says have changed.
 
-use super::local::{candidate_mac, unbind_locals};
+use super::bindings::{candidate_mac, unbind_locals};
 use super::static_hosts::is_fixed;
 use super::view::Place;
 use super::{Event, Leaving, Node, WITHDRAW_DEADLINE};

@@ -11,9 +11,9 @@
 //! An immutable binding of a peer goes before all others, whatever their sequences; where it is follows its MAC, which may
 //! move. Of several the one that came last counts, and an operator is told.
 
+use super::bindings::{Said, candidate_mac};
 use super::domain::inside;
 use super::frames::FIRST_PROBE;
-use super::local::candidate_mac;
 use super::segment::Segment;
 use super::sometimes::Sometimes;
 use super::view::Place;
@@ -80,7 +80,8 @@ impl Node {
                 continue;
             }
             if only {
-                self.bind_local(vni, mac, ip, BindingOrigin::Moved, false, at);
+                let said = Said { mac, origin: BindingOrigin::Moved, router: false };
+                self.bind_local(vni, ip, said, at);
                 self.binding_by(vni, mac, ip, Evidence::Configured, at);
                 self.probes.put(at + FIRST_PROBE, vni, ip);
             } else {

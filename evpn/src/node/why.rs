@@ -3,8 +3,8 @@
 mod host_side;
 mod notes;
 
+use super::bindings::candidate_mac;
 use super::input::{About, WhyRequest};
-use super::local::candidate_mac;
 use super::remote::claim_of;
 use super::view::{
     BindingView, CandidateView, KernelView, LostView, MemoryView, MoveView, Place, RuleView, VERSION, WhyView,
