@@ -19,6 +19,7 @@ mod taps;
 mod timer;
 mod underlay;
 pub(crate) mod watch;
+mod worker;
 
 /// `vtepd run`. Returns the exit code.
 pub fn main(args: &crate::cli::RunArgs) -> u8 {
