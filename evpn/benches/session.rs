@@ -6,7 +6,7 @@ use bytes::Bytes;
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use evpn::session::{Config, Input, Output, Session};
-use evpn::types::{Asn, ConnId, Esi, EthTag, Label, Mac, Rd, Span, Time};
+use evpn::types::{Asn, ConnId, Esi, EthTag, Label, Mac, Rd, Time};
 use evpn::wire::{
     AsPath, Attrs, Capability, EncodeCtx, EvpnRoute, ExtCommunity, Family, MacIp, Message, NextHop, Open,
     Origin, UpdateBuilder, keepalive,
@@ -60,18 +60,7 @@ fn stream(max: usize) -> Vec<u8> {
 }
 
 fn established() -> Session {
-    let mut s = Session::new(Config {
-        local_as: AS,
-        peer_as: AS,
-        router_id: Ipv4Addr::new(10, 255, 0, 2),
-        hold_time: 90,
-        send_hold_time: None,
-        connect_retry: Span::secs(5),
-        passive: false,
-        families: vec![Family::EVPN],
-        extended_message: true,
-        seed: 1,
-    });
+    let mut s = Session::new(Config::new(AS, AS.into(), Ipv4Addr::new(10, 255, 0, 2)));
     let open = Message::Open(Open {
         my_as: 65000,
         hold_time: 90,

@@ -417,7 +417,7 @@ impl Receive for Vector {
                 "OPEN-E06" => (local, Ipv4Addr::new(192, 0, 2, 11)),
                 _ => (o.asn(), Ipv4Addr::new(192, 0, 2, 12)),
             };
-            o.check(peer, local, id)?;
+            o.check(peer.into(), local, id)?;
             if self.id == "OPEN-E11" {
                 o.require(&[Family::EVPN])?;
             }

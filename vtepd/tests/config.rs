@@ -36,7 +36,7 @@ fn a_small_file_has_sensible_defaults() {
     assert_eq!(s.node.mobility.guard_time, Span::secs(1));
     assert!(s.node.mobility.move_ips_with_mac);
     let n = &s.node.neighbors[0];
-    assert_eq!((n.port, n.hold_time, n.passive, n.asn), (179, 90, false, Asn(65000)));
+    assert_eq!((n.port, n.hold_time, n.passive, n.asn), (179, 90, false, Asn(65000).into()));
     let v = &s.node.vnis[0];
     assert_eq!(
         (v.bridge.as_str(), v.vxlan.as_str(), v.ports.as_slice()),

@@ -31,9 +31,20 @@ fn every_configuration_in_the_documents_is_valid() {
 fn the_reference_shows_every_key_with_its_default() {
     let text = toml_blocks(&read("docs/configuration.md")).remove(0);
     // A mistyped key lists all that are known in its section.
-    for section in
-        ["vtep", "bgp", "mobility", "arp", "neighbor", "vni", "qmp", "libvirt", "api", "metrics", "log"]
-    {
+    for section in [
+        "vtep",
+        "bgp",
+        "mobility",
+        "arp",
+        "neighbor",
+        "neighbor-group.spines",
+        "vni",
+        "qmp",
+        "libvirt",
+        "api",
+        "metrics",
+        "log",
+    ] {
         let list = matches!(section, "neighbor" | "vni" | "qmp");
         let head = if list { format!("[[{section}]]") } else { format!("[{section}]") };
         let report =

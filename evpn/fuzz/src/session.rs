@@ -25,9 +25,6 @@ pub fn session(data: &[u8]) {
     let Some((choice, mut rest)) = data.split_first() else { return };
     let mut w = World {
         session: Session::new(Config {
-            local_as: Asn(65000),
-            peer_as: Asn(65000),
-            router_id: RouterId::new(10, 0, 0, 2),
             hold_time: if choice & 8 != 0 {
                 0
             } else if choice & 4 != 0 {
@@ -38,9 +35,9 @@ pub fn session(data: &[u8]) {
             send_hold_time: None,
             connect_retry: Span::secs(5),
             passive: choice & 1 != 0,
-            families: vec![Family::EVPN],
             extended_message: choice & 2 != 0,
             seed: u64::from(*choice),
+            ..Config::new(Asn(65000), Asn(65000).into(), RouterId::new(10, 0, 0, 2))
         }),
         now: Time(0),
         next: 0,

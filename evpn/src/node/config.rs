@@ -3,7 +3,7 @@
 use super::host_config::{ArpConfig, VniHosts};
 use super::neighbor_rules::NeighborRules;
 use crate::mobility::{IpPrefix, MacPattern};
-use crate::types::{Asn, Mac, RouterId, Span, Vni};
+use crate::types::{Asn, Mac, RemoteAs, RouterId, Span, Vni};
 use crate::wire::RouteTarget;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,8 +136,8 @@ pub struct NeighborConfig {
     pub address: IpAddr,
     /// Its port when we connect.
     pub port: u16,
-    /// Its AS number; equal to ours: iBGP.
-    pub asn: Asn,
+    /// Its AS; ours: iBGP.
+    pub asn: RemoteAs,
     /// Source address of our connections.
     pub local_address: Option<IpAddr>,
     /// Never connect, only accept.
@@ -148,10 +148,52 @@ pub struct NeighborConfig {
     pub connect_retry: Span,
     /// IPv4 TTL / IPv6 hop limit for eBGP; `None`: 1 for eBGP, system default for iBGP (BGP-SEC-02).
     pub multihop: Option<u8>,
+    /// Hops that its packets may have come: sent is 255, and accepted no less than 255 − (hops − 1) (BGP-SEC-01).
+    pub ttl_security: Option<u8>,
+    /// Its connections are signed (BGP-SEC-03); the key is the driver's.
+    pub signed: bool,
     /// Text for people.
     pub description: Option<String>,
     /// What it may do, and what is believed of it.
     pub rules: NeighborRules,
+}
+
+impl NeighborConfig {
+    /// With every setting at its default.
+    pub fn new(address: IpAddr, asn: RemoteAs) -> Self {
+        Self {
+            address,
+            port: 179,
+            asn,
+            local_address: None,
+            passive: false,
+            hold_time: 90,
+            connect_retry: Span::secs(120),
+            multihop: None,
+            ttl_security: None,
+            signed: false,
+            description: None,
+            rules: NeighborRules::default(),
+        }
+    }
+
+    /// TTL or hop limit of its connections; `ours` is our own AS.
+    pub fn hops(&self, ours: Asn) -> Hops {
+        match self.ttl_security {
+            Some(hops) => Hops { ttl: Some(255), least: Some(255 - hops.saturating_sub(1)) },
+            // BGP-SEC-02
+            None => Hops { ttl: self.multihop.or((!self.asn.is_internal(ours)).then_some(1)), least: None },
+        }
+    }
+}
+
+/// TTL (IPv4) or hop limit (IPv6) of a connection.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Hops {
+    /// What we send; `None`: the system's.
+    pub ttl: Option<u8>,
+    /// What packets must have left when they come; `None`: anything.
+    pub least: Option<u8>,
 }
 
 /// A VNI with its bridge domain.

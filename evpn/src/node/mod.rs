@@ -74,8 +74,8 @@ mod why;
 mod young;
 
 pub use config::{
-    Config, DuplicateAction, DuplicateMode, Duplicates, Flooding, MobilityConfig, NeighborConfig, Targets,
-    VniConfig, VniMobility,
+    Config, DuplicateAction, DuplicateMode, Duplicates, Flooding, Hops, MobilityConfig, NeighborConfig,
+    Targets, VniConfig, VniMobility,
 };
 pub use event::{Event, Level};
 pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};

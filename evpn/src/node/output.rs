@@ -1,5 +1,6 @@
 //! Everything a node asks its driver to do. Wanted kernel rows are read from `Node::want` instead.
 
+use super::config::Hops;
 use super::event::Event;
 use super::guard::GuardChange;
 use super::hold::HoldWord;
@@ -26,8 +27,8 @@ pub enum Output {
         to: SocketAddr,
         /// Source address.
         from: Option<IpAddr>,
-        /// TTL to set.
-        ttl: Option<u8>,
+        /// TTL to set, and to ask for.
+        hops: Hops,
     },
     /// Send these octets; the node keeps within `Room`, except for KEEPALIVE and NOTIFICATION.
     Send {

@@ -49,18 +49,14 @@ pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<
         .iter()
         .enumerate()
         .map(|(i, n)| {
-            rib.add_peer(PeerId(i as u32), n.address, n.asn == config.asn);
+            rib.add_peer(PeerId(i as u32), n.address, n.asn.is_internal(config.asn));
             let session = Session::new(session::Config {
-                local_as: config.asn,
-                peer_as: n.asn,
-                router_id: config.router_id,
                 hold_time: n.hold_time,
                 send_hold_time: n.rules.send_hold_time,
                 connect_retry: n.connect_retry,
                 passive: n.passive,
-                families: vec![Family::EVPN],
-                extended_message: true,
                 seed: seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+                ..session::Config::new(config.asn, n.asn, config.router_id)
             });
             Peer {
                 config: n.clone(),
@@ -170,10 +166,8 @@ impl Node {
                 self.conns.insert(conn, Conn { peer: i, room: 0, given: 0, taken: 0 });
                 let n = &self.peers[i].config;
                 let to = SocketAddr::new(n.address, n.port);
-                let ebgp = n.asn != self.config.asn;
-                // BGP-SEC-02
-                let ttl = n.multihop.or(ebgp.then_some(1));
-                self.journal.push(Output::Dial { conn, to, from: n.local_address, ttl });
+                let (from, hops) = (n.local_address, n.hops(self.config.asn));
+                self.journal.push(Output::Dial { conn, to, from, hops });
             }
             session::Output::Send(conn, bytes) => {
                 if let Some(c) = self.conns.get_mut(&conn) {

@@ -156,7 +156,7 @@ impl Node {
         let counters = self.rib.counters(id);
         NeighborView {
             address: p.config.address,
-            asn: p.config.asn,
+            asn: p.config.asn.number(self.config.asn).or(agreed.map(|a| a.peer_as)),
             state: match p.session.state() {
                 State::Idle => "Idle",
                 State::Connect => "Connect",

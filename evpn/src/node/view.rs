@@ -60,8 +60,8 @@ pub enum Rows {
 pub struct NeighborView {
     /// Address.
     pub address: IpAddr,
-    /// Configured AS.
-    pub asn: Asn,
+    /// Its AS: the configured one, or what it said last if any other one than ours will do.
+    pub asn: Option<Asn>,
     /// FSM state by its RFC 4271 name.
     pub state: String,
     /// Time since the last change into or out of Established.

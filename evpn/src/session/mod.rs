@@ -29,7 +29,7 @@ mod stats;
 pub use event::{FsmEvent, Record};
 pub use stats::{Counters, Stats};
 
-use crate::types::{Asn, ConnId, RouterId, Span, Time};
+use crate::types::{Asn, ConnId, RemoteAs, RouterId, Span, Time};
 use crate::wire::{DecodeCtx, Family, Fault, Notification, Open, Refresh, Treatment, Update};
 use bytes::Bytes;
 use conn::{Conn, Phase};
@@ -56,8 +56,8 @@ mod kind {
 pub struct Config {
     /// Our AS number.
     pub local_as: Asn,
-    /// The neighbour's AS number.
-    pub peer_as: Asn,
+    /// Which AS the neighbour may be in.
+    pub peer_as: RemoteAs,
     /// Our BGP identifier.
     pub router_id: RouterId,
     /// Proposed hold time in seconds; 0 or at least 3.
@@ -74,6 +74,24 @@ pub struct Config {
     pub extended_message: bool,
     /// Seed of this session's random numbers (jitter).
     pub seed: u64,
+}
+
+impl Config {
+    /// A neighbour for EVPN with every setting at its default.
+    pub fn new(local_as: Asn, peer_as: RemoteAs, router_id: RouterId) -> Self {
+        Self {
+            local_as,
+            peer_as,
+            router_id,
+            hold_time: 90,
+            send_hold_time: None,
+            connect_retry: Span::secs(120),
+            passive: false,
+            families: vec![Family::EVPN],
+            extended_message: true,
+            seed: 1,
+        }
+    }
 }
 
 /// What both sides agreed on (BGP-CAP-06).

@@ -38,7 +38,7 @@ pub(super) fn our_open(config: &Config, plain: bool) -> Open {
 pub(super) fn before_open(config: &Config, plain: bool) -> DecodeCtx {
     DecodeCtx {
         as4: !plain,
-        ibgp: config.local_as == config.peer_as,
+        ibgp: config.peer_as.is_internal(config.local_as),
         families: Vec::new(),
         add_path: Vec::new(),
         max_len: if config.extended_message && !plain { kind::MAX_EXTENDED } else { kind::MAX_CLASSIC },

@@ -61,6 +61,51 @@ impl fmt::Display for Asn {
     }
 }
 
+/// Which AS a neighbour may be in (BGP-OPEN-03).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RemoteAs {
+    /// This one.
+    Exactly(Asn),
+    /// Ours, whatever it is (BGP-UNN-02).
+    Internal,
+    /// Any but ours (BGP-UNN-02).
+    External,
+}
+
+impl RemoteAs {
+    /// Whether a neighbour in `theirs` is the one that is meant; `ours` is our own AS.
+    pub fn admits(self, theirs: Asn, ours: Asn) -> bool {
+        match self {
+            Self::Exactly(asn) => theirs == asn,
+            Self::Internal => theirs == ours,
+            Self::External => theirs != ours,
+        }
+    }
+    /// Whether the session is an internal one. Known before the neighbour has said anything.
+    pub fn is_internal(self, ours: Asn) -> bool {
+        match self {
+            Self::Exactly(asn) => asn == ours,
+            Self::Internal => true,
+            Self::External => false,
+        }
+    }
+    /// The AS number, unless only the neighbour knows it.
+    pub fn number(self, ours: Asn) -> Option<Asn> {
+        match self {
+            Self::Exactly(asn) => Some(asn),
+            Self::Internal => Some(ours),
+            Self::External => None,
+        }
+    }
+}
+
+impl From<Asn> for RemoteAs {
+    fn from(asn: Asn) -> Self {
+        Self::Exactly(asn)
+    }
+}
+
 /// BGP identifier (RFC 6286): any non-zero 4-octet value, printed as an IPv4 address, compared as a number.
 pub type RouterId = Ipv4Addr;
 

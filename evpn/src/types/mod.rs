@@ -4,6 +4,6 @@ mod ids;
 mod mac;
 mod time;
 
-pub use ids::{Asn, ConnId, Esi, EthTag, IfIndex, Label, PeerId, Rd, RouterId, Seq, Vni};
+pub use ids::{Asn, ConnId, Esi, EthTag, IfIndex, Label, PeerId, Rd, RemoteAs, RouterId, Seq, Vni};
 pub use mac::{Mac, ParseMacError};
 pub use time::{Span, Time};

@@ -3,7 +3,7 @@
 use super::error::{MessageError, Notification};
 use super::message::{AddPathMode, Capability, Family, GrFamily, LlgrFamily, Open};
 use super::parse::{self, Bad, Parsed, fail, ipv4, octets};
-use crate::types::{Asn, RouterId};
+use crate::types::{Asn, RemoteAs, RouterId};
 use bytes::{BufMut, Bytes, BytesMut};
 use nom::number::complete::{be_u8, be_u16, be_u24, be_u32};
 
@@ -359,12 +359,12 @@ impl Open {
         })
     }
     /// The checks that need configuration: the neighbour's AS number (BGP-OPEN-03), and on an internal
-    /// session (`peer_as == local_as`) an identifier other than ours (BGP-OPEN-06).
-    pub fn check(&self, peer_as: Asn, local_as: Asn, local_id: RouterId) -> Result<(), MessageError> {
-        if self.asn() != peer_as {
+    /// session an identifier other than ours (BGP-OPEN-06).
+    pub fn check(&self, peer_as: RemoteAs, local_as: Asn, local_id: RouterId) -> Result<(), MessageError> {
+        if !peer_as.admits(self.asn(), local_as) {
             return Err(error(AT_AS, "AS number is not the configured one", subcode::PEER_AS, &[]));
         }
-        if peer_as == local_as && self.id == local_id {
+        if self.asn() == local_as && self.id == local_id {
             return Err(error(AT_ID, "BGP identifier is our own", subcode::IDENTIFIER, &[]));
         }
         Ok(())

@@ -3,7 +3,7 @@
 
 use super::Route;
 use crate::world::{World, vni};
-use evpn::node::{ConnEvent, Input, NeighborConfig, NeighborRules};
+use evpn::node::{ConnEvent, Input, NeighborConfig};
 use evpn::types::{Asn, ConnId, Esi, EthTag, Label, Mac, Rd, Seq, Span, Time};
 use evpn::wire::{
     self, AsPath, Attrs, Capability, Community, DecodeCtx, EncodeCtx, EvpnNlri, EvpnRoute, ExtCommunity,
@@ -20,18 +20,7 @@ pub type Held = BTreeMap<(Mac, Option<IpAddr>), Option<(Seq, bool)>>;
 
 /// A node's configuration of such a peer.
 pub fn passive(address: IpAddr) -> NeighborConfig {
-    NeighborConfig {
-        address,
-        port: 179,
-        asn: AS,
-        local_address: None,
-        passive: true,
-        hold_time: 90,
-        connect_retry: Span::secs(5),
-        multihop: None,
-        description: None,
-        rules: NeighborRules::default(),
-    }
+    NeighborConfig { passive: true, connect_retry: Span::secs(5), ..NeighborConfig::new(address, AS.into()) }
 }
 
 /// One peer, with a session to every node.

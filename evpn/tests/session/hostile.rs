@@ -212,7 +212,7 @@ fn context(v: &Value) -> Config {
         _ if v["context"]["peer"] == "ibgp" => asn,
         _ => Asn(64999),
     };
-    Config { local_as: asn, peer_as, router_id, extended_message, ..config() }
+    Config { local_as: asn, peer_as: peer_as.into(), router_id, extended_message, ..config() }
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn the_malformed_vectors_end_a_session_with_the_required_notification() {
             p.feed(Input::Start);
             p.feed(Input::Connected(ConnId(1)));
             if state == State::Established {
-                let my_as = u16::try_from(c.peer_as.0).expect("short");
+                let my_as = u16::try_from(c.peer_as.number(c.local_as).expect("given").0).expect("short");
                 let mut o = Open { my_as, ..peer_open() };
                 o.capabilities.retain(|c| !matches!(c, evpn::wire::Capability::As4(_)));
                 o.capabilities.push(evpn::wire::Capability::EnhancedRefresh);

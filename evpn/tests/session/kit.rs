@@ -10,18 +10,7 @@ pub(crate) const US: Asn = Asn(65000);
 pub(crate) const OUR_ID: RouterId = RouterId::new(10, 0, 0, 2);
 
 pub(crate) fn config() -> Config {
-    Config {
-        local_as: US,
-        peer_as: US,
-        router_id: OUR_ID,
-        hold_time: 90,
-        send_hold_time: None,
-        connect_retry: Span::secs(5),
-        passive: false,
-        families: vec![Family::EVPN],
-        extended_message: true,
-        seed: 1,
-    }
+    Config { connect_retry: Span::secs(5), ..Config::new(US, US.into(), OUR_ID) }
 }
 
 /// What the peer sends; by default its OPEN fits ours and its identifier is lower.

@@ -52,7 +52,7 @@ fn answer(c: Config, o: Open) -> (State, String) {
 
 #[test]
 fn an_open_that_does_not_fit_is_refused_with_the_right_subcode() {
-    let ebgp = Config { peer_as: Asn(65001), ..config() };
+    let ebgp = Config { peer_as: Asn(65001).into(), ..config() };
     let from = |asn: u32| Open {
         my_as: u16::try_from(asn).unwrap_or(Asn::TRANS),
         capabilities: vec![Capability::Multiprotocol(Family::EVPN), Capability::As4(Asn(asn))],

@@ -49,8 +49,8 @@ fn equal_identifiers_in_two_as_are_decided_by_the_as_number() {
     // BGP-COLL-04
     let [one, two] = configs();
     let id = RouterId::new(10, 0, 0, 9);
-    let one = Config { router_id: id, local_as: Asn(70000), peer_as: Asn(65001), ..one };
-    let two = Config { router_id: id, local_as: Asn(65001), peer_as: Asn(70000), ..two };
+    let one = Config { router_id: id, local_as: Asn(70000), peer_as: Asn(65001).into(), ..one };
+    let two = Config { router_id: id, local_as: Asn(65001), peer_as: Asn(70000).into(), ..two };
     let mut p = Pair::new([one, two], Net::default());
     p.start();
     p.converge(Span::secs(1));
@@ -164,7 +164,7 @@ fn half_open_sessions_end_when_the_peer_comes_back() {
 fn a_wrong_as_number_is_refused_and_damped_up_to_a_minute() {
     // BGP-OPEN-03, BGP-FSM-14
     let [one, two] = configs();
-    let mut p = Pair::new([Config { peer_as: Asn(65009), ..one }, two], Net::default());
+    let mut p = Pair::new([Config { peer_as: Asn(65009).into(), ..one }, two], Net::default());
     p.start();
     p.run(Span::secs(3600));
     assert_eq!(p.sides.each_ref().map(|s| s.s.stats().established), [0, 0]);

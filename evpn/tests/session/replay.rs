@@ -44,7 +44,7 @@ fn play(name: &str, us: &Stream, peer: &Stream, piece: Option<usize>) {
     let (ours, theirs) = (open_of(&us.octets()), open_of(&peer.octets()));
     let c = Config {
         local_as: ours.asn(),
-        peer_as: theirs.asn(),
+        peer_as: theirs.asn().into(),
         router_id: ours.id,
         hold_time: ours.hold_time,
         families: vec![Family::EVPN],

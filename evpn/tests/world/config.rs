@@ -2,8 +2,7 @@
 
 use evpn::fabric::{BridgeFdb, Link, LinkKind, PortFlags};
 use evpn::node::{
-    ArpConfig, Config, Flooding, MobilityConfig, NeighborConfig, NeighborRules, Targets, VniConfig, VniHosts,
-    VniMobility,
+    ArpConfig, Config, Flooding, MobilityConfig, NeighborConfig, Targets, VniConfig, VniHosts, VniMobility,
 };
 use evpn::types::{Asn, IfIndex, Mac, Span, Vni};
 use std::net::{IpAddr, Ipv4Addr};
@@ -47,16 +46,9 @@ pub fn config(i: usize, n: usize) -> Config {
         neighbors: (0..n)
             .filter(|j| *j != i)
             .map(|j| NeighborConfig {
-                address: vtep(j),
-                port: 179,
-                asn: Asn(65000),
                 local_address: Some(vtep(i)),
-                passive: false,
-                hold_time: 90,
                 connect_retry: Span::secs(5),
-                multihop: None,
-                description: None,
-                rules: NeighborRules::default(),
+                ..NeighborConfig::new(vtep(j), Asn(65000).into())
             })
             .collect(),
         vnis: vec![VniConfig {

@@ -18,6 +18,7 @@ mod nft_ports;
 mod nft_rules;
 mod nl;
 mod taps;
+mod tcp;
 mod thread;
 mod writer;
 
@@ -31,5 +32,6 @@ pub use nft_guard::FloodGuard;
 pub use nft_ports::PortFilter;
 pub use nft_rules::IngressRules;
 pub use taps::Tap;
+pub use tcp::{MD5_KEY_MAX, set_least_ttl, set_md5_key};
 pub use thread::{KernelThread, Request, Response};
 pub use writer::Writer;

@@ -9,8 +9,8 @@ use bytes::Bytes;
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
 use evpn::mobility::Record;
 use evpn::node::{
-    ArpConfig, Config, ConnEvent, Event, Flooding, Input, MobilityConfig, NeighborConfig, NeighborRules,
-    Node, Output, Targets, VniConfig, VniHosts, VniMobility,
+    ArpConfig, Config, ConnEvent, Event, Flooding, Input, MobilityConfig, NeighborConfig, Node, Output,
+    Targets, VniConfig, VniHosts, VniMobility,
 };
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
 use netlink::fake::FakeKernel;
@@ -135,16 +135,11 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
             .into_iter()
             .filter(|j| *j != i)
             .map(|j| NeighborConfig {
-                address: address(j),
-                port: 179,
-                asn: Asn(65000),
                 local_address: Some(own),
                 passive: !f.both && i > j && j < f.nodes,
                 hold_time: f.hold as u16,
                 connect_retry: Span::secs(2),
-                multihop: None,
-                description: None,
-                rules: NeighborRules::default(),
+                ..NeighborConfig::new(address(j), Asn(65000).into())
             })
             .collect(),
         vnis: vec![VniConfig {

@@ -30,6 +30,7 @@ pub(super) fn check(args: &CheckArgs) -> Result<u8, Failure> {
 
 fn read(file: &std::path::Path) -> Result<Settings, Box<config::Report>> {
     let settings = config::load(file)?;
+    settings.keys()?;
     match settings.missing_ports(host::device_exists) {
         Some(report) => Err(report),
         None => Ok(settings),

@@ -78,7 +78,7 @@ fn neighbor(n: &NeighborView) -> Vec<Cell> {
     let eor = if n.end_of_rib { "yes" } else { "no" };
     vec![
         cell(n.address),
-        cell(n.asn),
+        maybe(n.asn),
         colored(&n.state, color),
         cell(span(n.since)),
         cell(eor),

@@ -7,6 +7,7 @@ mod arp;
 mod fixed;
 mod gateway;
 mod hypervisor;
+pub mod keys;
 mod mobility;
 mod names;
 mod neighbor;
@@ -14,6 +15,7 @@ mod neighbor_rules;
 mod problem;
 mod static_hosts;
 mod targets;
+mod terms;
 mod vni;
 mod vtep;
 pub(crate) mod walk;
@@ -59,6 +61,7 @@ struct Origin {
     file: PathBuf,
     text: String,
     ports: Vec<PortAt>,
+    keys: Vec<keys::PeerKeyAt>,
 }
 
 /// A port that has to be there at start, and where the file names it.
@@ -69,6 +72,19 @@ struct PortAt {
 }
 
 impl Settings {
+    /// The keys of connections, from where the file says that they are (BGP-SEC-03).
+    ///
+    /// # Errors
+    /// Those that are not there or cannot be keys, with the line that names them.
+    pub fn keys(&self) -> Result<keys::Keys, Box<Report>> {
+        let Origin { file, text, keys, .. } = &self.origin;
+        let variable = |name: &str| Some(std::env::var_os(name)?.into_encoded_bytes());
+        keys::Keys::read(keys, variable).map_err(|mut problems| {
+            problems.sort_by_key(|p| p.at.start);
+            Box::new(Report { file: file.clone(), text: text.clone(), problems })
+        })
+    }
+
     /// The ports that this host does not have, as errors with their line; `None` if all are there.
     pub fn missing_ports(&self, exists: impl Fn(&str) -> bool) -> Option<Box<Report>> {
         let missing = |p: &&PortAt| !exists(&p.name);
@@ -156,15 +172,28 @@ pub fn parse(file: &Path, text: String) -> Result<Settings, Box<Report>> {
 fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let (document, syntax) = DeTable::parse_recoverable(text);
     let mut c = Collector::default();
-    let known =
-        ["vtep", "bgp", "mobility", "arp", "neighbor", "vni", "qmp", "libvirt", "api", "metrics", "log"];
+    let known = [
+        "vtep",
+        "bgp",
+        "mobility",
+        "arp",
+        "neighbor",
+        "neighbor-group",
+        "vni",
+        "qmp",
+        "libvirt",
+        "api",
+        "metrics",
+        "log",
+    ];
     let root = Section::new("", document.get_ref(), 0..0, &known, &mut c);
 
     let vtep = vtep::vtep(&root, &mut c);
     let bgp = vtep::bgp(&root, &mut c);
     let mobility = mobility::mobility(&root, &mut c);
     let arp = arp::arp(&root, bgp.restart_time, &mut c);
-    let neighbors = neighbor::neighbors(&root, &vtep, &mut c);
+    let groups = neighbor::groups(&root, &mut c);
+    let neighbors = neighbor::neighbors(&root, &vtep, &groups, &mut c);
     let (vnis, ports) = vni::vnis(&root, &vtep, &mut c);
     let hypervisor = hypervisor::hypervisor(&root, &mut c);
     let socket = vtep::api(&root, &mut c);
@@ -181,7 +210,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
                 udp_port: vtep.udp_port,
                 bgp_port: bgp.port,
                 listen: bgp.listen,
-                neighbors,
+                neighbors: neighbors.configs,
                 vnis,
                 restart_time: bgp.restart_time,
                 mobility,
@@ -193,7 +222,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
             socket,
             metrics,
             log,
-            origin: Origin { file: PathBuf::new(), text: String::new(), ports },
+            origin: Origin { file: PathBuf::new(), text: String::new(), ports, keys: neighbors.keys },
         }),
         _ => None,
     };

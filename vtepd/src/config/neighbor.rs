@@ -1,79 +1,86 @@
-//! `[[neighbor]]`.
+//! `[[neighbor]]` and `[neighbor-group.NAME]`.
 
-use super::neighbor_rules::{self, RuleTerms};
-use super::vtep::{Vtep, asn, is_unicast};
-use super::walk::{At, Collector, Place, Section};
+use super::keys::{PeerKeyAt, Peers};
+use super::terms::{Terms, shared};
+use super::vtep::{Vtep, is_unicast};
+use super::walk::{At, Collector, Place, Section, nearest};
 use evpn::node::NeighborConfig;
-use evpn::types::Span;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-const KEYS: [&str; 9] = [
-    "address",
-    "asn",
-    "port",
-    "local-address",
-    "passive",
-    "hold-time",
-    "connect-retry",
-    "multihop",
-    "description",
-];
+/// Keys of `[[neighbor]]` besides those of its group.
+const OWN: [&str; 3] = ["address", "group", "description"];
 
-pub(super) fn neighbors(root: &Section<'_>, vtep: &Vtep, c: &mut Collector) -> Vec<NeighborConfig> {
+/// Groups by name.
+pub(super) type Groups = BTreeMap<String, Terms>;
+
+/// What all `[[neighbor]]` say.
+#[derive(Debug, Default)]
+pub(super) struct Neighbors {
+    pub(super) configs: Vec<NeighborConfig>,
+    pub(super) keys: Vec<PeerKeyAt>,
+}
+
+/// `[neighbor-group.NAME]`.
+pub(super) fn groups(root: &Section<'_>, c: &mut Collector) -> Groups {
+    let sections = root.named_sections("neighbor-group", &shared(), c);
+    sections.into_iter().map(|(name, s)| (name, Terms::read(&s, c))).collect()
+}
+
+pub(super) fn neighbors(root: &Section<'_>, vtep: &Vtep, groups: &Groups, c: &mut Collector) -> Neighbors {
+    let known = [OWN.as_slice(), &shared()].concat();
     let mut seen = BTreeMap::new();
-    let mut out = Vec::new();
-    let known = [KEYS.as_slice(), &neighbor_rules::KEYS].concat();
+    let mut out = Neighbors::default();
     for s in root.sections("neighbor", &known, c) {
-        out.extend(neighbor(&s, vtep, &mut seen, c));
+        let address = address(&s, vtep, &mut seen, c);
+        let terms = Terms::read(&s, c);
+        let terms = match group(&s, groups, c) {
+            Group::None => terms,
+            Group::Is(group) => terms.over(group),
+            // What it would have given is not missing too.
+            Group::Unknown => continue,
+        };
+        let description = description(&s, c);
+        let neighbor = terms.neighbor(&s, address, vtep, c);
+        if let (Some(n), Some(at)) = (&neighbor, terms.password) {
+            out.keys.push(PeerKeyAt { peers: Peers { ip: n.address, bits: None }, at });
+        }
+        out.configs.extend(neighbor.map(|n| NeighborConfig { description, ..n }));
     }
     out
 }
 
-fn neighbor(
-    s: &Section<'_>,
-    vtep: &Vtep,
-    seen: &mut BTreeMap<IpAddr, Place>,
-    c: &mut Collector,
-) -> Option<NeighborConfig> {
-    let address = address(s, vtep, seen, c);
-    let asn = asn(s, c);
-    if s.get("asn").is_none() {
-        let help = "the neighbour's AS; the same as `vtep.asn` for iBGP";
-        s.missing("asn", help, c);
+/// What `group` names.
+pub(super) enum Group<'g> {
+    None,
+    Is(&'g Terms),
+    Unknown,
+}
+
+pub(super) fn group<'g>(s: &Section<'_>, groups: &'g Groups, c: &mut Collector) -> Group<'g> {
+    if s.get("group").is_none() {
+        return Group::None;
     }
-    let local_address = local_address(s, address, c).or_else(|| {
-        // iBGP runs between the VTEPs' own addresses: without this a host with several would dial from the one
-        // of its outgoing interface, which the neighbour does not know.
-        let ibgp = asn.as_ref().map(|a| a.value) == vtep.asn;
-        let same_family = |v: &IpAddr| address.is_some_and(|a| a.is_ipv4() == v.is_ipv4());
-        vtep.address.filter(same_family).filter(|_| ibgp && s.get("local-address").is_none())
+    let Some(At { value, place }) = s.text("group", c) else { return Group::Unknown };
+    if let Some(terms) = groups.get(value) {
+        return Group::Is(terms);
+    }
+    let names: Vec<&str> = groups.keys().map(String::as_str).collect();
+    let p = s.problem("group", place, format!("there is no group `{value}`"));
+    c.push(match nearest(value, &names) {
+        Some(near) => p.label(format!("did you mean `{near}`?")),
+        None => p.help(format!("write a section `[neighbor-group.{value}]`")),
     });
-    let hold_time = hold_time(s, c);
-    let rules = RuleTerms::read(s, hold_time, c).rules();
-    let multihop = s.integer("multihop", 1..=255, c).map(|n| n.value as u8);
-    let description = s.text("description", c).and_then(|At { value, place }| {
-        if value.chars().count() > 255 || value.chars().any(char::is_control) {
-            c.push(s.problem("description", place, "must be one line of at most 255 characters"));
-            return None;
-        }
-        Some(value.to_owned())
-    });
-    let passive = s.boolean("passive", c).unwrap_or(false);
-    let connect_retry = s.duration("connect-retry", Span::secs(65535), c).unwrap_or(Span::secs(120));
-    let port = s.integer("port", 1..=65535, c).map_or(179, |n| n.value as u16);
-    Some(NeighborConfig {
-        address: address?,
-        port,
-        asn: asn?.value,
-        local_address,
-        passive,
-        hold_time,
-        connect_retry,
-        multihop,
-        description,
-        rules,
-    })
+    Group::Unknown
+}
+
+pub(super) fn description(s: &Section<'_>, c: &mut Collector) -> Option<String> {
+    let At { value, place } = s.text("description", c)?;
+    if value.chars().count() > 255 || value.chars().any(char::is_control) {
+        c.push(s.problem("description", place, "must be one line of at most 255 characters"));
+        return None;
+    }
+    Some(value.to_owned())
 }
 
 fn address(
@@ -110,37 +117,4 @@ fn address(
     }
     seen.insert(value, place);
     Some(value)
-}
-
-fn local_address(s: &Section<'_>, remote: Option<IpAddr>, c: &mut Collector) -> Option<IpAddr> {
-    let At { value, place } = s.address("local-address", c)?;
-    if let Some(remote) = remote {
-        if value == remote {
-            c.push(s.problem("local-address", place, "this is the neighbour's own address"));
-            return None;
-        }
-        if value.is_ipv4() != remote.is_ipv4() {
-            let what = "not of the same address family as the neighbour's address";
-            c.push(s.problem("local-address", place, what));
-            return None;
-        }
-    }
-    if !is_unicast(value) {
-        c.push(s.problem("local-address", place, "not an address of this host"));
-        return None;
-    }
-    Some(value)
-}
-
-/// Zero or at least three seconds (RFC 4271 §4.2, BGP-OPEN-04).
-fn hold_time(s: &Section<'_>, c: &mut Collector) -> u16 {
-    match s.integer("hold-time", 0..=65535, c) {
-        Some(At { value: 1 | 2, place }) => {
-            let help = "use 0 to switch keepalives off, or at least 3 (RFC 4271 §4.2)";
-            c.push(s.problem("hold-time", place, "a hold time of 1 or 2 seconds is not allowed").help(help));
-            90
-        }
-        Some(At { value, .. }) => value as u16,
-        None => 90,
-    }
 }

@@ -1,38 +1,58 @@
 //! Keys of a neighbour that say what it may do, and what is believed of it.
 
-use super::walk::{At, Collector, Section};
+use super::problem::{Place, Problem};
+use super::walk::{Collector, Section};
 use evpn::node::NeighborRules;
 
 /// The keys.
 pub(super) const KEYS: [&str; 1] = ["send-hold-time"];
 
-/// As written; what is absent is `None`.
+/// As written, by a neighbour or its group; what is absent is `None`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RuleTerms {
-    send_hold_time: Option<u32>,
+    send_hold_time: Option<Seconds>,
+}
+
+/// A number of seconds, and where it is written.
+#[derive(Clone, Debug)]
+struct Seconds {
+    value: u32,
+    key: String,
+    place: Place,
 }
 
 impl RuleTerms {
-    /// Reads the keys of a section; `hold_time` is the one that it proposes.
-    pub(super) fn read(s: &Section<'_>, hold_time: u16, c: &mut Collector) -> Self {
-        Self { send_hold_time: send_hold_time(s, hold_time, c) }
+    /// Reads the keys of a section.
+    pub(super) fn read(s: &Section<'_>, c: &mut Collector) -> Self {
+        let send_hold_time = s.integer("send-hold-time", 0..=604_800, c);
+        Self {
+            send_hold_time: send_hold_time.map(|n| Seconds {
+                value: n.value as u32,
+                key: s.key("send-hold-time"),
+                place: n.place,
+            }),
+        }
     }
 
-    /// With what is absent at its default.
-    pub(super) fn rules(self) -> NeighborRules {
-        NeighborRules { send_hold_time: self.send_hold_time }
+    /// These, and where they say nothing, the group's.
+    pub(super) fn over(self, group: &Self) -> Self {
+        Self { send_hold_time: self.send_hold_time.or_else(|| group.send_hold_time.clone()) }
+    }
+
+    /// With what is absent at its default; `hold_time` is the one that is proposed.
+    pub(super) fn rules(&self, hold_time: u16, c: &mut Collector) -> NeighborRules {
+        NeighborRules { send_hold_time: self.send_hold_time.as_ref().and_then(|s| longer(s, hold_time, c)) }
     }
 }
 
 /// Zero, or more than the hold time (RFC 9687 §4.4, BGP-SHT-02).
-fn send_hold_time(s: &Section<'_>, hold_time: u16, c: &mut Collector) -> Option<u32> {
-    let At { value, place } = s.integer("send-hold-time", 0..=604_800, c)?;
-    if value != 0 && value <= u64::from(hold_time) {
+fn longer(s: &Seconds, hold_time: u16, c: &mut Collector) -> Option<u32> {
+    if s.value != 0 && s.value <= u32::from(hold_time) {
         let what = format!("not longer than the hold time ({hold_time} s)");
         let help =
             "use 0 to switch it off, or leave it away for 8 minutes or twice the hold time (RFC 9687 §4.4)";
-        c.push(s.problem("send-hold-time", place, what).help(help));
+        c.push_once(Problem::new(s.key.clone(), s.place.clone(), what).help(help));
         return None;
     }
-    u32::try_from(value).ok()
+    Some(s.value)
 }

@@ -17,6 +17,13 @@ impl Collector {
     pub(super) fn push(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
+
+    /// A problem with a value that several use: told once.
+    pub(super) fn push_once(&mut self, problem: Problem) {
+        if !self.problems.contains(&problem) {
+            self.problems.push(problem);
+        }
+    }
 }
 
 /// A value with its place.
@@ -199,6 +206,37 @@ impl<'d> Section<'d> {
                 }
             }
         }
+    }
+
+    /// The tables of a table, `[key.NAME]`, each with its name.
+    pub(super) fn named_sections(&self, key: &str, known: &[&str], c: &mut Collector) -> Vec<(String, Self)> {
+        let Some((v, place)) = self.get(key) else { return Vec::new() };
+        let Some(table) = v.as_table() else {
+            c.push(
+                self.problem(key, place, format!("expected a table of tables, found {}", kind(v)))
+                    .help(format!("write `[{key}.NAME]` with a name of your choice")),
+            );
+            return Vec::new();
+        };
+        let mut out = Vec::new();
+        for (name, item) in table {
+            let full = format!("{}.{}", self.key(key), name.get_ref());
+            match item.get_ref().as_table() {
+                Some(t) => {
+                    let section = Section::new(&full, t, name.span(), known, c);
+                    out.push((name.get_ref().to_string(), section));
+                }
+                None => c.push(
+                    Problem::new(
+                        full,
+                        item.span(),
+                        format!("expected a table, found {}", kind(item.get_ref())),
+                    )
+                    .help(format!("write `[{key}.NAME]` with a name of your choice")),
+                ),
+            }
+        }
+        out
     }
 
     /// An array of tables, `[[key]]`.

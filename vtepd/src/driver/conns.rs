@@ -2,8 +2,9 @@
 
 use super::conn::Conn;
 use super::{clock, sockopt};
+use crate::config::keys::Keys;
 use bytes::Bytes;
-use evpn::node::{ConnEvent, NeighborConfig};
+use evpn::node::{ConnEvent, Hops, NeighborConfig};
 use evpn::types::{Asn, ConnId, Span, Time};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +28,26 @@ const CLOSING_READS: usize = 2;
 /// How long a closing connection may take to get rid of its last words (BGP-NOTIF-03).
 const CLOSE_LIMIT: Span = Span::secs(1);
 
+/// Why there is no listening socket.
+#[derive(Debug)]
+pub enum ListenFault {
+    /// It cannot be had.
+    Socket(io::Error),
+    /// The kernel does not take a neighbour's key.
+    Key {
+        /// The neighbour.
+        peer: IpAddr,
+        /// Why.
+        why: io::Error,
+    },
+}
+
+impl From<io::Error> for ListenFault {
+    fn from(e: io::Error) -> Self {
+        Self::Socket(e)
+    }
+}
+
 type Dialling = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 /// A connection that the node is done with: what it was given is written, then FIN, then the peer's FIN is
@@ -48,8 +69,10 @@ pub struct Conns {
     next: u64,
     /// Accepting rests until then.
     accept_at: Option<Time>,
-    /// TTL of accepted connections by neighbour (BGP-SEC-02).
-    ttl: BTreeMap<IpAddr, u8>,
+    /// TTL of accepted connections by neighbour (BGP-SEC-01, -02).
+    hops: BTreeMap<IpAddr, Hops>,
+    /// What signs connections (BGP-SEC-03).
+    keys: Keys,
     buf: Box<[u8]>,
 }
 
@@ -63,15 +86,10 @@ impl fmt::Debug for Conns {
     }
 }
 
-/// TTL of a neighbour's connections: as configured, else 1 for eBGP and the system's for iBGP.
-fn ttl_of(n: &NeighborConfig, asn: Asn) -> Option<u8> {
-    n.multihop.or((n.asn != asn).then_some(1))
-}
-
 impl Conns {
     /// No connection yet.
-    pub fn new(asn: Asn, neighbors: &[NeighborConfig]) -> Self {
-        let ttl = neighbors.iter().filter_map(|n| Some((n.address, ttl_of(n, asn)?))).collect();
+    pub fn new(asn: Asn, neighbors: &[NeighborConfig], keys: Keys) -> Self {
+        let hops = neighbors.iter().map(|n| (n.address, n.hops(asn))).collect();
         Self {
             listeners: Vec::new(),
             open: BTreeMap::new(),
@@ -80,7 +98,8 @@ impl Conns {
             touched: BTreeSet::new(),
             next: 1,
             accept_at: None,
-            ttl,
+            hops,
+            keys,
             buf: vec![0; READ_BUDGET].into_boxed_slice(),
         }
     }
@@ -89,8 +108,8 @@ impl Conns {
     /// address" means any IPv4 address too.
     ///
     /// # Errors
-    /// The address is in use, is not ours, or may not be bound.
-    pub fn listen(&mut self, on: SocketAddr) -> io::Result<()> {
+    /// The address is in use, is not ours, or may not be bound; or the kernel takes no keys.
+    pub fn listen(&mut self, on: SocketAddr) -> Result<(), ListenFault> {
         self.listen_one(on)?;
         if on.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
             self.listen_one(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), on.port()))?;
@@ -98,13 +117,18 @@ impl Conns {
         Ok(())
     }
 
-    fn listen_one(&mut self, on: SocketAddr) -> io::Result<()> {
+    fn listen_one(&mut self, on: SocketAddr) -> Result<(), ListenFault> {
         let socket = Socket::new(Domain::for_address(on), Type::STREAM, Some(Protocol::TCP))?;
         if on.is_ipv6() {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
         socket.set_nonblocking(true)?;
+        // Before anybody can connect.
+        for (peers, key) in self.keys.of.iter().filter(|(p, _)| p.ip.is_ipv4() == on.is_ipv4()) {
+            netlink::linux::set_md5_key(&socket, peers.ip, peers.bits, key.octets())
+                .map_err(|why| ListenFault::Key { peer: peers.ip, why })?;
+        }
         socket.bind(&on.into())?;
         socket.listen(128)?;
         self.listeners.push(TcpListener::from_std(socket.into())?);
@@ -117,8 +141,8 @@ impl Conns {
     }
 
     /// Begins to connect; `Connected` or `Failed` comes out of [`Conns::poll`].
-    pub fn dial(&mut self, conn: ConnId, to: SocketAddr, from: Option<IpAddr>, ttl: Option<u8>) {
-        let dial: Dialling = match dial_socket(to, from, ttl) {
+    pub fn dial(&mut self, conn: ConnId, to: SocketAddr, from: Option<IpAddr>, hops: Hops) {
+        let dial: Dialling = match dial_socket(to, from, hops, &self.keys) {
             Ok(socket) => Box::pin(socket.connect(to)),
             Err(e) => Box::pin(std::future::ready(Err(e))),
         };
@@ -210,10 +234,8 @@ impl Conns {
             tracing::warn!(%remote, limit = MAX_ACCEPTED, "too many connections, one is refused");
             return;
         }
-        let set = sockopt::prepare(&stream).and_then(|()| match self.ttl.get(&remote.ip()) {
-            Some(ttl) => sockopt::set_ttl(&stream, remote.ip(), *ttl),
-            None => Ok(()),
-        });
+        let hops = self.hops.get(&remote.ip()).copied().unwrap_or_default();
+        let set = sockopt::prepare(&stream).and_then(|()| sockopt::set_hops(&stream, remote.ip(), hops));
         let local = match set.and_then(|()| stream.local_addr()) {
             Ok(local) => local,
             Err(e) => {
@@ -300,11 +322,12 @@ impl Conns {
     }
 }
 
-fn dial_socket(to: SocketAddr, from: Option<IpAddr>, ttl: Option<u8>) -> io::Result<TcpSocket> {
+fn dial_socket(to: SocketAddr, from: Option<IpAddr>, hops: Hops, keys: &Keys) -> io::Result<TcpSocket> {
     let socket = if to.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     sockopt::prepare(&socket)?;
-    if let Some(ttl) = ttl {
-        sockopt::set_ttl(&socket, to.ip(), ttl)?;
+    sockopt::set_hops(&socket, to.ip(), hops)?;
+    if let Some(key) = keys.key(to.ip()) {
+        netlink::linux::set_md5_key(&socket, to.ip(), None, key.octets())?;
     }
     if let Some(from) = from {
         socket.bind(SocketAddr::new(from, 0)).map_err(|e| match e.kind() {
@@ -344,7 +367,7 @@ mod tests {
     }
 
     fn listening() -> (Conns, SocketAddr) {
-        let mut conns = Conns::new(Asn(65000), &[]);
+        let mut conns = Conns::new(Asn(65000), &[], Keys::default());
         conns.listen("127.0.0.1:0".parse().expect("address")).expect("bound");
         let at = conns.listening()[0];
         (conns, at)
@@ -369,9 +392,9 @@ mod tests {
     async fn a_dial_that_is_refused_says_so() {
         let (conns, at) = listening();
         drop(conns);
-        let mut conns = Conns::new(Asn(65000), &[]);
+        let mut conns = Conns::new(Asn(65000), &[], Keys::default());
         let id = ConnId(1 << 63);
-        conns.dial(id, at, None, None);
+        conns.dial(id, at, None, Hops::default());
         let (got, event) = next(&mut conns).await;
         assert_eq!(got, id);
         let ConnEvent::Failed { why } = event else { panic!("{event:?}") };
@@ -380,9 +403,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_dial_from_a_foreign_address_says_so() {
-        let mut conns = Conns::new(Asn(65000), &[]);
+        let mut conns = Conns::new(Asn(65000), &[], Keys::default());
         let from = Some("192.0.2.1".parse().expect("address"));
-        conns.dial(ConnId(1 << 63), "127.0.0.1:179".parse().expect("address"), from, None);
+        conns.dial(ConnId(1 << 63), "127.0.0.1:179".parse().expect("address"), from, Hops::default());
         let (_, event) = next(&mut conns).await;
         assert!(
             matches!(&event, ConnEvent::Failed { why } if why.contains("192.0.2.1 is not on this host")),

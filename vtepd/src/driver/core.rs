@@ -8,7 +8,7 @@
 mod sources;
 
 use super::clock;
-use super::conns::Conns;
+use super::conns::{Conns, ListenFault};
 use super::encap::Encap;
 use super::eventlog::EventLog;
 use super::guards::Guards;
@@ -19,6 +19,7 @@ use super::taps::{Frame, Taps};
 use super::timer::Timer;
 use super::underlay::Underlay;
 use super::watch::Watch;
+use crate::config::keys::Keys;
 use crate::state::{Keeper, Restored};
 use crate::warden;
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
@@ -80,10 +81,21 @@ pub(super) enum End {
 pub(super) enum CoreFault {
     #[error("cannot listen for BGP on {on}: {why}")]
     Listen { on: SocketAddr, why: io::Error },
+    #[error("the kernel does not take the TCP MD5 key of neighbour {peer}: {why}")]
+    Key { peer: IpAddr, why: io::Error },
     #[error("the kernel interface failed: {0}")]
     Kernel(io::Error),
     #[error("{0}")]
     Io(#[from] io::Error),
+}
+
+impl CoreFault {
+    fn listen(on: SocketAddr, fault: ListenFault) -> Self {
+        match fault {
+            ListenFault::Socket(why) => Self::Listen { on, why },
+            ListenFault::Key { peer, why } => Self::Key { peer, why },
+        }
+    }
 }
 
 /// See the module. The watches stand before the dataplane whose descriptors they watch.
@@ -142,7 +154,7 @@ impl Core {
     /// The node's first outputs (listening sockets) are carried out before the kernel is touched: `plane` is
     /// opened after that.
     pub(super) fn start(
-        config: evpn::node::Config,
+        (config, keys): (evpn::node::Config, Keys),
         seed: u64,
         source_filter: bool,
         requests: Requests,
@@ -150,7 +162,7 @@ impl Core {
         open: impl FnOnce(&Node) -> io::Result<Dataplane>,
     ) -> Result<Self, CoreFault> {
         let at = clock::now();
-        let mut conns = Conns::new(config.asn, &config.neighbors);
+        let mut conns = Conns::new(config.asn, &config.neighbors, keys);
         let mut node = Node::new(config.clone(), seed, at);
         node.handle(Input::Wall { unix: clock::unix_seconds() }, at);
         for event in keeper.news() {
@@ -162,7 +174,7 @@ impl Core {
         let mut early = Vec::new();
         while let Some(output) = node.poll_output() {
             match output {
-                Output::Listen(on) => conns.listen(on).map_err(|why| CoreFault::Listen { on, why })?,
+                Output::Listen(on) => conns.listen(on).map_err(|e| CoreFault::listen(on, e))?,
                 other => early.push(other),
             }
         }
@@ -323,8 +335,8 @@ impl Core {
 
     fn carry_out(&mut self, output: Output) -> Result<(), CoreFault> {
         match output {
-            Output::Listen(on) => self.conns.listen(on).map_err(|why| CoreFault::Listen { on, why })?,
-            Output::Dial { conn, to, from, ttl } => self.conns.dial(conn, to, from, ttl),
+            Output::Listen(on) => self.conns.listen(on).map_err(|e| CoreFault::listen(on, e))?,
+            Output::Dial { conn, to, from, hops } => self.conns.dial(conn, to, from, hops),
             Output::Send { conn, bytes } => self.conns.send(conn, bytes),
             Output::Hangup { conn } => self.conns.hangup(conn),
             Output::Tap(port) => {

@@ -1,5 +1,6 @@
 //! Socket options of BGP connections.
 
+use evpn::node::Hops;
 use socket2::SockRef;
 use std::io;
 use std::net::IpAddr;
@@ -16,11 +17,13 @@ pub(super) fn prepare(socket: &impl AsFd) -> io::Result<()> {
     s.set_tcp_notsent_lowat(UNSENT_IN_KERNEL)
 }
 
-/// TTL or hop limit (BGP-SEC-02).
-pub(super) fn set_ttl(socket: &impl AsFd, peer: IpAddr, ttl: u8) -> io::Result<()> {
+/// TTL or hop limit: what is sent (BGP-SEC-02), and the least that is accepted (BGP-SEC-01).
+pub(super) fn set_hops(socket: &impl AsFd, peer: IpAddr, hops: Hops) -> io::Result<()> {
     let s = SockRef::from(socket);
-    match peer {
-        IpAddr::V4(_) => s.set_ttl_v4(u32::from(ttl)),
-        IpAddr::V6(_) => s.set_unicast_hops_v6(u32::from(ttl)),
+    match (peer, hops.ttl) {
+        (_, None) => {}
+        (IpAddr::V4(_), Some(ttl)) => s.set_ttl_v4(u32::from(ttl))?,
+        (IpAddr::V6(_), Some(ttl)) => s.set_unicast_hops_v6(u32::from(ttl))?,
     }
+    hops.least.map_or(Ok(()), |least| netlink::linux::set_least_ttl(socket, peer, least))
 }

@@ -6,6 +6,7 @@ use super::requests::Requests;
 use super::side::Side;
 use crate::api::socket::{self, ClaimError};
 use crate::cli::{FAILED, OK, RunArgs, USAGE, out};
+use crate::config::keys::Keys;
 use crate::config::{self, Settings};
 use crate::state::{Care, Keeper, Restored, StateError};
 use crate::{api, log};
@@ -61,6 +62,15 @@ impl StartError {
                 }
                 _ => return None,
             },
+            Self::Core(CoreFault::Key { why, .. }) => match why.raw_os_error() {
+                Some(libc::ENOPROTOOPT) => {
+                    "this kernel was built without CONFIG_TCP_MD5SIG; use another one, or take the password out"
+                }
+                Some(libc::ENOMEM) => {
+                    "raise the sysctl `net.core.optmem_max`: a listening socket has no room for so many keys"
+                }
+                _ => return None,
+            },
             Self::Core(CoreFault::Kernel(_)) => "see `vtepd check --host`",
             Self::Claim(_) | Self::Core(CoreFault::Io(_)) | Self::Io(_) => return None,
         };
@@ -82,11 +92,18 @@ pub(super) fn run(args: &RunArgs) -> u8 {
         out::complain(&report.render(color));
         return USAGE;
     }
+    let keys = match settings.keys() {
+        Ok(keys) => keys,
+        Err(report) => {
+            out::complain(&report.render(color));
+            return USAGE;
+        }
+    };
     if let Some(socket) = &args.socket {
         settings.socket.clone_from(socket);
     }
     log::abort_on_panic();
-    match serve(&settings) {
+    match serve(&settings, keys) {
         Ok(()) => OK,
         Err(e) => {
             let mut text = format!("{} {e}\n", out::Color::Red.paint("error:", color));
@@ -99,7 +116,7 @@ pub(super) fn run(args: &RunArgs) -> u8 {
     }
 }
 
-fn serve(settings: &Settings) -> Result<(), StartError> {
+fn serve(settings: &Settings, keys: Keys) -> Result<(), StartError> {
     let missing = super::host::missing_capabilities(&settings.node);
     if !missing.is_empty() {
         return Err(StartError::Capabilities(missing));
@@ -107,13 +124,13 @@ fn serve(settings: &Settings) -> Result<(), StartError> {
     let state = socket::claim_state_dir(&settings.state_dir)?;
     let claim = socket::claim_socket(&settings.socket)?;
     let log = log::init(&settings.log)?;
-    let done = with_locks(settings, claim);
+    let done = with_locks(settings, keys, claim);
     log.flush();
     drop(state);
     done
 }
 
-fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartError> {
+fn with_locks(settings: &Settings, keys: Keys, claim: socket::Claim) -> Result<(), StartError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let _in = runtime.enter();
     let (asker, end) = api::core::pair();
@@ -129,13 +146,16 @@ fn with_locks(settings: &Settings, claim: socket::Claim) -> Result<(), StartErro
         "vtepd starts"
     );
     let scrapes = settings.metrics.map(listen_for_scrapes).transpose()?;
+    for file in &keys.exposed {
+        tracing::warn!(file = %file.display(), "every user of this host can read this key");
+    }
     report_host(node.clone())?;
     let care = Care::new(node.mobility.memory_time);
     let (keeper, restored) = Keeper::open(&settings.state_dir, care, clock::unix_seconds())?;
     report_state(&restored);
     let kept = (keeper, restored);
     let (seed, requests) = (super::host::seed(), Requests::new(end));
-    let mut core = Core::start(node.clone(), seed, settings.source_filter, requests, kept, |node| {
+    let mut core = Core::start((node.clone(), keys), seed, settings.source_filter, requests, kept, |node| {
         Dataplane::open(DataplaneConfig { devices: node.devices(), ..DataplaneConfig::default() })
     })?;
     let socket::Claim { listener, file } = claim;
