@@ -46,6 +46,17 @@ fn constructors_give_the_octets_of_the_table_and_the_text_engineers_know() {
         (ExtCommunity::router_mac(mac(0xf1)), "060300005e0053f1", "Rmac:00:00:5e:00:53:f1"),
         (arp_nd(true, true, false), "0608030000000000", "ND:RO"),
         (arp_nd(false, false, true), "0608080000000000", "ND:I"),
+        (
+            ExtCommunity::contested("10.1.0.9".parse().unwrap()),
+            "8f6876740a010009",
+            "vtepd:contested-0a010009",
+        ),
+        // FNV-1a of sixteen octets, worked out elsewhere.
+        (
+            ExtCommunity::contested("2001:db8::1".parse().unwrap()),
+            "8f6876746e5b04f4",
+            "vtepd:contested-6e5b04f4",
+        ),
         (ExtCommunity([3, 0xff, 1, 2, 3, 4, 5, 6]), "03ff010203040506", "0x03ff010203040506"),
     ] {
         let got: String = c.0.iter().map(|b| format!("{b:02x}")).collect();

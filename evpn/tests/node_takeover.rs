@@ -5,7 +5,7 @@ mod world;
 
 use evpn::fabric::Row;
 use evpn::node::{About, Command, Config, ConflictPolicy, Event, MoveStep, Reply, Show, view};
-use evpn::types::{IfIndex, Mac, Span};
+use evpn::types::{IfIndex, Mac, Seq, Span};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
 use world::steps::{MS, RELEASE, garp, ip, prepare};
@@ -223,6 +223,92 @@ fn in_a_conflict_nobody_is_answered_for_until_one_side_is_silent() {
         assert_eq!(row(&w, 1, 1), (gone == 2).then_some(mac(1)));
         assert!(w.hosts[1].events.iter().any(|(_, e)| matches!(e, Event::DuplicateEnded { .. })));
     }
+}
+
+/// PROXY-DUP-04: the policy is so at a VTEP that has neither of the two, too, and at the owner's.
+#[test]
+fn what_the_policy_says_is_so_at_every_vtep() {
+    for (policy, holder, answers) in [
+        (ConflictPolicy::None, 1, None),
+        (ConflictPolicy::First, 1, Some(mac(1))),
+        (ConflictPolicy::Last, 2, Some(mac(2))),
+    ] {
+        // Both hosts behind different VTEPs, and behind one.
+        for there in [(1, P1), (0, P2)] {
+            let mut w = world_with(|c| c.arp.conflict = policy);
+            live(&mut w, 0, P1, 1, 1);
+            w.run_for(Span::millis(50));
+            assert_eq!(row(&w, 2, 1), Some(mac(1)));
+            live(&mut w, there.0, there.1, 2, 1);
+            w.run_for(Span::millis(20));
+            for second in 0..20 {
+                assert_eq!((row(&w, 2, 1), bound(&mut w, 2, 1)), (answers, Some(mac(holder))), "{second} s");
+                // Where the claim is, the last one is a host of its own.
+                let at_1 = answers.filter(|_| there.0 == 0 || policy == ConflictPolicy::First);
+                assert_eq!(row(&w, 1, 1), at_1, "{policy:?}, {second} s");
+                w.run_for(Span::secs(1));
+            }
+            let heard = w.hosts[2].events.iter().filter(|(_, e)| matches!(e, Event::ContestedAfar { .. }));
+            assert_eq!(heard.count() > 0, policy == ConflictPolicy::None);
+        }
+    }
+}
+
+/// It ends at all of them when it ends where it was found: one side is silent, an operator has said so, or the VTEP is gone.
+#[test]
+fn what_one_vtep_has_found_out_is_forgotten_when_it_is_over() {
+    for end in ["first silent", "last silent", "cleared", "vtep gone"] {
+        let mut w = world_with(|_| {});
+        live(&mut w, 0, P1, 1, 1);
+        w.run_for(Span::millis(50));
+        live(&mut w, 1, P1, 2, 1);
+        w.run_for(Span::millis(20));
+        assert_eq!((row(&w, 2, 1), count(&mut w, 2, "contested_afar")), (None, 1));
+        let all: Vec<_> = w.hosts[1].announced.iter().filter(|a| a.1 == mac(2)).map(|a| a.2).collect();
+        assert!(
+            !all.is_empty() && all.iter().all(|s| *s == Seq::ZERO),
+            "the mark changes no sequence: {all:?}"
+        );
+        let mut winner = mac(1);
+        match end {
+            "first silent" => {
+                w.guests.retain(|g| g.mac != mac(1));
+                winner = mac(2);
+                w.run_for(Span::secs(6));
+            }
+            "last silent" => {
+                w.guests.retain(|g| g.mac != mac(2));
+                w.run_for(Span::secs(6));
+            }
+            "cleared" => {
+                w.guests.retain(|g| g.mac != mac(2));
+                let clear = Command::ClearDuplicate { vni: vni(), address: About::Ip(ip(1)) };
+                assert!(matches!(w.command(1, clear), Reply::Cleared(_)));
+                w.run_for(Span::millis(20));
+            }
+            _ => {
+                w.kill(1);
+                w.run_for(Span::millis(50));
+            }
+        }
+        assert_eq!((row(&w, 2, 1), bound(&mut w, 2, 1)), (Some(winner), Some(winner)), "{end}");
+        assert_eq!(count(&mut w, 2, "contested_no_more"), 1, "{end}");
+    }
+}
+
+/// A VTEP that comes later learns it from the same route.
+#[test]
+fn a_vtep_that_starts_during_a_conflict_answers_for_nobody_either() {
+    let mut w = world_with(|_| {});
+    w.kill(2);
+    live(&mut w, 0, P1, 1, 1);
+    w.run_for(Span::millis(50));
+    live(&mut w, 1, P1, 2, 1);
+    w.run_for(Span::millis(20));
+    w.start(2, true);
+    w.run_for(Span::secs(20));
+    assert_eq!(w.duplicates(1).len(), 1);
+    assert_eq!((row(&w, 2, 1), bound(&mut w, 2, 1)), (None, Some(mac(1))));
 }
 
 #[test]

@@ -87,12 +87,16 @@ pub fn unsolicited_na(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
 
 /// Neighbour solicitation for `wanted`, to its solicited-node group.
 pub fn neighbor_solicitation(mac: Mac, ip: Ipv6Addr, wanted: Ipv6Addr) -> Vec<u8> {
+    solicitation_with(mac, ip, wanted, &[&[1, 1][..], &mac.0].concat())
+}
+
+/// The same with these options, whether they are any or not.
+pub fn solicitation_with(mac: Mac, ip: Ipv6Addr, wanted: Ipv6Addr, options: &[u8]) -> Vec<u8> {
     let [.., x, y, z] = wanted.octets();
     let group = Ipv6Addr::from([0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, x, y, z]);
     let mut m = vec![135, 0, 0, 0, 0, 0, 0, 0];
     m.extend(wanted.octets());
-    m.extend([1, 1]);
-    m.extend(mac.0);
+    m.extend(options);
     ethernet(Mac([0x33, 0x33, 0xff, x, y, z]), mac, 0x86dd, &icmpv6(ip, group, m))
 }
 

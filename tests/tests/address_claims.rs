@@ -5,6 +5,7 @@ use evpn::types::Mac;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 use vtepd_tests::fabric::{Fabric, Host, test_mac};
+use vtepd_tests::frame;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::packet::Wire;
 use vtepd_tests::poll::{LATER, SOON, eventually, throughout};
@@ -19,8 +20,9 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// VTEP `i` with a port `h1`.
-fn daemon(f: &Fabric, i: usize) -> Vtepd {
+fn daemon(f: &Fabric, i: usize, conflict: &str) -> Vtepd {
     let mut conf = f.conf(i);
+    conf.sections = format!("[arp]\nconflict = \"{conflict}\"");
     conf.vnis = vec![(100, vec!["h1".into()])];
     Vtepd::start(&f.vteps[i].ns, &conf)
 }
@@ -54,11 +56,15 @@ struct Sites {
 }
 
 fn sites() -> Sites {
+    sites_with("none")
+}
+
+fn sites_with(conflict: &str) -> Sites {
     let f = Fabric::new(3);
     let owner = f.host(0, "h1", test_mac(0x71), &["192.168.100.61/24", "fd00:100::61/64"]);
     let heir = f.host(1, "h1", test_mac(0x72), &[]);
     let other = f.host(2, "h1", test_mac(0x73), &["192.168.100.63/24", "fd00:100::63/64"]);
-    let daemons: Vec<_> = (0..3).map(|i| Some(daemon(&f, i))).collect();
+    let daemons: Vec<_> = (0..3).map(|i| Some(daemon(&f, i, conflict))).collect();
     for d in daemons.iter().flatten() {
         d.converge();
     }
@@ -148,10 +154,17 @@ fn spoofed_announcements_take_no_address_whose_owner_answers() {
     let there = s.daemons[1].as_ref().expect("it runs");
     let wire = Wire::open(&s.heir.ns, "eth0");
     let frame = spoof(s.heir.mac, V4.parse().expect("an address"));
+    let third = s.daemons[2].as_ref().expect("it runs");
     throughout(Duration::from_secs(3), "the owner keeps its address elsewhere", || {
         wire.send(&frame);
-        row_is(&s.f, 2, V4, s.owner.mac)
+        let row = s.f.vteps[2].neigh_row(100, ip(V4));
+        if !row.is_null() {
+            row_is(&s.f, 2, V4, s.owner.mac)?;
+        }
+        let bound = third.show("hosts", &["--ip", V4]);
+        if bound[0]["mac"] == s.owner.mac.to_string().as_str() { Ok(()) } else { Err(format!("{bound:?}")) }
     });
+    s.other.ns.sh("ip neigh flush dev eth0");
     s.other.try_ping(V4).expect("reached all the time");
     let found = there.show("duplicates", &[]);
     assert_eq!(found.len(), 1, "{found:#?}");
@@ -164,8 +177,58 @@ fn spoofed_announcements_take_no_address_whose_owner_answers() {
     // The liar has no such address: it does not answer, and has lost within seconds.
     eventually(LATER, "it is over", || {
         let found = there.show("duplicates", &[]);
-        if found.is_empty() { row_is(&s.f, 1, V4, s.owner.mac) } else { Err(format!("{found:#?}")) }
+        if !found.is_empty() {
+            return Err(format!("{found:#?}"));
+        }
+        [1, 2].iter().try_for_each(|i| row_is(&s.f, *i, V4, s.owner.mac))
     });
+}
+
+/// PROXY-DUP-04: two Linux hosts have one address, behind two VTEPs; the kernel of the third, which has neither, answers with
+/// what the policy says, or not at all.
+#[test]
+fn in_a_conflict_every_vtep_answers_as_the_policy_says() {
+    if !met(&[Need::Root, Need::Tool("ping"), ARPING]) {
+        return;
+    }
+    for conflict in ["none", "first", "last"] {
+        let s = sites_with(conflict);
+        let [there, third] = [1, 2].map(|i| s.daemons[i].as_ref().expect("it runs"));
+        s.heir.ns.sh(&format!("ip addr add {V4}/24 dev eth0 && arping -q -U -c 1 -I eth0 {V4}"));
+        eventually(LATER, "it is found out", || match there.show("duplicates", &[]).len() {
+            1 => Ok(()),
+            n => Err(n),
+        });
+        let as_it_should = || match conflict {
+            "none" => {
+                let row = s.f.vteps[2].neigh_row(100, ip(V4));
+                if row.is_null() { Ok(()) } else { Err(row.to_string()) }
+            }
+            "first" => row_is(&s.f, 2, V4, s.owner.mac),
+            _ => row_is(&s.f, 2, V4, s.heir.mac),
+        };
+        eventually(SOON, conflict, as_it_should);
+        throughout(Duration::from_secs(3), conflict, as_it_should);
+        assert_eq!(counter(third, "contested_afar"), u64::from(conflict == "none"));
+        if conflict != "none" {
+            continue;
+        }
+        let why = third.why("ip", V4).expect("bound");
+        assert_eq!(why["binding"]["answered_by"], "owner", "{why:#}");
+        // Both answer for themselves: what a host of the third asks reaches both.
+        let wire = Wire::open(&s.other.ns, "eth0");
+        let asker: Ipv4Addr = "192.168.100.63".parse().expect("an address");
+        let mut left = vec![s.owner.mac, s.heir.mac];
+        wire.send(&frame::arp_request(s.other.mac, asker, V4.parse().expect("an address")));
+        while !left.is_empty() {
+            let by = |f: &[u8]| frame::as_arp_reply(f).map(|(mac, _)| mac).filter(|m| left.contains(m));
+            let heard = wire.find(SOON, by);
+            let Some((_, mac)) = heard else { panic!("these have not answered: {left:?}") };
+            left.retain(|m| *m != mac);
+        }
+        s.heir.ns.sh(&format!("ip addr del {V4}/24 dev eth0"));
+        eventually(LATER, "answered for again", || row_is(&s.f, 2, V4, s.owner.mac));
+    }
 }
 
 /// HOST-ARP-03, HOST-DAD-02: a guest that has moved checks its own address; a row that answers for it is there a moment longer.

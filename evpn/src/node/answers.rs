@@ -77,6 +77,10 @@ impl Node {
             Some(Row::Neigh { mac, .. }) if *mac == b.mac => {
                 answer(AnsweredBy::Kernel, "it has the row of a remote host")
             }
+            _ if self.is_mute(seg.config.vni, ip) => without("two hosts have it"),
+            _ if self.is_anycast(seg.config.vni, ip, b.mac) => {
+                without("it is an anycast address (O=0), for which the kernel has no answer")
+            }
             Some(_) | None => without("no row is wanted"),
         }
     }

@@ -3,9 +3,10 @@
 //! operator, or after `conflict-time`.
 //!
 //! [`ConflictPolicy`] says who is answered for. The claim changes no binding under `none` and `first`: whoever answers for an address
-//! keeps it, however often somebody else announces it.
+//! keeps it, however often somebody else announces it. The other VTEPs are told of `none` by a mark ([`super::contested`]).
 
 use super::bindings::Said;
+use super::bindings::candidate_mac;
 use super::config::DuplicateAction;
 use super::duplicates::Found;
 use super::input::About;
@@ -35,7 +36,10 @@ impl Node {
             mute: policy == ConflictPolicy::None,
             ..Found::new(action, (port, mac), vec![ip], owners, at)
         };
-        self.found((vni, About::Ip(ip)), found, at);
+        let mute = found.mute;
+        if self.found((vni, About::Ip(ip)), found, at) && mute {
+            self.tell_contested(vni, mac);
+        }
         self.decide_ip(vni, ip, at);
     }
 
@@ -47,13 +51,29 @@ impl Node {
 
     /// Whether nobody answers for an address in place of its owners.
     pub(super) fn is_mute(&self, vni: Vni, ip: IpAddr) -> bool {
-        !self.duplicated.found.is_empty()
-            && self.duplicated.found.get(&(vni, About::Ip(ip))).is_some_and(|f| f.mute)
+        let here = !self.duplicated.found.is_empty()
+            && self.duplicated.found.get(&(vni, About::Ip(ip))).is_some_and(|f| f.mute);
+        here || self.is_contested_afar(vni, ip)
     }
 
-    /// A row that answers for an address, unless nobody is to.
-    pub(super) fn audible(&self, vni: Vni, ip: IpAddr, row: Row) -> Option<Row> {
-        (!self.is_mute(vni, ip)).then_some(row)
+    /// A row that answers for an address, unless its owners alone are to.
+    pub(super) fn audible(&self, vni: Vni, ip: IpAddr, mac: Mac, router: bool) -> Option<Row> {
+        let quiet = self.is_mute(vni, ip) || self.is_anycast(vni, ip, mac);
+        (!quiet).then_some(Row::Neigh { mac, router })
+    }
+
+    /// Whether its route says that an address replaces nothing that hosts hold: O=0 (PROXY-EC-02), as of an anycast address
+    /// (RFC 4861 §7.2.7). The kernel's answers all have O=1, so each owner answers for itself.
+    ///
+    /// Not with R: FRR sends the community for routers alone, and never with O. Nor where the kernel routes: it needs the row.
+    pub(super) fn is_anycast(&self, vni: Vni, ip: IpAddr, mac: Mac) -> bool {
+        ip.is_ipv6()
+            && self.gateway_of(vni).is_none()
+            && self
+                .rib
+                .ip_candidates(vni, ip)
+                .iter()
+                .any(|c| candidate_mac(&c.key) == Some(mac) && !c.r#override && !c.router)
     }
 
     /// The address is claimed once more; nothing changes.

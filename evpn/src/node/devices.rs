@@ -317,8 +317,11 @@ impl Node {
         }
         let routed = seg.config.hosts.gateway.is_some();
         for (ip, b) in seg.hosts.bindings().filter(|(_, b)| routed || !b.is_local()) {
-            let row = Row::Neigh { mac: b.mac, router: b.router };
-            let row = if b.is_local() { Some(row) } else { self.audible(vni, *ip, row) };
+            let row = if b.is_local() {
+                Some(Row::Neigh { mac: b.mac, router: b.router })
+            } else {
+                self.audible(vni, *ip, b.mac, b.router)
+            };
             if let (Some(key), Some(row)) = (seg.neigh_key(*ip), row) {
                 rows.push((key, row));
             }

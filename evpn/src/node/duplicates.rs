@@ -304,6 +304,9 @@ impl Node {
             }
             self.release_row(vni, mac);
         }
+        if f.mute {
+            self.tell_contested(vni, f.mac);
+        }
         if ask {
             self.ask_soon(vni, f.mac, f.port, &f.ips, at);
         }

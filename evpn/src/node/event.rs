@@ -227,6 +227,19 @@ pub enum Event {
         /// What is done about it.
         action: DuplicateAction,
     },
+    /// A peer has found out that two hosts have one address: nobody is answered for it here either (PROXY-DUP-04).
+    ContestedAfar {
+        /// VNI.
+        vni: Vni,
+        /// Address.
+        ip: IpAddr,
+        /// Who has it.
+        holder: Mac,
+        /// Who claims it.
+        mac: Mac,
+        /// Where that one is.
+        vtep: IpAddr,
+    },
     /// A duplicate is one no more, or was let go.
     DuplicateEnded {
         /// VNI.
@@ -539,6 +552,7 @@ impl Event {
             | Self::OwnAddress { .. }
             | Self::SequenceNearWrap { .. }
             | Self::Duplicate { .. }
+            | Self::ContestedAfar { .. }
             | Self::MoveRefused { .. }
             | Self::AddressNotAllowed { .. }
             | Self::BindingRefused { .. }

@@ -71,13 +71,17 @@ impl Heed {
 }
 
 impl Node {
-    /// Attributes of a MAC's own route, with the mark if it has one.
+    /// Attributes of a MAC's own route, with the marks that it has.
     pub(super) fn marked_attrs(&self, vni: Vni, mac: Mac, attrs: Arc<Attrs>) -> Arc<Attrs> {
-        if !self.prepare.going.is_marked((vni, mac)) {
+        let going = self.prepare.going.is_marked((vni, mac));
+        if !going && self.duplicated.found.is_empty() {
             return attrs;
         }
         let mut attrs = Arc::unwrap_or_clone(attrs);
-        attrs.ext_communities.push(ExtCommunity::GOING);
+        if going {
+            attrs.ext_communities.push(ExtCommunity::GOING);
+        }
+        self.mark_contested(vni, mac, &mut attrs);
         Arc::new(attrs)
     }
 

@@ -15,6 +15,7 @@ mod claims;
 mod config;
 mod confirm;
 mod conflicts;
+mod contested;
 mod deactivate;
 mod devices;
 mod domain;
@@ -97,6 +98,7 @@ use crate::mobility::Losses;
 use crate::rib::{self, Rib};
 use crate::types::{ConnId, IfIndex, Mac, Rd, Span, Time, Vni};
 use crate::wire::RouteKey;
+use contested::Contested;
 use domain::Moderation;
 use duplicates::Duplicated;
 use journal::Journal;
@@ -184,6 +186,7 @@ pub struct Node {
     news_at: Time,
     prepare: Prepare,
     duplicated: Duplicated,
+    contested: Contested,
     checks: duplicate_check::Checks,
     claims: claims::Claims,
     round_trips: round_trips::RoundTrips,
@@ -275,6 +278,7 @@ impl Node {
             news_at: at,
             prepare: Prepare::default(),
             duplicated: Duplicated::default(),
+            contested: Contested::default(),
             checks: duplicate_check::Checks::default(),
             claims: claims::Claims::default(),
             round_trips: round_trips::RoundTrips::default(),

@@ -23,6 +23,7 @@ impl Node {
         let candidates = self.rib.mac_candidates(vni, mac);
         self.note_heard(vni, mac, &candidates, at);
         let admitted = self.admit_mac(vni, mac, &candidates, at);
+        self.heed_contested(vni, mac, at);
         let Some(seg) = self.segments.get_mut(&vni) else { return };
         // What the bridge or a port of it has as its own address is nobody's host (FRR drops such routes, too).
         let own = seg.own.contains(&mac);
@@ -226,7 +227,7 @@ impl Node {
             if old.is_none_or(|o| o.mac != mac || o.router != router) {
                 seg.hosts.bind(ip, Binding::new(mac, BindingOrigin::Bgp, router, at));
             }
-            let row = self.audible(vni, ip, Row::Neigh { mac, router });
+            let row = self.audible(vni, ip, mac, router);
             if let Some(key) = key.filter(|_| ready) {
                 let before = old.map(|o| o.mac).or(last);
                 let urgent = before.is_some_and(|m| m != mac);

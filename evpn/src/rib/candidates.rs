@@ -4,7 +4,8 @@ use super::sets::SetIx;
 use super::table::{Group, HostKey};
 use super::{Candidate, Change, Rib, best};
 use crate::types::{EthTag, Label, Mac, Time, Vni};
-use crate::wire::RouteKey;
+use crate::wire::{ExtCommunity, RouteKey};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 impl Rib {
@@ -39,6 +40,13 @@ impl Rib {
     /// Eligible candidates for an IP, whatever the MAC, best first.
     pub fn ip_candidates(&self, vni: Vni, ip: IpAddr) -> Vec<Candidate> {
         self.sorted(self.hosts.groups_of(vni).flat_map(|g| g.of_ip(ip)))
+    }
+
+    /// Addresses of a MAC that its VTEPs call contested ([`ExtCommunity::contested`]), by routes that are not stale.
+    pub fn contested(&self, vni: Vni, mac: Mac) -> BTreeSet<ExtCommunity> {
+        let sets = self.hosts.groups_of(vni).flat_map(|g| g.of_mac(mac)).map(|(_, set)| self.sets.get(set));
+        let marks = sets.filter(|s| !s.key.own && !s.rank.stale).flat_map(|s| &s.attrs.ext_communities);
+        marks.filter(|c| c.is_contested()).copied().collect()
     }
 
     /// First of [`Self::mac_candidates`], without a list of them when there is only one.
@@ -118,6 +126,7 @@ impl Rib {
             sticky: set.rank.sticky,
             gateway: set.rank.gateway,
             router: set.router,
+            r#override: set.over,
             immutable: set.immutable,
             ebgp: self.peers.get(&key.peer).is_some_and(|p| !p.ibgp),
             stale: set.rank.stale,

@@ -87,6 +87,9 @@ pub struct Candidate {
     pub gateway: bool,
     /// R flag of the ARP/ND community.
     pub router: bool,
+    /// O flag of the ARP/ND community, true without one: a host may replace another MAC that it holds (PROXY-EC-02). Means nothing
+    /// for IPv4.
+    pub r#override: bool,
     /// I flag of the ARP/ND community: the binding is its VTEP's configuration (RFC 9047 §3.2).
     pub immutable: bool,
     /// Learned over eBGP.

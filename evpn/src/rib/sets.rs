@@ -41,6 +41,8 @@ pub(super) struct Set {
     pub(super) rank: Rank,
     /// R flag of the ARP/ND community (RFC 9047 §2).
     pub(super) router: bool,
+    /// Its O flag; true without one (PROXY-EC-02).
+    pub(super) over: bool,
     /// Its I flag.
     pub(super) immutable: bool,
     /// The mark of a guest that has stopped (PIT-26).
@@ -111,9 +113,10 @@ impl Sets {
         *refs += 1;
         let attrs = Arc::clone(attrs);
         let (rank, nd) = Rank::new(&attrs, eligible::vtep(key.next_hop));
-        let (router, immutable) = nd.map_or((false, false), |f| (f.router, f.immutable));
+        let (router, over, immutable) =
+            nd.map_or((false, true, false), |f| (f.router, f.r#override, f.immutable));
         let going = attrs.is_going();
-        let set = Set { refs: 1, key, attrs, rank, router, immutable, going, bar, group };
+        let set = Set { refs: 1, key, attrs, rank, router, over, immutable, going, bar, group };
         let ix = SetIx(self.entries.insert(set));
         self.by_key.insert(key, ix);
         ix

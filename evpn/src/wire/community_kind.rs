@@ -5,7 +5,7 @@ use super::community::{ExtCommunity, RouteTarget};
 use crate::types::{Asn, Mac, Seq, Vni};
 use core::fmt;
 use core::str::FromStr;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 /// Administrator and number of a route target and its kin.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -98,6 +98,31 @@ impl ExtCommunity {
     /// Our own, on an IMET route: this VTEP tells the hosts behind it when the MAC of an address changes (PIT-17). Of
     /// the form of [`Self::GOING`], number 2.
     pub const TELLS: Self = Self([0x8f, 0x67, b'v', b't', b'e', b'p', 0, 2]);
+
+    /// Our own, on a MAC's own route: the host with this MAC and another one have this address, and nobody is to answer for it
+    /// in their place (PROXY-DUP-04).
+    ///
+    /// Type 0x8f as [`Self::GOING`], sub-type 0x68, the letters `vt`, and four octets that stand for the address: an IPv4
+    /// address itself, of an IPv6 address the FNV-1a hash. Two addresses with one hash cost the second one its answers from memory,
+    /// and its owner is asked.
+    pub fn contested(ip: IpAddr) -> Self {
+        let [a, b, c, d] = match ip {
+            IpAddr::V4(v4) => v4.octets(),
+            IpAddr::V6(v6) => {
+                let hash = v6
+                    .octets()
+                    .iter()
+                    .fold(0x811c_9dc5_u32, |h, o| (h ^ u32::from(*o)).wrapping_mul(0x0100_0193));
+                hash.to_be_bytes()
+            }
+        };
+        Self([0x8f, 0x68, b'v', b't', a, b, c, d])
+    }
+
+    /// Whether this is a [`Self::contested`].
+    pub fn is_contested(&self) -> bool {
+        self.0[..4] == [0x8f, 0x68, b'v', b't']
+    }
 
     /// Tunnel encapsulation by its type.
     pub const fn encapsulation(tunnel: u16) -> Self {
@@ -263,6 +288,10 @@ impl fmt::Display for ExtCommunity {
             ExtKind::EviRt(a) => write!(f, "EVI-RT:{a}"),
             ExtKind::Unknown if *self == Self::GOING => f.write_str("vtepd:going"),
             ExtKind::Unknown if *self == Self::TELLS => f.write_str("vtepd:tells"),
+            ExtKind::Unknown if self.is_contested() => {
+                let [.., a, b, c, d] = self.0;
+                write!(f, "vtepd:contested-{a:02x}{b:02x}{c:02x}{d:02x}")
+            }
             ExtKind::Unknown => {
                 f.write_str("0x")?;
                 self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))

@@ -202,6 +202,9 @@ fn log(n: u64, event: &Event) {
         Event::Duplicate { vni, address, owners, port, action } => {
             say!(level, n, %vni, %address, ?owners, port, ?action, "two hosts have one address");
         }
+        Event::ContestedAfar { vni, ip, holder, mac, vtep } => {
+            say!(level, n, %vni, %ip, %holder, %mac, %vtep, "two hosts have one address, as another VTEP has found out: nobody is answered for it");
+        }
         Event::DuplicateEnded { vni, address, why } => {
             say!(level, n, %vni, %address, why, "no duplicate any more");
         }
