@@ -157,3 +157,25 @@ fn the_same_for_ipv6() {
         assert_eq!(told, [(v6(1), Some(mac(1))); 2]);
     }
 }
+
+/// A host here asks another one, which has its address from that (RFC 4861 §7.2.3), and is gone before it has answered us: its
+/// address was never bound, and comes back under another MAC elsewhere.
+#[test]
+fn what_a_host_learned_from_the_question_of_one_that_was_never_bound_is_corrected() {
+    let v6 = |n: u16| Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, n);
+    for silent in [true, false] {
+        let mut w = World::converged(2, MS);
+        let question = frame::neighbor_solicitation(mac(9), v6(1), None, v6(5));
+        w.frame(0, P1, mac(9), (!silent).then_some(question));
+        w.run_for(Span::millis(300));
+        w.forget(0, mac(9));
+        w.run_for(Span::secs(5));
+        w.hosts[0].emitted.clear();
+        w.frame(1, P1, mac(1), Some(frame::unsolicited_advertisement(mac(1), v6(1), None, false)));
+        w.run_for(Span::millis(10));
+        let told = w.hosts[0].emitted.iter().filter(|(_, b)| {
+            matches!(frame::parse(b).map(|f| f.body), Ok(frame::Body::NeighborAdvertisement(na)) if na.target == v6(1))
+        });
+        assert_eq!(told.count(), if silent { 0 } else { 2 }, "silent: {silent}");
+    }
+}

@@ -4,10 +4,11 @@
 mod world;
 
 use bytes::Bytes;
+use evpn::node::{Input, Unknown};
 use evpn::types::Span;
 use std::net::Ipv4Addr;
 use world::frames::{arp, garp, rarp};
-use world::steps::{MS, remote};
+use world::steps::{MS, activate, done, prepare, remote};
 use world::{Guest, P1, P2, World, mac};
 
 const IP: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
@@ -87,4 +88,70 @@ fn an_announcement_where_the_mac_is_contested_ends_its_check() {
     w.frame(1, P2, mac(1), Some(announces()));
     w.run_for(Span::millis(20));
     assert_eq!(w.mac_row(2, mac(1)), remote(1, false));
+}
+
+/// A guest is started anew where its address is bound already, and migrated live in the middle of its check: its new VTEP has
+/// the routes of its last life, and has heard from the old one that the address is being checked, whatever is flooded. It
+/// is asked when that must be over, or believed when it announces itself; one that has come later than that is asked as ever.
+#[test]
+fn a_guest_that_is_migrated_in_the_middle_of_its_check_is_left_in_peace() {
+    for unknown in [Unknown::Replicate, Unknown::Drop] {
+        for (pause, announces_itself, asked) in
+            [(Span::millis(300), true, 0), (Span::millis(300), false, 0), (Span::secs(11), false, 1)]
+        {
+            let mut w = World::with(3, MS, |c| c.vnis[0].hosts.unknown = unknown);
+            w.run_for(Span::secs(5));
+            w.frame(0, P1, mac(1), Some(announces()));
+            w.run_for(Span::secs(20));
+            w.hosts[0].encapsulated.clear();
+            w.frame(0, P1, mac(1), Some(checks()));
+            assert_eq!(w.hosts[0].encapsulated, [], "no host hears of it");
+            w.run_for(pause);
+            w.frame(1, P2, mac(1), Some(rarp(mac(1))));
+            w.run_for(Span::secs(1));
+            assert_eq!(w.mac_row(2, mac(1)), remote(1, false));
+            assert_eq!(asked_by_nobody(&w).min(1), asked, "{unknown:?} {pause}");
+            if announces_itself {
+                w.frame(1, P2, mac(1), Some(announces()));
+                w.run_for(Span::millis(50));
+                assert!(w.neigh_row(2, IP.into()).is_some());
+            } else if asked == 0 {
+                w.run_for(Span::secs(10));
+                assert!(asked_by_nobody(&w) > 0, "{unknown:?}: its check is over");
+            }
+        }
+    }
+}
+
+/// The same when its move was prepared, and it stands still when it is handed over.
+#[test]
+fn a_prepared_guest_that_checks_its_address_is_left_in_peace() {
+    let mut w = World::converged(3, MS);
+    w.frame(0, P1, mac(1), Some(announces()));
+    w.run_for(Span::secs(20));
+    w.frame(0, P1, mac(1), Some(checks()));
+    w.run_for(Span::millis(100));
+    done(&mut w, 1, prepare("p2"));
+    done(&mut w, 1, activate(None));
+    w.run_for(Span::millis(100));
+    w.frame(1, P2, mac(1), Some(rarp(mac(1))));
+    w.run_for(Span::secs(2));
+    assert_eq!((w.mac_row(2, mac(1)), asked_by_nobody(&w)), (remote(1, false), 0));
+}
+
+/// It comes back to a port that it has left a moment ago, and checks its address there: the table says so before the tap.
+#[test]
+fn a_late_frame_that_is_a_check_is_not_asked_about() {
+    let mut w = World::converged(3, MS);
+    w.frame(1, P2, mac(1), Some(announces()));
+    w.run_for(Span::secs(20));
+    w.frame(0, P1, mac(1), Some(announces()));
+    w.run_for(Span::millis(40));
+    assert_eq!(w.mac_row(2, mac(1)), remote(0, false));
+    w.hosts[1].emitted.clear();
+    w.frame(1, P2, mac(1), None);
+    w.run_for(Span::micros(300));
+    w.input(1, Input::Frame { port: P2, bytes: checks() });
+    w.run_for(Span::millis(500));
+    assert_eq!(asked_by_nobody(&w), 0);
 }

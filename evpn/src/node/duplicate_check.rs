@@ -191,15 +191,14 @@ impl Node {
         }
         let unknown = seg.config.hosts.unknown;
         let bound = seg.hosts.binding(ip).copied();
-        // Its own: it is there, and nobody answers it. A local owner hears the check from the bridge.
-        if bound
-            .is_some_and(|b| b.mac == mac || seg.hosts.macs.get(&b.mac).is_some_and(|e| e.local().is_some()))
-        {
+        let own = bound.is_some_and(|b| b.mac == mac);
+        // A local owner hears the check from the bridge.
+        if !own && bound.is_some_and(|b| seg.hosts.macs.get(&b.mac).is_some_and(|e| e.local().is_some())) {
             return;
         }
         let key = (vni, ip, mac);
         let owner = bound.map(|b| b.mac);
-        if let Some(owner) = owner.filter(|o| self.gives_way(vni, *o, ip)) {
+        if let Some(owner) = owner.filter(|o| !own && self.gives_way(vni, *o, ip)) {
             self.checks.grant(key, owner, at);
             self.journal.count("duplicate_checks_granted");
             return;
@@ -210,6 +209,13 @@ impl Node {
             return;
         }
         pace.spend(1, EACH, at);
+        if own {
+            // Nobody answers it; and nobody is to ask it without a name meanwhile (PIT-16).
+            if ip.is_ipv4() {
+                self.tell_of_own_check(vni, bytes);
+            }
+            return;
+        }
         let Some(owner) = owner else {
             // PROXY-FLOOD-01: the hosts behind our own ports hear it from the bridge.
             if unknown != Unknown::Replicate {
@@ -260,6 +266,7 @@ impl Node {
             }
             afar.push_back((at, (vni, ip, f.src)));
         }
+        self.checks_afar(vni, f, at);
         let Some((owner, ip)) = answer_of(f) else { return };
         let ended = self.checks.answered(vni, ip, owner);
         self.journal.add("duplicate_checks_answered", ended.len() as u64);

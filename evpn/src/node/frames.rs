@@ -77,6 +77,9 @@ impl Node {
         if entry.is_none() && self.guards.shuts(port) {
             return;
         }
+        if self.probe_mac(vni) != Some(f.dst) {
+            self.note_overheard(vni, &f, at);
+        }
         self.carry(vni, port, &f, bytes, at);
         let Some(seg) = self.segments.get(&vni) else { return };
         let entry = seg.hosts.macs.get(&f.src);

@@ -3,7 +3,8 @@
 //! follows.
 //!
 //! A host may also learn from a frame that comes over the overlay, before the route does; if the owner goes at once, that
-//! route never comes. So it is kept what such frames say of addresses that nobody has: if another MAC has the address
+//! route never comes. The same from one that a host here has sent, and that binds nothing: it asks others, and is gone before
+//! it has answered us. So it is kept what such frames say of addresses that nobody has: if another MAC has the address
 //! afterwards, it has changed for the hosts here (PIT-17). Nothing else is concluded from it.
 
 use super::Node;
@@ -18,10 +19,10 @@ const ADDRESSES: usize = 16_384;
 /// Holders of one address; the oldest give way.
 const PER_ADDRESS: usize = 8;
 
-/// Addresses of nobody that were heard over the overlay; the oldest give way.
+/// Addresses of nobody that were heard; the oldest give way.
 const OVERHEARD: usize = 4096;
 
-/// What hosts here may have learned over the overlay of addresses that nobody has, and when.
+/// What hosts here may have learned from others of addresses that nobody has, and when.
 #[derive(Debug)]
 pub(super) struct Overheard(Latest<(Vni, IpAddr), (Mac, Time)>);
 
@@ -104,7 +105,7 @@ fn shows(f: &Frame) -> Option<(IpAddr, Mac)> {
 }
 
 impl Node {
-    /// A frame from the overlay goes to hosts here.
+    /// A frame goes to hosts here, from the overlay or from one of them.
     pub(super) fn note_overheard(&mut self, vni: Vni, f: &Frame, at: Time) {
         let Some((ip, mac)) = shows(f).filter(|(_, mac)| mac.is_host()) else { return };
         if self.segments.get(&vni).is_some_and(|s| s.hosts.binding(ip).is_none()) {

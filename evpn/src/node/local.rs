@@ -195,9 +195,8 @@ impl Node {
         self.journal.count("late_frames");
         if let Some(after) = first {
             self.journal.event(Event::LateFrame { vni, mac, port: name, after }, at);
-            for ip in ips {
-                self.probe_on(vni, mac, ip, port);
-            }
+            // Its frame may say that it checks its address, and be read after its row (PIT-16).
+            self.ask_soon(vni, mac, port, &ips, at);
         }
     }
 

@@ -2,16 +2,25 @@
 //! them give up theirs (PIT-16, PROXY-MAINT-02).
 //!
 //! Those are the MACs whose port has just come up, that have just spoken for the first time, that probe themselves, or that
-//! have just been given a lease. A guest that has moved here has its address already, whatever its new port does; and who
-//! speaks with the address has finished its check.
+//! have just been given a lease. A guest that has moved here has its address already, whatever its new port did before; and
+//! who speaks with the address has finished its check.
+//!
+//! A guest that was started anew checks an address whose routes of its last life still stand, and may be migrated in the
+//! middle of that: its new VTEP has the routes, and would ask. So whoever checks what its own routes tell is named to the
+//! other VTEPs: its probe goes to the MAC with which each of them probes (PIT-15), where no host hears it.
 
 use super::Node;
+use super::probe_mac::probe_mac;
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
+use crate::wire::frame::{Body, Frame, readdressed};
+use bytes::Bytes;
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 
 /// How long a guest is left in peace.
 pub(super) const YOUTH: Span = Span::secs(10);
+/// The news of a port's carrier may be read so long after a frame that has come through it.
+const CARRIER: Span = Span::millis(20);
 /// MACs remembered; the oldest give way.
 const LIMIT: usize = 65_536;
 
@@ -62,11 +71,18 @@ impl Young {
     /// Until when this one is left in peace.
     fn until(&self, key: (Vni, Mac), port: IfIndex, ip: Ipv4Addr, at: Time) -> Option<Time> {
         let own = self.macs.get(&key).filter(|y| at.since(y.at) < YOUTH);
-        if own.is_some_and(|y| y.past && y.checks != Some(ip)) {
+        let port = self.ports.get(&port).copied().filter(|t| at.since(*t) < YOUTH);
+        // A link that has come up since may be that of a guest that was started anew.
+        let known = |y: &Youth| y.past && y.checks != Some(ip) && port.is_none_or(|up| up <= y.at + CARRIER);
+        if own.is_some_and(known) {
             return None;
         }
-        let port = self.ports.get(&port).filter(|t| at.since(**t) < YOUTH);
-        own.map(|y| y.at).max(port.copied()).map(|t| t + YOUTH)
+        own.map(|y| y.at).max(port).map(|t| t + YOUTH)
+    }
+
+    /// It was heard checking this address.
+    fn checks(&self, key: (Vni, Mac), ip: Ipv4Addr, at: Time) -> bool {
+        self.macs.get(&key).is_some_and(|y| y.checks == Some(ip) && at.since(y.at) < YOUTH)
     }
 }
 
@@ -74,6 +90,30 @@ impl Node {
     /// A MAC is about to check this or some address, or has begun to speak.
     pub(super) fn may_check_itself(&mut self, vni: Vni, mac: Mac, checks: Option<Ipv4Addr>, at: Time) {
         self.young.note((vni, mac), false, checks, at);
+    }
+
+    /// A host checks an address that its own routes tell, of its last life: to each VTEP that probes, wherever it goes.
+    pub(super) fn tell_of_own_check(&mut self, vni: Vni, bytes: &Bytes) {
+        let Some(seg) = self.segments.get(&vni) else { return };
+        let vteps: Vec<_> = seg.hosts.vteps().collect();
+        let probers = vteps.into_iter().map(|v| (v, probe_mac(v, vni))).filter(|(_, m)| seg.is_probe_mac(*m));
+        let told: Vec<_> = probers.filter_map(|(v, m)| Some((v, readdressed(bytes, m)?))).collect();
+        self.journal.add("own_checks_told", told.len() as u64);
+        for (vtep, frame) in told {
+            self.encap(vni, vtep, frame);
+        }
+    }
+
+    /// A host behind another VTEP checks an address. Only what is known here can come here with an address.
+    pub(super) fn checks_afar(&mut self, vni: Vni, f: &Frame, at: Time) {
+        let known = |m: Mac| self.segments.get(&vni).is_some_and(|s| s.hosts.macs.contains_key(&m));
+        if let Body::Arp(a) = &f.body
+            && a.is_probe()
+            && a.sender_mac == f.src
+            && known(f.src)
+        {
+            self.may_check_itself(vni, f.src, Some(a.target_ip), at);
+        }
     }
 
     /// A MAC has moved here, or its hypervisor announces it. What it checks all the same, it says itself: it may have been
@@ -135,8 +175,10 @@ impl Node {
         ip: Ipv4Addr,
         at: Time,
     ) -> Result<Option<(Mac, Ipv4Addr)>, Time> {
-        let Some(until) = self.young.until((vni, mac), port, ip, at).filter(|_| !self.awaits_guest(vni, mac))
-        else {
+        // Whoever was handed over while it stands still has what its port never saw, unless it was heard checking it.
+        let checks = self.young.checks((vni, mac), ip, at);
+        let until = self.young.until((vni, mac), port, ip, at);
+        let Some(until) = until.filter(|_| checks || !self.awaits_guest(vni, mac)) else {
             return Ok(None);
         };
         let of_subnet = self.gateway_of(vni).and_then(|g| {

@@ -361,6 +361,8 @@ impl World {
         }
         self.new_ip(from);
         if self.vms[from].here.is_none() {
+            // It comes back with another one, and nobody answers for this any more unless its new owner says so.
+            self.nobodys(ip.into());
             self.vms[from].change_ip();
         }
         self.vms[g].v4 = Some(ip);

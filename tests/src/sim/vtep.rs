@@ -110,6 +110,11 @@ impl Vtep {
     pub(super) fn listens(&self, now: Time) -> bool {
         self.epoch > 0 && self.alive && now.since(self.booted) > Span::millis(50)
     }
+
+    /// Its daemon began later, and has not heard what was then.
+    pub(super) fn started_since(&self, then: Time) -> bool {
+        self.booted >= then
+    }
 }
 
 /// Configuration of a node.
