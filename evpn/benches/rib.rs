@@ -130,7 +130,7 @@ enum Kind {
 const KINDS: [Kind; 3] = [Kind::Ordered, Kind::Scattered, Kind::WithIp];
 
 fn rib() -> Rib {
-    let mut rib = Rib::new(Config { asn: Asn(65000), router_id: US, vtep: US.into() });
+    let mut rib = Rib::new(Config { asn: Asn(65000), router_id: US, cluster_id: US, vtep: US.into() });
     rib.add_vni(vni(), Import::Auto);
     rib.add_peer(PEER, THEM.into(), true);
     let decode = DecodeCtx {

@@ -13,11 +13,13 @@ use rib_support::*;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
-const PEERS: [u8; 4] = [2, 3, 4, 5];
+const PEERS: [u8; 6] = [2, 3, 4, 5, 6, 7];
+/// Neighbours of our AS that are clients where we reflect.
+const CLIENTS: [u8; 2] = [3, 7];
 const OWN: u8 = 1;
 
 const fn ibgp(n: u8) -> bool {
-    n < 4
+    n != 4 && n != 5
 }
 
 /// One route as it came.
@@ -33,6 +35,7 @@ struct Kept {
 #[derive(Clone, Debug, Default)]
 struct Model {
     kept: Vec<Kept>,
+    clients: BTreeSet<u8>,
     vnis: BTreeSet<u32>,
 }
 
@@ -48,7 +51,8 @@ impl Model {
 
     fn loops(k: &Kept) -> bool {
         let own_as = k.attrs.as_path.iter().flat_map(|p| &p.0).any(|s| s.asns.contains(&OUR_AS));
-        k.from != OWN && (own_as || k.next_hop == OUR_VTEP)
+        let back = k.attrs.originator_id == Some(OUR_VTEP) || k.attrs.cluster_list.contains(&OUR_VTEP);
+        k.from != OWN && (own_as || back || k.next_hop == OUR_VTEP)
     }
 
     fn imported(&self, k: &Kept, vni: u32) -> bool {
@@ -98,6 +102,7 @@ impl Model {
         keep_min(&mut left, &|k| i64::from(ibgp(k.from)));
         let id: fn(&Kept) -> RouterId = |k| k.attrs.originator_id.unwrap_or(vtep(k.from));
         keep_min(&mut left, &|k| i64::from(u32::from(id(k))));
+        keep_min(&mut left, &|k| k.attrs.cluster_list.len().try_into().unwrap());
         keep_min(&mut left, &|k| i64::from(k.from));
         left.sort_by_key(|i| routes[*i].route.key());
         left[0]
@@ -128,18 +133,25 @@ impl Model {
             let best = own.unwrap_or_else(|| routes[Self::best(&routes)]);
             let no_export = best.attrs.communities.contains(&Community(0xffff_ff01));
             let stale = best.attrs.communities.contains(&Community(0xffff_0006));
-            let inside = best.from != OWN && ibgp(best.from) && ibgp(to);
+            let between = best.from != OWN && ibgp(best.from) && ibgp(to);
+            // BGP-DEC-05, BGP-RR-01
+            let inside = between && !self.clients.contains(&best.from) && !self.clients.contains(&to);
             if best.from == to || inside || stale || (no_export && !ibgp(to)) {
                 continue;
             }
             let mut a = best.attrs.clone();
             if ibgp(to) {
                 a.local_pref = a.local_pref.or(Some(100));
+                if between {
+                    a.originator_id = a.originator_id.or(Some(vtep(best.from)));
+                    a.cluster_list.insert(0, OUR_VTEP);
+                }
             } else {
                 a.local_pref = None;
                 a.as_path = Some(a.as_path.unwrap().prepended(OUR_AS));
                 a.med = a.med.filter(|_| best.from == OWN);
                 a.originator_id = None;
+                a.cluster_list.clear();
             }
             out.insert(key, (best.route.clone(), a, NextHop::V4(best.next_hop)));
         }
@@ -174,7 +186,7 @@ fn any_route() -> impl Strategy<Value = EvpnRoute> {
 fn any_attrs(from: u8) -> impl Strategy<Value = Attrs> {
     let seqs = prop::sample::select(vec![0u32, 1, 2, u32::MAX]);
     let marks = (prop::option::of(seqs), 0..8u8, 0..3u8);
-    (marks, 0..8u8, 0..2u32, 0..3u32, prop::bool::ANY, prop::bool::ANY).prop_map(
+    (marks, 0..8u8, 0..2u32, 0..3u32, prop::bool::ANY, 0..6u8).prop_map(
         move |((seq, mark, targets), path, lp, med, pim, cluster)| {
             let mut a = bare();
             if targets != 1 {
@@ -205,7 +217,14 @@ fn any_attrs(from: u8) -> impl Strategy<Value = Attrs> {
             a.with(|a| {
                 a.local_pref = ibgp(from).then_some(100 + lp);
                 a.med = (med > 0).then_some(med);
-                a.originator_id = (cluster && ibgp(from)).then_some(vtep(200));
+                if ibgp(from) {
+                    a.originator_id = (cluster > 3).then_some(vtep(200));
+                    a.cluster_list = match cluster {
+                        3 => vec![OUR_VTEP],
+                        4 => vec![vtep(201)],
+                        _ => vec![],
+                    };
+                }
             })
             .0
         },
@@ -245,12 +264,16 @@ struct Bench {
 
 impl Bench {
     /// Only these neighbours exist.
-    fn new(peers: &[u8]) -> Self {
+    fn new(peers: &[u8], clients: &[u8]) -> Self {
         let mut rib = rib();
         for n in peers.iter().copied() {
             rib.add_peer(PeerId(u32::from(n)), vtep(n).into(), ibgp(n));
+            if clients.contains(&n) {
+                rib.set_client(PeerId(u32::from(n)));
+            }
         }
-        let model = Model { vnis: [100].into(), ..Model::default() };
+        let clients = clients.iter().copied().collect();
+        let model = Model { vnis: [100].into(), clients, ..Model::default() };
         Self { rib, model, far: BTreeMap::new(), seen: BTreeMap::new() }
     }
 
@@ -370,18 +393,24 @@ proptest! {
 
     #[test]
     fn the_rib_agrees_with_a_list_of_routes(steps in prop::collection::vec(any_step(), 1..60)) {
-        run(&PEERS, steps);
+        run(&PEERS, &[], steps);
+    }
+
+    /// BGP-RR-01 to -06.
+    #[test]
+    fn it_agrees_as_a_route_reflector(steps in prop::collection::vec(any_step(), 1..60)) {
+        run(&PEERS, &CLIENTS, steps);
     }
 
     /// Where nothing that is learned can be passed on, shorter ways are taken.
     #[test]
     fn it_agrees_with_ibgp_neighbours_only(steps in prop::collection::vec(any_step(), 1..60)) {
-        run(&PEERS[..2], steps);
+        run(&PEERS[..2], &[], steps);
     }
 }
 
-fn run(peers: &[u8], steps: Vec<Step>) {
-    let mut bench = Bench::new(peers);
+fn run(peers: &[u8], clients: &[u8], steps: Vec<Step>) {
+    let mut bench = Bench::new(peers, clients);
     for n in peers {
         bench.apply(Step::Up(*n));
     }

@@ -18,7 +18,8 @@ fn feed(v: &Vector) -> (Rib, Option<Treatment>) {
     let context = &v.json["context"];
     let vtep = context["local_vtep"].as_str().map_or("192.0.2.99".parse().unwrap(), |a| a.parse().unwrap());
     let asn = Asn(context["local_as"].as_u64().unwrap() as u32);
-    let mut rib = Rib::new(Config { asn, router_id: Ipv4Addr::new(192, 0, 2, 99), vtep });
+    let router_id = Ipv4Addr::new(192, 0, 2, 99);
+    let mut rib = Rib::new(Config { asn, router_id, cluster_id: router_id, vtep });
     rib.add_vni(Vni::new(10100).unwrap(), Import::Auto);
     let ctx = v.decode_ctx();
     rib.add_peer(PEER, IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), ctx.ibgp);

@@ -110,6 +110,7 @@ state-dir = "/tmp/s"
 port = 1179
 listen = "2001:db8::1"
 restart-time = "2m"
+cluster-id = "192.0.2.77"
 
 [mobility]
 guard-time = "1500ms"
@@ -130,6 +131,11 @@ send-hold-time = 30
 connect-retry = 5
 multihop = 3
 description = "spine 1"
+
+[[neighbor]]
+address = "2001:db8::3"
+asn = 4200000000
+route-reflector-client = true
 
 [[vni]]
 vni = 0xff
@@ -344,6 +350,8 @@ error_snapshots! {
     neighbour_without_address_and_as => with_head("[[neighbor]]\npassive = true\n");
     neighbour_with_a_prefix => with_head("[[neighbor]]\naddress = \"10.255.0.2/32\"\nasn = 65000\n");
     local_address_of_the_other_family => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nlocal-address = \"2001:db8::1\"\n");
+    client_of_another_as => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65001\nroute-reflector-client = true\n");
+    cluster_id_zero => with_head("[bgp]\ncluster-id = \"0.0.0.0\"\n");
     hold_time_of_two_seconds => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nhold-time = 2\n");
     send_hold_time_below_the_hold_time => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nsend-hold-time = 90\n");
     connect_retry_without_a_unit => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nconnect-retry = \"5\"\n");

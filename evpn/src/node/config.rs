@@ -18,6 +18,8 @@ pub struct Config {
     pub asn: Asn,
     /// BGP identifier; the IPv4 VTEP address unless configured.
     pub router_id: RouterId,
+    /// What a route reflector adds to CLUSTER_LIST (RFC 4456 §7); the identifier unless configured.
+    pub cluster_id: RouterId,
     /// VXLAN UDP destination port.
     pub udp_port: u16,
     /// BGP listening port (179).
@@ -152,6 +154,8 @@ pub struct NeighborConfig {
     pub ttl_security: Option<u8>,
     /// Its connections are signed (BGP-SEC-03); the key is the driver's.
     pub signed: bool,
+    /// A client of us as a route reflector (RFC 4456); only for neighbours of our own AS.
+    pub route_reflector_client: bool,
     /// Text for people.
     pub description: Option<String>,
     /// What it may do, and what is believed of it.
@@ -172,6 +176,7 @@ impl NeighborConfig {
             multihop: None,
             ttl_security: None,
             signed: false,
+            route_reflector_client: false,
             description: None,
             rules: NeighborRules::default(),
         }

@@ -217,8 +217,12 @@ impl Node {
     /// A node at rest. Its first outputs (`Listen`, dials) come from the first `flush`.
     pub fn new(mut config: Config, seed: u64, at: Time) -> Self {
         gateway::is_nobodys_host(&mut config);
-        let mut rib =
-            Rib::new(rib::Config { asn: config.asn, router_id: config.router_id, vtep: config.vtep });
+        let mut rib = Rib::new(rib::Config {
+            asn: config.asn,
+            router_id: config.router_id,
+            cluster_id: config.cluster_id,
+            vtep: config.vtep,
+        });
         let mut segments = BTreeMap::new();
         let mut numbers = BTreeSet::new();
         for c in &config.vnis {

@@ -50,6 +50,9 @@ pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<
         .enumerate()
         .map(|(i, n)| {
             rib.add_peer(PeerId(i as u32), n.address, n.asn.is_internal(config.asn));
+            if n.route_reflector_client {
+                rib.set_client(PeerId(i as u32));
+            }
             let session = Session::new(session::Config {
                 hold_time: n.hold_time,
                 send_hold_time: n.rules.send_hold_time,

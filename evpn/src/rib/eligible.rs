@@ -10,9 +10,9 @@ use std::net::IpAddr;
 pub enum WhyNot {
     /// Our AS number is in AS_PATH (BGP-DEC-08).
     OwnAs,
-    /// ORIGINATOR_ID is our identifier (RFC 4456 §8).
+    /// ORIGINATOR_ID is our identifier (BGP-RR-05).
     OwnOriginator,
-    /// Our identifier is in CLUSTER_LIST (RFC 4456 §8).
+    /// Our cluster id is in CLUSTER_LIST (BGP-RR-05).
     OwnCluster,
     /// The next hop is our VTEP (EVPN-NLRI-16).
     OwnNextHop,
@@ -47,7 +47,7 @@ impl fmt::Display for WhyNot {
         f.write_str(match self {
             Self::OwnAs => "our AS is in AS_PATH",
             Self::OwnOriginator => "ORIGINATOR_ID is ours",
-            Self::OwnCluster => "our identifier is in CLUSTER_LIST",
+            Self::OwnCluster => "our cluster id is in CLUSTER_LIST",
             Self::OwnNextHop => "next hop is our own VTEP",
             Self::UnusableNextHop => "next hop is not usable",
             Self::NotVxlan => "no VXLAN among its encapsulations",
@@ -74,7 +74,7 @@ pub(super) fn bar(config: &Config, attrs: &Attrs, next_hop: NextHop) -> Option<W
     if attrs.originator_id == Some(config.router_id) {
         return Some(WhyNot::OwnOriginator);
     }
-    if attrs.cluster_list.contains(&config.router_id) {
+    if attrs.cluster_list.contains(&config.cluster_id) {
         return Some(WhyNot::OwnCluster);
     }
     let vtep = vtep(next_hop);

@@ -6,7 +6,7 @@ use super::out::Dest;
 use super::sets::{AttrsIx, SetIx, SetKey};
 use super::table::{self, GroupIx, Host, HostKey, OtherPath, RdIx};
 use super::{OWN, Rib};
-use crate::types::{Esi, EthTag, Label, PeerId, Rd, Time, Vni};
+use crate::types::{Esi, EthTag, Label, PeerId, Rd, Seq, Time, Vni};
 use crate::wire::{Attrs, EvpnRoute, Family, NextHop, Nlri, RouteKey, Treatment, Update};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -59,8 +59,10 @@ impl Rib {
                 }
             } else if !routes.is_empty() {
                 let attrs = self.sets.intern_attrs(&update.attrs);
-                let mut source =
-                    Source { peer, attrs, next_hop: r.next_hop, urgent: false, last: None, rd: None };
+                // A reflector passes moves on before tables: those that a neighbour tells after it has told all.
+                let moved = update.attrs.mobility().is_some_and(|(seq, _)| seq != Seq::ZERO);
+                let urgent = moved && self.end_of_rib(peer);
+                let mut source = Source { peer, attrs, next_hop: r.next_hop, urgent, last: None, rd: None };
                 for n in routes {
                     self.announce(&mut source, &n.route);
                 }

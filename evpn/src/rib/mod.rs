@@ -21,6 +21,7 @@
 //! | `targets` | import by route target (EVPN-VXLAN-07, -09, -10) |
 //! | `best` | the order of routes (EVPN-BEST-\*, BGP-DEC-\*) |
 //! | `export` | to whom and with which attributes (BGP-DEC-05, -07, EVPN-NLRI-15) |
+//! | `reflect` | route reflection (BGP-RR-01 to -06) |
 
 mod best;
 mod candidates;
@@ -29,6 +30,7 @@ mod eligible;
 mod export;
 mod input;
 mod out;
+mod reflect;
 mod sets;
 mod show;
 mod slab;
@@ -51,6 +53,8 @@ pub struct Config {
     pub asn: Asn,
     /// Our BGP identifier.
     pub router_id: RouterId,
+    /// What we put in front of CLUSTER_LIST as a route reflector (RFC 4456 §7).
+    pub cluster_id: RouterId,
     /// Our VTEP address: routes with it as next hop are never installed (EVPN-NLRI-16).
     pub vtep: IpAddr,
 }
@@ -117,6 +121,10 @@ const OWN: PeerId = PeerId(u32::MAX);
 struct Peer {
     address: IpAddr,
     ibgp: bool,
+    /// A client of us as a route reflector.
+    client: bool,
+    /// Its identifier in the last session: that of the routes that came in it.
+    id: RouterId,
     /// Present while Established.
     up: Option<Up>,
     /// End-of-RIB received in this session.
@@ -185,6 +193,8 @@ impl Rib {
         self.peers.entry(peer).or_insert_with(|| Peer {
             address,
             ibgp,
+            client: false,
+            id: RouterId::UNSPECIFIED,
             up: None,
             end_of_rib: false,
             routes_in: 0,
@@ -204,6 +214,7 @@ impl Rib {
         let evpn = agreed.families.contains(&Family::EVPN);
         let Some(p) = self.peers.get_mut(&peer) else { return };
         p.ibgp = agreed.ibgp;
+        p.id = agreed.peer_id;
         p.up = Some(Up {
             router_id: agreed.peer_id,
             as4: agreed.as4,

@@ -7,7 +7,7 @@
 use super::input::Best;
 use super::sets::SetIx;
 use super::table::{self, Host};
-use super::{OWN, Rib, Up, export};
+use super::{OWN, Rib, Up};
 use crate::types::{EthTag, PeerId, Rd};
 use crate::wire::{EvpnRoute, Family, MacIp, RouteKey, UpdateBuilder};
 use bytes::Bytes;
@@ -34,17 +34,24 @@ pub(super) enum Dest {
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Step {
     /// Flood lists and segments before what depends on them.
-    AnnounceOther(SetIx),
+    AnnounceOther(Path),
     /// MAC-only, and MAC+IP that may share an UPDATE with it or goes without it.
-    AnnounceHost(SetIx),
+    AnnounceHost(Path),
     /// MAC+IP whose MAC-only route goes first in another UPDATE (PIT-22).
-    AnnounceBinding(SetIx),
+    AnnounceBinding(Path),
     /// In UPDATEs of their own, after what replaces them.
     Withdraw,
 }
 
+/// What all routes of an UPDATE share: their set, and from whom they came, which a reflector writes into them.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+struct Path {
+    set: SetIx,
+    from: PeerId,
+}
+
 impl Step {
-    const fn set(self) -> Option<SetIx> {
+    const fn path(self) -> Option<Path> {
         match self {
             Self::AnnounceOther(s) | Self::AnnounceHost(s) | Self::AnnounceBinding(s) => Some(s),
             Self::Withdraw => None,
@@ -165,8 +172,9 @@ impl Rib {
             if !p.up.is_some_and(|up| up.evpn) {
                 continue;
             }
-            let had = before.is_some_and(|s| s.includes(*id, p.ibgp));
-            let now = after.is_some_and(|s| s.includes(*id, p.ibgp));
+            let kind = p.kind();
+            let had = before.is_some_and(|s| s.includes(*id, kind));
+            let now = after.is_some_and(|s| s.includes(*id, kind));
             if had || now {
                 p.out.mark(&dest, had, now, urgent);
             }
@@ -176,8 +184,8 @@ impl Rib {
     /// Everything that this neighbour may have is due, again (`had`) or for the first time.
     pub(super) fn everything_due(&mut self, peer: PeerId, had: bool) {
         let Some(p) = self.peers.get(&peer) else { return };
-        let learned = self.peers.values().any(|p| !p.ibgp);
-        let goes = |best| self.scope(best).is_some_and(|s| s.includes(peer, p.ibgp));
+        let (kind, learned) = (p.kind(), self.passes_on());
+        let goes = |best| self.scope(best).is_some_and(|s| s.includes(peer, kind));
         let mut due = Vec::new();
         for (key, _) in self.hosts.groups().flat_map(|(_, g)| g.after(None)) {
             if (key.peer == OWN || learned) && goes(self.best_host(key.rd, key.host)) {
@@ -203,12 +211,12 @@ impl Rib {
             Dest::Host { host, rd } => self.hosts.find_rd(*rd).and_then(|ix| self.best_host(ix, *host)),
             Dest::Other(key) => self.best_other(key),
         };
-        let ibgp = self.peers.get(&peer).is_some_and(|p| p.ibgp);
-        match best.filter(|_| self.scope(best).is_some_and(|s| s.includes(peer, ibgp))) {
+        let kind = self.kind(peer);
+        match best.filter(|_| self.scope(best).is_some_and(|s| s.includes(peer, kind))) {
             None => Step::Withdraw,
-            Some((_, set)) => match dest {
-                Dest::Host { .. } => Step::AnnounceHost(set),
-                Dest::Other(_) => Step::AnnounceOther(set),
+            Some((from, set)) => match dest {
+                Dest::Host { .. } => Step::AnnounceHost(Path { set, from }),
+                Dest::Other(_) => Step::AnnounceOther(Path { set, from }),
             },
         }
     }
@@ -234,12 +242,12 @@ impl Rib {
         let mut plan: Vec<(Step, Dest)> = Vec::with_capacity(keys.len());
         for dest in keys {
             let mut step = self.step(dest, peer);
-            if let (Dest::Host { host, rd }, Step::AnnounceHost(set)) = (dest, step) {
+            if let (Dest::Host { host, rd }, Step::AnnounceHost(path)) = (dest, step) {
                 if host.ip().is_none() {
                     parents.retain(|(h, ..)| h == host);
                     parents.push((*host, *rd, step));
                 } else if parents.iter().any(|(h, r, s)| h.mac() == host.mac() && r == rd && *s != step) {
-                    step = Step::AnnounceBinding(set);
+                    step = Step::AnnounceBinding(path);
                 }
             }
             plan.push((step, dest.clone()));
@@ -262,7 +270,7 @@ impl Rib {
             if message.as_ref().is_some_and(|(s, _)| *s != step) {
                 break;
             }
-            if !fresh && (!lane.due.contains_key(dest) || self.step(dest, peer).set() != step.set()) {
+            if !fresh && (!lane.due.contains_key(dest) || self.step(dest, peer).path() != step.path()) {
                 lane.plan.pop_front();
                 continue;
             }
@@ -311,23 +319,22 @@ impl Rib {
 
     fn builder(&self, step: Step, peer: PeerId, limit: usize) -> UpdateBuilder {
         let p = self.peers.get(&peer);
-        match step.set() {
+        match step.path() {
             None => UpdateBuilder::unreach(limit),
-            Some(set) => {
-                let set = self.sets.get(set);
-                let attrs = export::attrs(set, self.config.asn, p.is_some_and(|p| p.ibgp));
+            Some(Path { set, from }) => {
+                let attrs = self.attrs_for(from, set, self.kind(peer));
                 let as4 = p.and_then(|p| p.up).is_none_or(|up| up.as4);
-                UpdateBuilder::reach(&attrs, set.key.next_hop, limit, as4)
+                UpdateBuilder::reach(&attrs, self.sets.get(set).key.next_hop, limit, as4)
             }
         }
     }
 
     /// The NLRI of a planned key.
     fn route(&self, dest: &Dest, step: Step) -> EvpnRoute {
-        let Some(set_ix) = step.set() else { return dest.key().to_withdraw_route() };
+        let Some(Path { set, .. }) = step.path() else { return dest.key().to_withdraw_route() };
         match dest {
             Dest::Host { host, rd } => {
-                let set = &self.sets.get(set_ix).key;
+                let set = &self.sets.get(set).key;
                 EvpnRoute::MacIp(MacIp {
                     rd: *rd,
                     esi: set.esi,

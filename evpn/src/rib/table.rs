@@ -326,7 +326,7 @@ impl Hosts {
         gone
     }
 
-    /// Routes of all neighbours under one key.
+    /// Routes of all neighbours under one key; those with another RD are other routes (EVPN-BEST-04).
     pub(super) fn paths(&self, rd: RdIx, host: Host) -> impl Iterator<Item = (PeerId, SetIx)> {
         self.rds.get(rd.0).groups.iter().flat_map(move |(g, _)| {
             let from = HostKey { host, rd, peer: PeerId(0) };

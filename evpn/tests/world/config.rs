@@ -40,6 +40,7 @@ pub fn config(i: usize, n: usize) -> Config {
         vtep: vtep(i),
         asn: Asn(65000),
         router_id: own,
+        cluster_id: own,
         udp_port: 4789,
         bgp_port: 179,
         listen: None,

@@ -133,6 +133,7 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
         vtep: own,
         asn: Asn(65000),
         router_id: Ipv4Addr::new(10, 255, 0, i as u8 + 1),
+        cluster_id: Ipv4Addr::new(10, 255, 0, i as u8 + 1),
         udp_port: 4789,
         bgp_port: 179,
         listen: None,

@@ -207,6 +207,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
                 vtep: address,
                 asn,
                 router_id,
+                cluster_id: bgp.cluster_id.unwrap_or(router_id),
                 udp_port: vtep.udp_port,
                 bgp_port: bgp.port,
                 listen: bgp.listen,

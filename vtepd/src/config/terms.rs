@@ -11,7 +11,7 @@ use evpn::types::{RemoteAs, Span};
 use std::net::IpAddr;
 use toml::de::DeValue;
 
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "asn",
     "port",
     "local-address",
@@ -20,6 +20,7 @@ const KEYS: [&str; 10] = [
     "connect-retry",
     "multihop",
     "ttl-security",
+    "route-reflector-client",
     "password-file",
     "password-env",
 ];
@@ -55,6 +56,7 @@ pub(super) struct Terms {
     hold_time: Option<u16>,
     connect_retry: Option<Span>,
     distance: Option<Distance>,
+    client: Option<(bool, Place, String)>,
     rules: RuleTerms,
     /// Where the key of its connections is.
     pub(super) password: Option<KeyAt>,
@@ -72,6 +74,7 @@ impl Terms {
             hold_time: hold_time(s, c),
             connect_retry: s.duration("connect-retry", Span::secs(65535), c),
             distance: distance(s, c),
+            client: client(s, c),
             rules: RuleTerms::read(s, c),
             password: password(s, c),
         }
@@ -88,6 +91,7 @@ impl Terms {
             hold_time: self.hold_time.or(group.hold_time),
             connect_retry: self.connect_retry.or(group.connect_retry),
             distance: self.distance.or(group.distance),
+            client: self.client.or_else(|| group.client.clone()),
             rules: self.rules.over(&group.rules),
             password: self.password.or_else(|| group.password.clone()),
         }
@@ -106,6 +110,7 @@ impl Terms {
             s.missing("asn", help, c);
         }
         let local_address = self.local_address_for(address, vtep, c);
+        let route_reflector_client = self.is_client(vtep, c);
         let hold_time = self.hold_time.unwrap_or(DEFAULT_HOLD);
         let rules = self.rules.rules(hold_time, c);
         let default = NeighborConfig::new(address?, self.asn?);
@@ -123,10 +128,23 @@ impl Terms {
                 Distance::Security(hops) => Some(hops),
                 Distance::Multihop(_) => None,
             }),
+            route_reflector_client,
             rules,
             signed: self.password.is_some(),
             ..default
         })
+    }
+
+    /// Only neighbours of our own AS can be clients (RFC 4456 §4).
+    fn is_client(&self, vtep: &Vtep, c: &mut Collector) -> bool {
+        let Some((client, place, key)) = &self.client else { return false };
+        let external = self.asn.zip(vtep.asn).is_some_and(|(theirs, ours)| !theirs.is_internal(ours));
+        if *client && external {
+            let p = Problem::new(key.clone(), place.clone(), "a neighbour of another AS cannot be a client");
+            let help = "routes go to and from neighbours of other ASes without it; remove the key";
+            c.push_once(p.help(help));
+        }
+        *client && !external
     }
 
     fn local_address_for(&self, remote: Option<IpAddr>, vtep: &Vtep, c: &mut Collector) -> Option<IpAddr> {
@@ -178,6 +196,12 @@ fn local_address(s: &Section<'_>, c: &mut Collector) -> Option<(IpAddr, Place, S
         return None;
     }
     Some((value, place, s.key("local-address")))
+}
+
+fn client(s: &Section<'_>, c: &mut Collector) -> Option<(bool, Place, String)> {
+    let client = s.boolean("route-reflector-client", c)?;
+    let (_, place) = s.get("route-reflector-client")?;
+    Some((client, place, s.key("route-reflector-client")))
 }
 
 /// Zero or at least three seconds (RFC 4271 §4.2, BGP-OPEN-04).

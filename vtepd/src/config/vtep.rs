@@ -75,20 +75,27 @@ pub(super) fn vtep(root: &Section<'_>, c: &mut Collector) -> Vtep {
 /// The BGP identifier: any four octets but zero (RFC 6286).
 fn router_id(s: &Section<'_>, address: Option<IpAddr>, c: &mut Collector) -> Option<RouterId> {
     const HELP: &str = "write any IPv4 address but 0.0.0.0, different on every router of the AS";
-    match s.address("router-id", c) {
-        Some(At { value: IpAddr::V4(id), .. }) if !id.is_unspecified() => Some(id),
-        Some(At { place, .. }) => {
-            c.push(s.problem("router-id", place, "not a BGP identifier").help(HELP));
-            None
-        }
+    match s.get("router-id") {
+        Some(_) => identifier(s, "router-id", HELP, c),
         None => match address {
             Some(IpAddr::V4(a)) => Some(a),
-            Some(IpAddr::V6(_)) if s.get("router-id").is_none() => {
+            Some(IpAddr::V6(_)) => {
                 s.missing("router-id", &format!("an IPv6 VTEP has no default for it; {HELP}"), c);
                 None
             }
-            _ => None,
+            None => None,
         },
+    }
+}
+
+/// Four octets in the form of an IPv4 address, not all zero.
+fn identifier(s: &Section<'_>, key: &str, help: &str, c: &mut Collector) -> Option<RouterId> {
+    match s.address(key, c)? {
+        At { value: IpAddr::V4(id), .. } if !id.is_unspecified() => Some(id),
+        At { place, .. } => {
+            c.push(s.problem(key, place, "not a BGP identifier").help(help));
+            None
+        }
     }
 }
 
@@ -107,11 +114,15 @@ fn path(s: &Section<'_>, key: &str, default: &str, c: &mut Collector) -> PathBuf
 pub(super) struct Bgp {
     pub(super) port: u16,
     pub(super) listen: Option<IpAddr>,
+    pub(super) cluster_id: Option<RouterId>,
     pub(super) restart_time: Span,
 }
 
+const CLUSTER: &str =
+    "write any IPv4 address but 0.0.0.0, the same on all reflectors of a cluster; default: the router id";
+
 pub(super) fn bgp(root: &Section<'_>, c: &mut Collector) -> Bgp {
-    let s = root.section("bgp", &["port", "listen", "restart-time"], c);
+    let s = root.section("bgp", &["port", "listen", "restart-time", "cluster-id"], c);
     let listen = s.address("listen", c).and_then(|At { value, place }| {
         if value.is_multicast() {
             c.push(s.problem("listen", place, "a multicast address cannot be listened on"));
@@ -122,6 +133,7 @@ pub(super) fn bgp(root: &Section<'_>, c: &mut Collector) -> Bgp {
     Bgp {
         port: s.integer("port", 1..=65535, c).map_or(179, |n| n.value as u16),
         listen,
+        cluster_id: identifier(&s, "cluster-id", CLUSTER, c),
         restart_time: s.duration("restart-time", Span::secs(4095), c).unwrap_or(Span::secs(120)),
     }
 }
