@@ -4,7 +4,8 @@
 mod world;
 
 use bytes::Bytes;
-use evpn::node::{Config, Flooding, Unknown};
+use evpn::fabric::PortFlags;
+use evpn::node::{Config, Flooding, Input, Unknown};
 use evpn::types::{IfIndex, Mac, Span};
 use evpn::wire::frame;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -130,6 +131,28 @@ fn a_clients_words_go_to_the_server_alone_and_its_answers_to_the_client_alone() 
     say(&mut w, 0, P1, mac(1), dhcp(2, client, mac(1), client));
     assert_eq!(carried(&w, 0), [], "the bridge forwards it");
     assert_eq!((count(&mut w, 1, "carried_dhcp"), count(&mut w, 0, "carried_dhcp")), (1, 1));
+}
+
+/// PIT-07: a tap hears what a locked or blocked port does not let in.
+#[test]
+fn what_a_port_does_not_let_in_is_not_carried_past_it() {
+    for set in [|p: &mut PortFlags| p.locked = true, |p: &mut PortFlags| p.forwarding = false] {
+        let mut w = world(|_| {});
+        w.port_with(1, P1, set);
+        let client = mac(2);
+        let asks = frame::arp_request(client, Ipv4Addr::new(10, 1, 0, 2), Ipv4Addr::new(10, 1, 0, 99));
+        for f in [discover(client), solicitation(client), asks.to_vec()] {
+            w.input(1, Input::Frame { port: P1, bytes: f.into() });
+            w.run_for(Span::millis(50));
+        }
+        assert_eq!(carried(&w, 1), []);
+        assert_eq!(count(&mut w, 1, "carried_not_let_in"), 3);
+        // The bridge has a row for it by now: it was let in.
+        w.frame(1, P1, client, None);
+        w.run_for(Span::millis(50));
+        say(&mut w, 1, P1, client, discover(client));
+        assert_eq!(carried(&w, 1), [(vtep(0), mac(1))]);
+    }
 }
 
 #[test]

@@ -99,6 +99,12 @@ impl Node {
         if !nothing_floods && seg.config.hosts.unknown == Unknown::Replicate {
             return;
         }
+        // PIT-07: what the bridge does not let in is not carried past it. The host says it again once it is let in.
+        let known = seg.hosts.macs.get(&f.src).and_then(|e| e.local()).is_some_and(|l| l.port == port);
+        if !known && !self.takes_strangers(port) {
+            self.journal.count("carried_not_let_in");
+            return;
+        }
         let group = !f.dst.is_host();
         match (&f.body, frame::dhcp_for(bytes)) {
             (_, Some(DhcpFor::Servers)) if nothing_floods && group => {
@@ -123,9 +129,18 @@ impl Node {
         }
     }
 
+    /// Whether the bridge takes frames of any MAC from a port: not if it blocks it, or has it locked (802.1X).
+    fn takes_strangers(&self, port: IfIndex) -> bool {
+        let flags = self.links.get(&port).and_then(|l| l.port);
+        flags.is_none_or(|p| p.forwarding && !p.locked)
+    }
+
     /// A frame for a remote host, by itself. Whether it went.
     fn carry_to(&mut self, vni: Vni, mac: Mac, bytes: &[u8]) -> bool {
-        frame::readdressed(bytes, mac).is_some_and(|copy| self.encap_to_owner(vni, mac, copy))
+        let Some(vtep) = self.vtep_of(vni, mac) else { return false };
+        let Some(copy) = frame::readdressed(bytes, mac) else { return false };
+        self.encap(vni, vtep, copy);
+        true
     }
 
     fn carry_to_servers(&mut self, vni: Vni, port: IfIndex, bytes: &[u8], at: Time) {

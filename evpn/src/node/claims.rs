@@ -93,7 +93,8 @@ impl Node {
             return true;
         }
         if self.is_in_conflict(vni, ip) {
-            return self.conflict_goes_on(vni, ip, mac, at);
+            self.conflict_goes_on(vni, ip, mac);
+            return true;
         }
         if self.counts_at_once(vni, mac, ip, &old, at) || self.claims.open.len() >= LIMIT {
             self.end_grant(vni, ip, mac);

@@ -77,15 +77,11 @@ impl Node {
     }
 
     /// The address is claimed once more; nothing changes.
-    pub(super) fn conflict_goes_on(&mut self, vni: Vni, ip: IpAddr, mac: Mac, at: Time) -> bool {
-        let _ = (ip, at);
+    pub(super) fn conflict_goes_on(&mut self, vni: Vni, ip: IpAddr, mac: Mac) {
         self.journal.count("claims_refused");
-        self.duplicated.found.get_mut(&(vni, About::Ip(ip))).is_some_and(|f| {
-            if f.mac == mac {
-                f.unanswered = 0;
-            }
-            true
-        })
+        if let Some(f) = self.duplicated.found.get_mut(&(vni, About::Ip(ip))).filter(|f| f.mac == mac) {
+            f.unanswered = 0;
+        }
     }
 
     /// A host has answered for an address.

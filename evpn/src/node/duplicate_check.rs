@@ -98,11 +98,15 @@ impl Checks {
 
     /// Somebody has answered who may have been asked: all checks of others for this address end.
     fn answered(&mut self, vni: Vni, ip: IpAddr, owner: Mac) -> Vec<(Mac, IfIndex)> {
-        let of = |k: &Key| (k.0, k.1) == (vni, ip) && k.2 != owner;
-        let low = (vni, ip, Mac([0; 6]));
-        let keys: Vec<Key> = self.open.range(low..).map(|(k, _)| *k).take_while(|k| k.1 == ip).collect();
-        let ended: Vec<Key> = keys.into_iter().filter(of).collect();
-        self.granted.retain(|k, g| !(of(k) && g.owner == owner));
+        // Every answer that comes over the underlay asks this: nothing is looked at but the checks of this address.
+        let all = (vni, ip, Mac([0; 6]))..=(vni, ip, Mac::BROADCAST);
+        let of_others = |k: &&Key| k.2 != owner;
+        let ended: Vec<Key> =
+            self.open.range(all.clone()).map(|(k, _)| k).filter(of_others).copied().collect();
+        let lost = self.granted.range(all).filter(|(k, g)| of_others(k) && g.owner == owner);
+        for key in lost.map(|(k, _)| *k).collect::<Vec<_>>() {
+            self.granted.remove(&key);
+        }
         ended.into_iter().filter_map(|k| self.take(k).map(|c| (k.2, c.port))).collect()
     }
 }

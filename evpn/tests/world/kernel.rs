@@ -3,7 +3,9 @@
 use super::config::link;
 use super::{BRIDGE, Due, P1, P2, Trace, VXLAN, World, bridge_row, own_mac, vtep};
 use bytes::Bytes;
-use evpn::fabric::{BridgeLink, FdbRow, KernelEvent, Link, LinkKind, Row, RowKey, VxlanLink, WriteResult};
+use evpn::fabric::{
+    BridgeLink, FdbRow, KernelEvent, Link, LinkKind, PortFlags, Row, RowKey, VxlanLink, WriteResult,
+};
 use evpn::node::Input;
 use evpn::types::{IfIndex, Mac, Span};
 
@@ -29,6 +31,13 @@ impl World {
     pub fn bridge_with(&mut self, i: usize, set: BridgeLink) {
         let bridge = link(BRIDGE, "br100", LinkKind::Bridge(set), None, own_mac(i));
         self.kernel(i, KernelEvent::Link(bridge));
+    }
+
+    /// A port of a node with other flags.
+    pub fn port_with(&mut self, i: usize, port: IfIndex, set: impl Fn(&mut PortFlags)) {
+        let mut l = link(port, "p1", LinkKind::Other("veth".into()), Some(BRIDGE), own_mac(i));
+        l.port.as_mut().into_iter().for_each(set);
+        self.kernel(i, KernelEvent::Link(l));
     }
 
     pub fn kernel(&mut self, i: usize, ev: KernelEvent) {
