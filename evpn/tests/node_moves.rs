@@ -181,11 +181,11 @@ fn an_address_that_is_announced_after_the_move_is_not_asked_for() {
     w.frame(1, P1, mac(1), Some(arp(mac(1), ip(1), ip(1))));
     w.run_for(Span::secs(10));
     assert_eq!(w.hosts[1].emitted.len(), 0);
-    w.hosts[1].node.set_deaf(true);
+    w.hosts[1].node.set_unread([P1].into());
     w.frame(1, P1, mac(2), Some(rarp(mac(2))));
     w.run_for(Span::millis(500));
     w.frame(1, P1, mac(2), Some(arp(mac(2), ip(2), ip(2))));
-    w.hosts[1].node.set_deaf(false);
+    w.hosts[1].node.set_unread([].into());
     w.run_for(Span::secs(10));
     assert_eq!(w.hosts[1].emitted.len(), 0);
     assert!(w.neigh_row(0, ip(1).into()).is_some() && w.neigh_row(0, ip(2).into()).is_some());
@@ -197,7 +197,7 @@ fn a_question_waits_for_unread_frames_a_second_at_most() {
     let mut w = World::converged(2, MS);
     w.frame(0, P1, mac(1), Some(arp(mac(1), ip(1), ip(1))));
     w.run_for(Span::millis(10));
-    w.hosts[1].node.set_deaf(true);
+    w.hosts[1].node.set_unread([P1].into());
     w.frame(1, P1, mac(1), Some(rarp(mac(1))));
     for _ in 0..11 {
         assert_eq!(w.hosts[1].emitted.len(), 0);

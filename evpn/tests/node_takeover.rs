@@ -9,7 +9,7 @@ use evpn::types::{IfIndex, Mac, Seq, Span};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
 use world::steps::{MS, RELEASE, garp, ip, prepare};
-use world::{Guest, P1, P2, World, frames, mac, probe_mac, vni, vtep};
+use world::{Guest, P1, P2, VXLAN, World, frames, mac, probe_mac, vni, vtep};
 
 fn world_with(tweak: impl Fn(&mut Config)) -> World {
     let mut w = World::with(3, MS, |c| {
@@ -118,6 +118,27 @@ fn both_outcomes_are_there_within_twenty_ms() {
         w.run_for(Span::millis(20));
         assert_eq!(w.duplicates(1).len(), usize::from(alive));
         assert_eq!(bound(&mut w, 2, 1), Some(mac(if alive { 1 } else { 2 })));
+    }
+}
+
+/// Frames without end on one port are nobody's answer on another one: the outcome there is as soon as ever. Where the owner's
+/// answer may wait to be read, it is waited for.
+#[test]
+fn a_storm_on_another_port_delays_no_claim() {
+    for (unread, waits) in [(P1, false), (VXLAN, true)] {
+        let mut w = world_with(|_| {});
+        announce(&mut w, 0, P1, 1, 1);
+        w.run_for(Span::secs(1));
+        w.hosts[1].node.set_unread([unread].into());
+        announce(&mut w, 1, P2, 2, 1);
+        for _ in 0..19 {
+            w.run_for(Span::millis(1));
+            w.frame(1, P1, mac(9), None);
+        }
+        assert_eq!(bound(&mut w, 1, 1) == Some(mac(1)), waits, "{unread:?}");
+        w.run_for(Span::millis(200));
+        w.frame(1, P1, mac(9), None);
+        assert_eq!(bound(&mut w, 1, 1), Some(mac(2)), "and not for ever");
     }
 }
 

@@ -190,11 +190,11 @@ impl Node {
 
     /// Owners that were asked and have said nothing.
     pub(super) fn due_claims(&mut self, at: Time) {
-        while let Some((t, key)) = self.claims.due.first().copied()
-            && t <= at
-        {
-            if self.deaf && at.since(t) < OVERDUE {
-                return;
+        let due: Vec<_> = self.claims.due.iter().take_while(|(t, _)| *t <= at).copied().collect();
+        for (t, key) in due {
+            let Some(owner) = self.claims.open.get(&key).map(|o| o.owner) else { continue };
+            if at.since(t) < OVERDUE && self.may_have_answered(key.0, owner) {
+                continue;
             }
             let Some(o) = self.claims.take(key) else { continue };
             let (vni, ip) = key;

@@ -71,7 +71,7 @@ impl Node {
             if asked == 0 && b.confirmed > e.since && self.confirmations.before((vni, ip), latest, at) {
                 continue;
             }
-            if asked >= TIMES && !self.deaf {
+            if asked >= TIMES && !self.unread.contains(&port) {
                 self.confirmations.forget((vni, ip));
                 self.unanswered(vni, ip, true, at);
                 continue;

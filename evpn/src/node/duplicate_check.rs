@@ -313,12 +313,12 @@ impl Node {
 
     /// Owners that have not answered in time.
     pub(super) fn due_checks(&mut self, at: Time) {
-        while let Some((t, key)) = self.checks.due.first().copied()
-            && t <= at
-        {
+        let due: Vec<_> = self.checks.due.iter().take_while(|(t, _)| *t <= at).copied().collect();
+        for (t, key) in due {
+            let Some(owner) = self.checks.open.get(&key).map(|c| c.owner) else { continue };
             // What was answered may wait to be read.
-            if self.deaf && at.since(t) < OVERDUE {
-                return;
+            if at.since(t) < OVERDUE && self.may_have_answered(key.0, owner) {
+                continue;
             }
             let Some(c) = self.checks.take(key) else { continue };
             let (vni, ip, _) = key;

@@ -11,6 +11,7 @@ use super::{Event, Node, Output};
 use crate::hosts::{BindingOrigin, Evidence, Owner};
 use crate::types::{IfIndex, Mac, Span, Time, Vni};
 use crate::wire::frame::{self, Arp, Body, Frame};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// How long the forwarding table may take to agree with a frame (design section 5).
@@ -284,14 +285,22 @@ impl Node {
         true
     }
 
-    /// Whether ports have more frames than were read. Answers may be among them.
-    pub fn set_deaf(&mut self, deaf: bool) {
-        self.deaf = deaf;
+    /// Devices that have more frames than were read. Answers may be among them.
+    pub fn set_unread(&mut self, devices: BTreeSet<IfIndex>) {
+        self.unread = devices;
+    }
+
+    /// Whether what a MAC has answered may wait to be read. What waits elsewhere puts off nobody else: a host that sends
+    /// without end would keep all others that are gone alive.
+    pub(super) fn may_have_answered(&self, vni: Vni, mac: Mac) -> bool {
+        let Some(seg) = self.segments.get(&vni).filter(|_| !self.unread.is_empty()) else { return false };
+        let port = seg.hosts.macs.get(&mac).and_then(|e| e.local()).map(|l| l.port);
+        port.or(seg.vxlan).is_some_and(|dev| self.unread.contains(&dev))
     }
 
     /// What is due until then is asked now: while answers may wait to be read, only what is late.
     pub(super) fn ask_until(&self, at: Time) -> Time {
-        if self.deaf { Time(at.0.saturating_sub(OVERDUE.0)) } else { at }
+        if self.unread.is_empty() { at } else { Time(at.0.saturating_sub(OVERDUE.0)) }
     }
 
     /// Bindings that came with their MAC are confirmed, or given up.

@@ -71,8 +71,7 @@ impl Node {
 
     /// Asks those whose turn has come, once the tables have been read.
     pub(super) fn due_kept_hosts(&mut self, at: Time) {
-        // What was answered may wait to be read.
-        if self.deaf || !self.synced {
+        if !self.synced {
             return;
         }
         let gap = Span(1_000_000_000 / u64::from(self.config.arp.probe_rate.max(1)));
@@ -86,6 +85,11 @@ impl Node {
             match self.where_to_ask(&h) {
                 Where::Known => {}
                 Where::Nowhere => self.push_kept(vec![KeptHost { here: false, ..h }]),
+                // What it has said may wait to be read.
+                Where::On(port) if self.unread.contains(&port) => {
+                    self.kept_hosts.waiting.entry(vni).or_default().push_back(h);
+                    self.kept_hosts.next = at + gap;
+                }
                 Where::On(port) => {
                     self.had_an_address(vni, h.mac, at);
                     if self.question(vni, h.mac, h.ip, port, at, false, at) {

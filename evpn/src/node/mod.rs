@@ -161,7 +161,7 @@ pub struct Node {
     /// The kernel has more to say than was read.
     behind: bool,
     /// Ports have more frames than were read.
-    deaf: bool,
+    unread: BTreeSet<IfIndex>,
     signs: Signs,
     probes: chains::Chains,
     retries: BTreeSet<(Time, RowKey)>,
@@ -260,7 +260,7 @@ impl Node {
             leaving_queue: VecDeque::new(),
             parked: Parking::default(),
             behind: false,
-            deaf: false,
+            unread: BTreeSet::new(),
             signs: Signs::default(),
             probes: chains::Chains::default(),
             retries: BTreeSet::new(),
@@ -411,16 +411,26 @@ impl Node {
         offer((!self.asking.is_empty()).then_some((now, "questions to hosts")));
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
         offer(self.parked.timeout().filter(|_| !self.behind).map(|t| (t, "parked binding")));
-        offer(self.probes.first().filter(|_| !self.deaf).map(|t| (t, "probe")));
-        offer(self.questions.timeout().filter(|_| !self.deaf).map(|t| (t, "question to a host")));
-        offer(self.confirmations.timeout().filter(|_| !self.deaf).map(|t| (t, "confirmation of a host")));
-        offer(self.claims.timeout().filter(|_| !self.deaf).map(|t| (t, "claim on an address")));
+        offer(self.probes.first().filter(|_| self.unread.is_empty()).map(|t| (t, "probe")));
+        offer(self.questions.timeout().filter(|_| self.unread.is_empty()).map(|t| (t, "question to a host")));
+        offer(
+            self.confirmations
+                .timeout()
+                .filter(|_| self.unread.is_empty())
+                .map(|t| (t, "confirmation of a host")),
+        );
+        offer(self.claims.timeout().filter(|_| self.unread.is_empty()).map(|t| (t, "claim on an address")));
         offer(self.round_trips.timeout().map(|t| (t, "distance of a VTEP")));
-        offer(self.checks.timeout().filter(|_| !self.deaf).map(|t| (t, "duplicate check of a host")));
+        offer(
+            self.checks
+                .timeout()
+                .filter(|_| self.unread.is_empty())
+                .map(|t| (t, "duplicate check of a host")),
+        );
         offer(
             self.kept_hosts
                 .timeout()
-                .filter(|_| self.synced && !self.deaf)
+                .filter(|_| self.synced && self.unread.is_empty())
                 .map(|t| (t, "host of an earlier run")),
         );
         offer(self.duplicated.poll_timeout());

@@ -173,7 +173,7 @@ impl Node {
             return;
         }
         // What was answered may wait to be read.
-        if o.asked >= TIMES && !(self.deaf && o.suspect) {
+        if o.asked >= TIMES && !(o.suspect && self.unread.contains(&port)) {
             self.unanswered(vni, ip, bound.is_some() && o.suspect, at);
             return;
         }

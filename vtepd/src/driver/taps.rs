@@ -5,7 +5,7 @@ use super::watch::Watch;
 use bytes::Bytes;
 use evpn::types::{IfIndex, Span, Time};
 use netlink::linux::Tap;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::task::Context;
@@ -34,8 +34,8 @@ pub(super) struct Taps {
     open: BTreeMap<IfIndex, Open>,
     /// Wanted, and not open: when each is tried again.
     lost: BTreeMap<IfIndex, Time>,
-    /// Some port had more than its budget when it was last looked.
-    more: bool,
+    /// Ports that had more than their budget when it was last looked.
+    unread: BTreeSet<IfIndex>,
 }
 
 impl Taps {
@@ -88,16 +88,16 @@ impl Taps {
         }
     }
 
-    /// Whether frames may wait that were not taken in.
-    pub(super) fn more(&self) -> bool {
-        self.more
+    /// Ports where frames may wait that were not taken in.
+    pub(super) fn unread(&self) -> &BTreeSet<IfIndex> {
+        &self.unread
     }
 
     /// Takes in frames up to the budget. Returns whether there were any, or more wait.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>, out: &mut Vec<Frame>) -> bool {
         let mut busy = false;
         let mut gone = Vec::new();
-        self.more = false;
+        self.unread.clear();
         for (port, o) in &mut self.open {
             if !o.watch.is_ready(cx) {
                 continue;
@@ -125,7 +125,9 @@ impl Taps {
                     }
                 }
             }
-            self.more |= !over;
+            if !over {
+                self.unread.insert(*port);
+            }
         }
         for port in gone {
             self.open.remove(&port);

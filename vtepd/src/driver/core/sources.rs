@@ -84,7 +84,7 @@ impl Core {
             self.taps.reopen(clock::now());
         }
         let busy = self.taps.poll(cx, &mut self.scratch.frames);
-        self.node.set_deaf(self.taps.more());
+        self.node.set_unread(self.taps.unread().clone());
         for (port, bytes, at) in self.scratch.frames.drain(..) {
             self.node.handle(Input::Frame { port, bytes }, at);
         }
