@@ -190,6 +190,27 @@ impl Vtepd {
         serde_json::from_str(&text(c.output())?).map_err(|e| e.to_string())
     }
 
+    /// `vtepd neighbor NAME ARGS`: what it says.
+    ///
+    /// # Errors
+    /// It was refused.
+    pub fn neighbor(&self, name: &str, args: &[&str]) -> Result<String, String> {
+        let mut c = Command::new(our("vtepd"));
+        c.args(["neighbor", name]).args(args).arg("--socket").arg(self.socket());
+        text(c.output())
+    }
+
+    /// `vtepd show neighbors NAME --json`.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn neighbor_detail(&self, name: &str) -> Value {
+        let mut c = Command::new(our("vtepd"));
+        c.args(["show", "neighbors", name, "--json", "--socket"]).arg(self.socket());
+        let out = text(c.output()).unwrap_or_else(|e| panic!("vtepd show neighbors {name}: {e}"));
+        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}"))
+    }
+
     /// State of a neighbour.
     pub fn neighbor_state(&self, address: IpAddr) -> String {
         let address = address.to_string();

@@ -6,6 +6,7 @@ use vtepd_tests::tree::root;
 
 /// Sections of `docs/requirements.md` that the table covers.
 const SECTIONS: &[&str] = &[
+    "BGP-SHUT-",
     "BGP-SHT-",
     "EVPN-MOB-",
     "EVPN-XMOB-",

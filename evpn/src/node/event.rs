@@ -42,6 +42,13 @@ pub enum Event {
         /// Why, for people; names message, attribute and offset where a peer was at fault.
         why: String,
     },
+    /// An operator has done something to a neighbour.
+    NeighborAdmin {
+        /// Address.
+        address: IpAddr,
+        /// What.
+        text: String,
+    },
     /// The initial routes of a neighbour are complete (RFC 4724 §2).
     EndOfRib {
         /// Index.
@@ -68,6 +75,10 @@ pub enum Event {
         what: String,
         /// Reaction.
         treatment: String,
+        /// The routes concerned, in a few words.
+        routes: String,
+        /// The UPDATE in hex, cut short if it is long.
+        octets: String,
     },
     /// A MAC appeared behind a local port.
     MacLocal {
@@ -523,6 +534,7 @@ impl Event {
             | Self::LateFrame { .. } => Level::Debug,
             Self::NeighborUp { .. }
             | Self::SessionNote { .. }
+            | Self::NeighborAdmin { .. }
             | Self::NeighborDown { .. }
             | Self::EndOfRib { .. }
             | Self::Move(_)

@@ -159,12 +159,49 @@ pub enum Command {
         /// An operator should look.
         warn: bool,
     },
+    /// What an operator does to a neighbour, or wants to know of it.
+    Neighbor(NeighborRequest),
     /// A duplicate is let go (EVPN-XMOB-17).
     ClearDuplicate {
         /// VNI.
         vni: Vni,
         /// Which address.
         address: About,
+    },
+}
+
+/// Something about one neighbour.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeighborRequest {
+    /// Its address, or its description.
+    pub name: String,
+    /// What is to happen.
+    pub action: NeighborAction,
+}
+
+/// What an operator does to a neighbour. Each may be asked for twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NeighborAction {
+    /// Nothing: everything that is known of it.
+    Show,
+    /// Cease 6/2 with this text (RFC 9003), and nothing is tried until it is started.
+    Shutdown {
+        /// For the other side; may be empty.
+        message: String,
+    },
+    /// The end of a shutdown, and of any wait before the next attempt.
+    Start,
+    /// Cease 6/4 with this text, and a new attempt at once.
+    Reset {
+        /// For the other side; may be empty.
+        message: String,
+    },
+    /// Everything again over the session as it is (RFC 2918).
+    Refresh {
+        /// Ask for its routes.
+        inbound: bool,
+        /// Send ours.
+        outbound: bool,
     },
 }
 

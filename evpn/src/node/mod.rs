@@ -25,6 +25,7 @@ mod duplicate_macs;
 mod duplicates;
 mod echo;
 mod event;
+mod faults;
 mod fixed;
 mod former;
 mod frames;
@@ -45,6 +46,7 @@ mod local;
 mod moved;
 mod moves;
 mod neighbor_rules;
+mod neighbors;
 mod originate;
 mod output;
 mod overlay;
@@ -83,11 +85,11 @@ pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
 pub use hold::{Held, HoldWord, Leave};
 pub use host_config::{ArpConfig, ConflictPolicy, Gateway, GatewayAddress, TellPeers, Unknown, VniHosts};
 pub use input::{
-    About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, PlaceFilter, Query,
-    Requester, SEND_PATH, Show, WhyRequest,
+    About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, NeighborAction,
+    NeighborRequest, PlaceFilter, Query, Requester, SEND_PATH, Show, WhyRequest,
 };
 pub use neighbor_rules::NeighborRules;
-pub use output::{MoveReply, Output, Refusal, Reply};
+pub use output::{MoveReply, NeighborReply, Output, Refusal, Reply};
 pub use port_hosts::PortHosts;
 pub use port_rules::{Outward, PortDrops, PortNews, PortRules, Storm};
 pub use probe_mac::probe_mac;

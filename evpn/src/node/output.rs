@@ -166,8 +166,33 @@ pub enum Reply {
     Told,
     /// A duplicate was let go; what happens now, for people.
     Cleared(String),
+    /// A neighbour, or what was done to it.
+    Neighbor(NeighborReply),
+    /// What was asked of a neighbour is not possible; nothing was changed.
+    NeighborRefused {
+        /// There is no such neighbour.
+        unknown: bool,
+        /// For people.
+        text: String,
+    },
     /// The request is not understood or asks for something that is not there.
     Error(String),
+}
+
+/// Answer to [`super::Command::Neighbor`].
+#[derive(Clone, Debug)]
+pub enum NeighborReply {
+    /// Everything that is known of it.
+    Detail(Box<view::NeighborDetail>),
+    /// It was done.
+    Done {
+        /// The neighbour.
+        address: IpAddr,
+        /// State of its session now, by its RFC 4271 name.
+        state: String,
+        /// What was done, for people.
+        did: String,
+    },
 }
 
 /// Why a step of a prepared move is refused.

@@ -1,6 +1,8 @@
 //! Neighbours: sessions, their connections, and the way of UPDATEs in both directions.
 
+use super::faults::Faults;
 use super::input::ConnEvent;
+use super::neighbors::HeldDown;
 use super::{Config, Event, NeighborConfig, Node, Output, SEND_PATH};
 use crate::rib::Rib;
 use crate::session::{self, Agreed, Session};
@@ -15,8 +17,6 @@ const DIALLED: u64 = 1 << 63;
 const MIN_ROOM: usize = 4096;
 /// UPDATEs handed out per peer and flush; the rest waits for the next turn, so that others get theirs.
 const UPDATES_PER_FLUSH: usize = 64;
-/// Faults reported as events per UPDATE.
-const FAULTS_REPORTED: usize = 4;
 
 /// A neighbour at work.
 #[derive(Debug)]
@@ -30,6 +30,9 @@ pub(super) struct Peer {
     pub(super) updates_in: u64,
     pub(super) updates_out: u64,
     pub(super) faults: u64,
+    pub(super) faults_by: Faults,
+    /// Nothing is tried, and why.
+    pub(super) held_down: Option<HeldDown>,
     pub(super) last_error: Option<String>,
 }
 
@@ -71,6 +74,8 @@ pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<
                 updates_in: 0,
                 updates_out: 0,
                 faults: 0,
+                faults_by: Faults::default(),
+                held_down: n.rules.shutdown.clone().map(HeldDown::Operator),
                 last_error: None,
             }
         })
@@ -80,7 +85,10 @@ pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<
 impl Node {
     pub(super) fn start_sessions(&mut self, at: Time) {
         for i in 0..self.peers.len() {
-            self.drive(i, session::Input::Start, at);
+            match self.stop_of(i) {
+                Some(stop) => self.drive(i, stop, at),
+                None => self.drive(i, session::Input::Start, at),
+            }
         }
     }
 
@@ -150,7 +158,7 @@ impl Node {
     }
 
     /// Gives a session one input and acts on its outputs.
-    fn drive(&mut self, i: usize, input: session::Input<'_>, at: Time) {
+    pub(super) fn drive(&mut self, i: usize, input: session::Input<'_>, at: Time) {
         let mut out = Vec::new();
         let next = &mut self.next_conn;
         let mut ids = || {
@@ -185,8 +193,8 @@ impl Node {
             }
             session::Output::Up(conn, agreed) => self.session_up(i, conn, agreed, at),
             session::Output::Down { was_up, why, .. } => self.session_down(i, was_up, why, at),
-            session::Output::Update { update, treatment, faults } => {
-                self.session_update(i, &update, treatment, &faults, at);
+            session::Output::Update { update, treatment, faults, raw } => {
+                self.session_update(i, &update, treatment, (&faults, &raw), at);
             }
             session::Output::Refresh(r) => {
                 if r.kind == RefreshKind::Request && r.family == Family::EVPN {
@@ -241,7 +249,7 @@ impl Node {
         i: usize,
         u: &Update,
         treatment: Option<Treatment>,
-        faults: &[Fault],
+        (faults, raw): (&[Fault], &[u8]),
         at: Time,
     ) {
         let peer = PeerId(i as u32);
@@ -249,22 +257,7 @@ impl Node {
         p.updates_in += 1;
         p.faults += faults.len() as u64;
         let address = p.config.address;
-        for f in faults.iter().take(FAULTS_REPORTED) {
-            let treatment = match f.treatment {
-                Treatment::SkipNlri => "skip-nlri",
-                Treatment::DiscardAttribute => "discard-attribute",
-                Treatment::TreatAsWithdraw => "treat-as-withdraw",
-                Treatment::Reset => "reset",
-            };
-            let e = Event::UpdateFault {
-                address,
-                offset: f.offset,
-                attribute: f.attribute,
-                what: f.what.into(),
-                treatment: treatment.into(),
-            };
-            self.journal.event(e, at);
-        }
+        p.faults_by.take(address, u, faults, raw, &mut self.journal, at);
         self.rib.update(peer, u, treatment, at);
         if !self.peers[i].end_of_rib && self.rib.end_of_rib(peer) {
             self.peers[i].end_of_rib = true;
@@ -293,6 +286,7 @@ impl Node {
             {
                 c.room = c.room.saturating_sub(bytes.len());
                 c.given += bytes.len() as u64;
+                self.peers[i].session.keep_sent(&bytes, at);
                 self.journal.push(Output::Send { conn, bytes });
                 sent += 1;
             }

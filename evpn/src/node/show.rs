@@ -25,6 +25,7 @@ impl Node {
                 let (lagged, events) = self.journal.after(*after, *limit);
                 Reply::Events { lagged, events }
             }
+            Command::Neighbor(request) => self.handle_neighbor(request, at),
             Command::Move(request) => return self.handle_move(id, request, at),
             Command::ClearDuplicate { vni, address } => self.clear_duplicate(*vni, *address, at),
             Command::Why(q) => self.why(q, at).map_or_else(Reply::Error, |v| Reply::Why(Box::new(v))),
@@ -149,7 +150,7 @@ impl Node {
             })
     }
 
-    fn neighbor(&self, i: usize, at: Time) -> NeighborView {
+    pub(super) fn neighbor(&self, i: usize, at: Time) -> NeighborView {
         let p = &self.peers[i];
         let id = crate::types::PeerId(i as u32);
         let agreed = p.up.as_ref().map(|(_, a)| a);
@@ -176,6 +177,7 @@ impl Node {
             updates_in: p.updates_in,
             updates_out: p.updates_out,
             faults: p.faults,
+            held_down: p.held_down.is_some(),
             last_error: p.last_error.clone(),
             description: p.config.description.clone(),
         }

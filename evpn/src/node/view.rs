@@ -1,9 +1,11 @@
 //! What `show` prints and `--json` returns. Kept apart from the tables inside, so that those can change.
 
 mod moves;
+mod neighbor;
 mod why;
 
 pub use moves::{Handed, MoveKind, MoveView};
+pub use neighbor::{EventView, FaultCount, FaultyView, Happened, MessageView, NeighborDetail, OpenView};
 pub use why::{
     BindingView, CandidateView, HostSideView, LostView, MemoryView, QuestionView, RuleView, ToldView, WhyView,
 };
@@ -84,6 +86,9 @@ pub struct NeighborView {
     pub updates_out: u64,
     /// Faults in UPDATEs that did not end the session.
     pub faults: u64,
+    /// Nothing is tried: shut down, or held down for too many prefixes.
+    #[serde(default)]
+    pub held_down: bool,
     /// Why the last session ended, or the last attempt failed.
     pub last_error: Option<String>,
     /// Configured text.

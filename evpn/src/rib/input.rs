@@ -399,7 +399,7 @@ impl Rib {
     }
 
     /// Ours wins over any other; those that loop or have no usable next hop do not count.
-    fn best_of(&self, paths: impl Iterator<Item = (PeerId, SetIx)>) -> Best {
+    pub(super) fn best_of(&self, paths: impl Iterator<Item = (PeerId, SetIx)>) -> Best {
         let mut first = None;
         let mut more = Vec::new();
         for (peer, set) in paths {

@@ -38,7 +38,7 @@ mod table;
 mod targets;
 
 pub use eligible::WhyNot;
-pub use show::{PeerCounters, RouteCursor, RouteInfo};
+pub use show::{PeerCounters, PeerRoutes, RouteCursor, RouteInfo};
 
 use crate::session::Agreed;
 use crate::types::{Asn, Esi, Label, Mac, PeerId, RouterId, Seq, Vni};

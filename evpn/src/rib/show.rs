@@ -6,6 +6,7 @@ use super::table::{self, GroupIx, Host, HostKey};
 use super::{OWN, Rib};
 use crate::types::{EthTag, PeerId, Rd, Seq, Vni};
 use crate::wire::{Attrs, EvpnRoute, MacIp, NextHop, RouteKey};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -56,7 +57,56 @@ pub struct PeerCounters {
     pub oversize: u64,
 }
 
+/// What became of a neighbour's routes.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct PeerRoutes {
+    /// The best of their key in the BGP table.
+    pub best: usize,
+    /// Kept and not used, by reason.
+    pub filtered: BTreeMap<WhyNot, usize>,
+}
+
 impl Rib {
+    /// What became of a neighbour's routes. One pass over all tables; for people who ask, not for every turn.
+    pub fn peer_routes(&self, peer: PeerId) -> PeerRoutes {
+        let mut out = PeerRoutes::default();
+        for (_, group) in self.hosts.groups() {
+            let (mut host, mut paths) = (None, Vec::new());
+            for (key, set) in group.after(None) {
+                if host != Some((key.host, key.rd)) {
+                    out.best += usize::from(self.is_best_of(peer, &paths));
+                    paths.clear();
+                    host = Some((key.host, key.rd));
+                }
+                paths.push((key.peer, set));
+                if key.peer == peer {
+                    let s = self.sets.get(set);
+                    if let Some(why) = s.bar.or(group.vnis.is_empty().then_some(WhyNot::NoTarget)) {
+                        *out.filtered.entry(why).or_insert(0) += 1;
+                    }
+                }
+            }
+            out.best += usize::from(self.is_best_of(peer, &paths));
+        }
+        for ((key, from), path) in &self.others.routes {
+            if *from == peer {
+                let info = self.other_info(key, peer, path);
+                out.best += usize::from(info.best);
+                if let Some(why) = info.why_not {
+                    *out.filtered.entry(why).or_insert(0) += 1;
+                }
+            }
+        }
+        out
+    }
+
+    /// Routes of one key in one group: the same key in two groups (peers with different route targets) counts
+    /// for each of them.
+    fn is_best_of(&self, peer: PeerId, paths: &[(PeerId, SetIx)]) -> bool {
+        paths.iter().any(|(p, _)| *p == peer)
+            && self.best_of(paths.iter().copied()).is_some_and(|(p, _)| p == peer)
+    }
+
     /// Routes of all neighbours and ours.
     pub fn route_count(&self) -> usize {
         self.hosts.len() + self.others.routes.len()

@@ -51,7 +51,12 @@ impl Framer {
         }
     }
 
-    /// Octets of an unfinished message.
+    /// The octets of an unfinished message.
+    pub(super) fn held(&self) -> &[u8] {
+        if self.done { &[] } else { &self.partial }
+    }
+
+    /// How many they are.
     pub(super) fn pending(&self) -> usize {
         if self.done { 0 } else { self.partial.len() }
     }

@@ -78,6 +78,7 @@ impl Session {
         self.stats.connect_retry_counter = 0;
         self.streak = 0;
         self.failed_at = None;
+        self.refusal = None;
         self.begin(event, t);
     }
 
@@ -114,6 +115,7 @@ impl Session {
         self.plain_next = false;
         let data = data.slice(..data.len().min(MAX_NOTIFICATION_DATA));
         let n = Notification { data, ..Notification::cease(subcode) };
+        self.refusal = Some(n.clone());
         if self.conns.is_empty() {
             return self.record(FsmEvent::ManualStop, from, State::Idle, None, t.at);
         }
@@ -182,7 +184,10 @@ impl Session {
     /// Not wanted: Cease/5 says so (RFC 4486 §4); some peers come back sooner than after a bare close.
     fn refuse(&mut self, id: ConnId, why: &str, t: &mut Turn<'_>) {
         self.stats.refused += 1;
-        self.send_notification(id, Notification::cease(cease::REJECTED), t);
+        // Who comes while an operator has it down hears his reason again, not only that it is refused.
+        let stopped = self.refusal.clone().filter(|_| self.start == Start::Stopped);
+        let n = stopped.unwrap_or_else(|| Notification::cease(cease::REJECTED));
+        self.send_notification(id, n, t);
         t.out.push(Output::Hangup(id));
         let state = self.state();
         self.record(FsmEvent::TcpConnectionConfirmed, state, state, Some(id), t.at);
@@ -399,6 +404,9 @@ impl Session {
 
     pub(super) fn send(&mut self, id: ConnId, kind: u8, octets: Bytes, t: &mut Turn<'_>) {
         self.stats.sent.count(kind);
+        if kind != kind::KEEPALIVE || self.state() != State::Established {
+            self.ring.push(t.at, true, &octets);
+        }
         t.out.push(Output::Send(id, octets));
     }
 

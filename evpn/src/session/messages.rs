@@ -3,9 +3,12 @@
 use super::conn::{Phase, Running};
 use super::event::FsmEvent;
 use super::fsm::{End, Next, Turn};
-use super::{Output, Session, State, kind, negotiate};
+use super::{Output, Session, State, kind, negotiate, ring};
 use crate::types::ConnId;
-use crate::wire::{self, Message, MessageError, Notification, Open, Refresh, RefreshKind, cease};
+use crate::wire::{
+    self, EncodeCtx, Family, Message, MessageError, Notification, Open, Refresh, RefreshKind, cease,
+};
+use bytes::Bytes;
 
 impl Session {
     pub(super) fn on_bytes(&mut self, id: ConnId, octets: &[u8], t: &mut Turn<'_>) {
@@ -19,6 +22,8 @@ impl Session {
                 Ok(Some(message)) => self.on_message(id, message, t),
                 Ok(None) => break,
                 Err(e) => {
+                    let at_fault = if framer.held().is_empty() { rest } else { framer.held() };
+                    self.ring.fault(t.at, format!("header: {e}"), at_fault);
                     self.on_bad_header(id, e, t);
                     break;
                 }
@@ -33,9 +38,15 @@ impl Session {
         let Some(i) = self.index(id) else { return };
         let (state, kind) = (self.conns[i].state(), octets.get(kind::HEADER - 1).copied().unwrap_or(0));
         self.stats.received.count(kind);
+        if kind != kind::KEEPALIVE || state != State::Established {
+            self.ring.push(t.at, false, octets);
+        }
         let decoded = match wire::decode(octets, &self.conns[i].decode) {
             Ok(d) => d,
-            Err(e) => return self.on_bad_message(id, state, kind, e, t),
+            Err(e) => {
+                self.ring.fault(t.at, format!("{}: {e}", ring::name(kind)), octets);
+                return self.on_bad_message(id, state, kind, e, t);
+            }
         };
         match (decoded.message, state) {
             (Message::Notification(n), _) => self.on_notification(id, state, n, t),
@@ -45,10 +56,17 @@ impl Session {
             (Message::Update(update), State::Established) => {
                 self.rearm_hold(i, t.at);
                 self.stats.faults += decoded.faults.len() as u64;
+                let raw = if let Some(f) = decoded.faults.first() {
+                    self.ring.fault(t.at, format!("UPDATE: {} at byte {}", f.what, f.offset), octets);
+                    Bytes::copy_from_slice(octets)
+                } else {
+                    Bytes::new()
+                };
                 t.out.push(Output::Update {
                     update: Box::new(update),
                     treatment: decoded.treatment,
                     faults: decoded.faults,
+                    raw,
                 });
             }
             (Message::Refresh(refresh), State::Established) => self.on_refresh(i, refresh, t),
@@ -79,7 +97,7 @@ impl Session {
             (kind::UPDATE | kind::REFRESH, State::Established) => FsmEvent::UpdateMsgErr,
             _ => return self.on_unexpected(id, state, kind, t),
         };
-        let why = format!("{}: {e}", kind_name(kind));
+        let why = format!("{}: {e}", ring::name(kind));
         self.end(id, End { send: e.notification, ..End::new(event, why) }, t);
     }
 
@@ -96,7 +114,7 @@ impl Session {
             kind::KEEPALIVE => FsmEvent::KeepAliveMsg,
             _ => FsmEvent::UpdateMsg,
         };
-        let why = format!("unexpected {} in {state:?}", kind_name(kind));
+        let why = format!("unexpected {} in {state:?}", ring::name(kind));
         self.end(id, End::new(event, why).sending(Notification::unexpected_message(subcode, kind)), t);
     }
 
@@ -198,6 +216,14 @@ impl Session {
         self.record(FsmEvent::KeepAliveMsg, State::OpenConfirm, State::Established, Some(id), t.at);
     }
 
+    /// A request for all routes of a family; only to a peer that understands it (RFC 2918 §4).
+    pub(super) fn ask_again(&mut self, family: Family, t: &mut Turn<'_>) {
+        let able = |a: &super::Agreed| a.refresh && a.families.contains(&family);
+        let Some(id) = self.established().filter(|(_, a)| able(a)).map(|(id, _)| id) else { return };
+        let refresh = Message::Refresh(Refresh { family, kind: RefreshKind::Request });
+        self.send(id, kind::REFRESH, refresh.encode(&EncodeCtx::default()), t);
+    }
+
     fn on_refresh(&mut self, i: usize, refresh: Refresh, t: &mut Turn<'_>) {
         let agreed = self.conns[i].running().is_some_and(|r| r.agreed.families.contains(&refresh.family));
         let (afi, safi) = (refresh.family.afi, refresh.family.safi);
@@ -213,16 +239,5 @@ impl Session {
             RefreshKind::Request => return t.out.push(Output::Refresh(refresh)),
         };
         t.out.push(Output::Note(note));
-    }
-}
-
-const fn kind_name(kind: u8) -> &'static str {
-    match kind {
-        kind::OPEN => "OPEN",
-        kind::UPDATE => "UPDATE",
-        kind::NOTIFICATION => "NOTIFICATION",
-        kind::KEEPALIVE => "KEEPALIVE",
-        kind::REFRESH => "ROUTE-REFRESH",
-        _ => "message",
     }
 }

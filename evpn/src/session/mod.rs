@@ -14,6 +14,7 @@
 //! | `negotiate` | our OPEN, and what both OPENs together mean |
 //! | `event`, `stats` | what a person is told |
 //! | `send_hold` | peers that never read (RFC 9687) |
+//! | `ring` | the last messages, as octets |
 //! | `rng` | jitter |
 
 mod conn;
@@ -22,11 +23,13 @@ mod framer;
 mod fsm;
 mod messages;
 mod negotiate;
+pub(crate) mod ring;
 pub(crate) mod rng;
 mod send_hold;
 mod stats;
 
 pub use event::{FsmEvent, Record};
+pub use ring::{FaultyMessage, MessageLine};
 pub use stats::{Counters, Stats};
 
 use crate::types::{Asn, ConnId, RemoteAs, RouterId, Span, Time};
@@ -35,6 +38,7 @@ use bytes::Bytes;
 use conn::{Conn, Phase};
 use event::History;
 use fsm::Turn;
+use ring::Ring;
 use rng::Rng;
 use serde::Serialize;
 
@@ -165,6 +169,8 @@ pub enum Input<'a> {
         /// Cease subcode.
         subcode: u8,
     },
+    /// Ask the peer for all its routes of this family again (RFC 2918); nothing happens where it cannot be asked.
+    Refresh(Family),
 }
 
 /// Something to do.
@@ -197,6 +203,8 @@ pub enum Output {
         treatment: Option<Treatment>,
         /// Faults found, for log and counters.
         faults: Vec<Fault>,
+        /// The whole message if there are faults (BGP-ERR-28); empty otherwise.
+        raw: Bytes,
     },
     /// A ROUTE-REFRESH that concerns us.
     Refresh(Refresh),
@@ -232,7 +240,10 @@ pub struct Session {
     /// When the last of them was.
     failed_at: Option<Time>,
     stats: Stats,
+    /// What a connection is told while the session is stopped: why it is (BGP-SHUT-01).
+    refusal: Option<Notification>,
     history: History,
+    ring: Ring,
 }
 
 impl Session {
@@ -250,7 +261,9 @@ impl Session {
             streak: 0,
             failed_at: None,
             stats: Stats::default(),
+            refusal: None,
             history: History::default(),
+            ring: Ring::default(),
         }
     }
 
@@ -276,6 +289,7 @@ impl Session {
             Input::Failed(id, why) => self.on_lost(id, why, t),
             Input::Closed(id, why) => self.on_lost(id, why, t),
             Input::Bytes(id, octets) => self.on_bytes(id, octets, t),
+            Input::Refresh(family) => self.ask_again(family, t),
             Input::Timer => self.on_timer(t),
         }
         if self.state() != before {
@@ -347,6 +361,28 @@ impl Session {
             self.stats.sent.update += updates;
             self.rearm_keepalive(i, at);
         }
+    }
+
+    /// Remembers an UPDATE that was handed to the established connection, for [`Session::messages`].
+    pub fn keep_sent(&mut self, update: &[u8], at: Time) {
+        self.ring.push(at, true, update);
+    }
+
+    /// The last messages both ways in a line each, oldest first; bounded. KEEPALIVEs of an established session
+    /// are not among them.
+    pub fn messages(&self) -> Vec<MessageLine> {
+        let decode = self.conns.iter().max_by_key(|c| c.state()).map(|c| &c.decode);
+        self.ring.lines(decode.unwrap_or(&DecodeCtx::default()))
+    }
+
+    /// The last messages of the peer that were at fault, with their octets; bounded.
+    pub fn faulty_messages(&self) -> Vec<FaultyMessage> {
+        self.ring.faulty()
+    }
+
+    /// Our OPEN as we would send it now.
+    pub fn our_open(&self) -> Open {
+        negotiate::our_open(&self.config, false)
     }
 
     /// What it was told at start.

@@ -2,10 +2,10 @@
 
 use crate::types::Time;
 use crate::wire::Notification;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Messages of one direction by type.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Counters {
     /// OPEN.
     pub open: u64,

@@ -78,7 +78,7 @@ fn play(name: &str, us: &Stream, peer: &Stream, piece: Option<usize>) {
     let updates: Vec<_> = out
         .iter()
         .filter_map(|o| match o {
-            Output::Update { update, treatment, faults } => Some((update, treatment, faults)),
+            Output::Update { update, treatment, faults, .. } => Some((update, treatment, faults)),
             _ => None,
         })
         .collect();

@@ -44,6 +44,8 @@ pub(super) async fn clear(
         | Reply::Move(_)
         | Reply::MoveRefused { .. }
         | Reply::Why(_)
+        | Reply::Neighbor(_)
+        | Reply::NeighborRefused { .. }
         | Reply::Told => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")),
     }
 }

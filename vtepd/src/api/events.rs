@@ -80,6 +80,8 @@ async fn history(core: &Core, after: u64, limit: usize) -> Result<(u64, Vec<Even
         Reply::Page(_)
         | Reply::Move(_)
         | Reply::MoveRefused { .. }
+        | Reply::Neighbor(_)
+        | Reply::NeighborRefused { .. }
         | Reply::Told
         | Reply::Why(_)
         | Reply::Cleared(_) => Err(ApiError::bad_request("unexpected answer")),

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `/v1/status`, `/v1/neighbors`, `/v1/vnis`, `/v1/macs`, `/v1/hosts`, `/v1/routes`, `/v1/moves`, `/v1/duplicates`, `/v1/kernel` | one slice of a table ([`evpn::node::view::Page`]); `next` is the `cursor` of the next one |
 //! | `/v1/why/mac/{vni}/{mac}`, `/v1/why/ip/{vni}/{ip}` | who has it, by which rule, and what the kernel holds ([`evpn::node::view::WhyView`]) |
+//! | `/v1/neighbors/{name}` | one neighbour in full ([`evpn::node::view::NeighborDetail`]); `POST`: what an operator does to it |
 //! | `POST /v1/clear` | a duplicate is let go |
 //! | `POST /v1/move` | a step of a prepared move ([`evpn::node::MoveReply`]) |
 //! | `/v1/hypervisors` | guests, as QEMU and libvirt tell them: `{"rows": [...]}` |
@@ -16,6 +17,7 @@ pub mod core;
 mod events;
 pub mod listener;
 mod moves;
+mod neighbors;
 pub mod query;
 pub mod socket;
 
@@ -88,12 +90,16 @@ pub fn router(core: Core, board: Board) -> Router {
         .route("/v1/why/{kind}/{vni}/{address}", get(why))
         .route("/v1/move", post(step).layer(DefaultBodyLimit::max(moves::MAX_BODY)))
         .route("/v1/clear", post(clear::clear).layer(DefaultBodyLimit::max(clear::MAX_BODY)))
+        .route(
+            "/v1/neighbors/{name}",
+            get(neighbors::show).post(neighbors::act).layer(DefaultBodyLimit::max(neighbors::MAX_BODY)),
+        )
         .route("/v1/{table}", get(show))
         .fallback(|| async { ApiError::new(StatusCode::NOT_FOUND, "no such path; everything is under /v1") })
         .method_not_allowed_fallback(|| async {
             ApiError::new(
                 StatusCode::METHOD_NOT_ALLOWED,
-                "only GET is understood here, and only POST at /v1/move and /v1/clear",
+                "only GET is understood here, and only POST at /v1/move and /v1/clear; both at /v1/neighbors/NAME",
             )
         })
         .with_state(core)
@@ -120,6 +126,8 @@ async fn show(
         Reply::Events { .. }
         | Reply::Move(_)
         | Reply::MoveRefused { .. }
+        | Reply::Neighbor(_)
+        | Reply::NeighborRefused { .. }
         | Reply::Told
         | Reply::Why(_)
         | Reply::Cleared(_) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")),
@@ -140,6 +148,8 @@ async fn why(
         | Reply::Events { .. }
         | Reply::Move(_)
         | Reply::MoveRefused { .. }
+        | Reply::Neighbor(_)
+        | Reply::NeighborRefused { .. }
         | Reply::Told
         | Reply::Cleared(_) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")),
     }

@@ -66,9 +66,13 @@ pub(super) async fn step(
         }
         Reply::MoveRefused { refusal, text } => Err(ApiError::new(status_of(refusal), text)),
         Reply::Error(text) => Err(ApiError::bad_request(text)),
-        Reply::Page(_) | Reply::Events { .. } | Reply::Why(_) | Reply::Told | Reply::Cleared(_) => {
-            Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer"))
-        }
+        Reply::Page(_)
+        | Reply::Events { .. }
+        | Reply::Why(_)
+        | Reply::Neighbor(_)
+        | Reply::NeighborRefused { .. }
+        | Reply::Told
+        | Reply::Cleared(_) => Err(ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, "unexpected answer")),
     }
 }
 

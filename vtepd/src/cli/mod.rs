@@ -8,6 +8,7 @@ pub mod client;
 mod guests;
 mod hook;
 mod moves;
+mod neighbor;
 pub mod out;
 mod rows;
 mod show;
@@ -56,6 +57,8 @@ enum Cmd {
     Watch(WatchArgs),
     /// Announce that a guest moves to this host, or away from it
     Move(step::MoveArgs),
+    /// Shut a BGP neighbour down, start it, reset it, or exchange all routes again
+    Neighbor(neighbor::NeighborArgs),
     /// Let a duplicate go
     Clear(clear::ClearArgs),
     /// For hook scripts of hypervisors
@@ -150,6 +153,8 @@ impl Filter {
 struct ShowArgs {
     /// What to show
     table: TableName,
+    /// Of neighbours: only this one, by address or description, with everything that is known of it
+    name: Option<String>,
     #[command(flatten)]
     filter: Filter,
     /// Print JSON
@@ -323,6 +328,7 @@ pub fn main() -> ExitCode {
         Cmd::Why(args) => client_runtime(why::why(args)),
         Cmd::Watch(args) => client_runtime(watch::watch(args)),
         Cmd::Move(args) => client_runtime(step::step(args)),
+        Cmd::Neighbor(args) => client_runtime(neighbor::neighbor(args)),
         Cmd::Clear(args) => client_runtime(clear::clear(args)),
         Cmd::Hook(args) => return ExitCode::from(hook::hook(&args)),
         Cmd::Warden(args) => return ExitCode::from(warden(&args)),

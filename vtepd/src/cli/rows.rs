@@ -74,7 +74,8 @@ const NEIGHBORS: [Column; 10] = [
 fn neighbor(n: &NeighborView) -> Vec<Cell> {
     let up = n.state == "Established";
     let color = if up { Color::Green } else { Color::Red };
-    let error = n.last_error.clone().filter(|_| !up);
+    let held = n.held_down.then(|| "held down".to_owned());
+    let error = held.or_else(|| n.last_error.clone()).filter(|_| !up);
     let eor = if n.end_of_rib { "yes" } else { "no" };
     vec![
         cell(n.address),

@@ -1,7 +1,7 @@
 //! `vtepd show`: fetches every slice of a table and prints it.
 
 use super::client::Client;
-use super::{Failure, OK, ShowArgs, TableName, guests, moves, out, path_with, rows, watch};
+use super::{Failure, OK, ShowArgs, TableName, guests, moves, neighbor, out, path_with, rows, watch};
 use crate::hypervisor::board::GuestRow;
 use clap::CommandFactory as _;
 use evpn::node::view::{MoveView, Rows};
@@ -19,7 +19,14 @@ pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
         let text = "`--port` and `--vtep` are for `show macs` and `show hosts`";
         super::Cli::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
     }
+    if args.table != TableName::Neighbors && args.name.is_some() {
+        let text = "a name is for `show neighbors`";
+        super::Cli::command().error(clap::error::ErrorKind::ArgumentConflict, text).exit();
+    }
     let client = Client::new(&args.target.socket);
+    if let Some(name) = &args.name {
+        return neighbor::show(&client, name, args.json).await;
+    }
     if args.table == TableName::Events {
         return events(&client, &args).await;
     }

@@ -1,16 +1,18 @@
 //! Keys of a neighbour that say what it may do, and what is believed of it.
 
 use super::problem::{Place, Problem};
-use super::walk::{Collector, Section};
+use super::walk::{At, Collector, Section};
 use evpn::node::NeighborRules;
 
 /// The keys.
-pub(super) const KEYS: [&str; 1] = ["send-hold-time"];
+pub(super) const KEYS: [&str; 3] = ["send-hold-time", "shutdown", "shutdown-message"];
 
 /// As written, by a neighbour or its group; what is absent is `None`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct RuleTerms {
     send_hold_time: Option<Seconds>,
+    shutdown: Option<bool>,
+    shutdown_message: Option<String>,
 }
 
 /// A number of seconds, and where it is written.
@@ -31,17 +33,27 @@ impl RuleTerms {
                 key: s.key("send-hold-time"),
                 place: n.place,
             }),
+            shutdown: s.boolean("shutdown", c),
+            shutdown_message: shutdown_message(s, c),
         }
     }
 
     /// These, and where they say nothing, the group's.
     pub(super) fn over(self, group: &Self) -> Self {
-        Self { send_hold_time: self.send_hold_time.or_else(|| group.send_hold_time.clone()) }
+        Self {
+            send_hold_time: self.send_hold_time.or_else(|| group.send_hold_time.clone()),
+            shutdown: self.shutdown.or(group.shutdown),
+            shutdown_message: self.shutdown_message.or_else(|| group.shutdown_message.clone()),
+        }
     }
 
     /// With what is absent at its default; `hold_time` is the one that is proposed.
     pub(super) fn rules(&self, hold_time: u16, c: &mut Collector) -> NeighborRules {
-        NeighborRules { send_hold_time: self.send_hold_time.as_ref().and_then(|s| longer(s, hold_time, c)) }
+        let text = self.shutdown_message.clone().unwrap_or_default();
+        NeighborRules {
+            send_hold_time: self.send_hold_time.as_ref().and_then(|s| longer(s, hold_time, c)),
+            shutdown: self.shutdown.unwrap_or(false).then_some(text),
+        }
     }
 }
 
@@ -55,4 +67,14 @@ fn longer(s: &Seconds, hold_time: u16, c: &mut Collector) -> Option<u32> {
         return None;
     }
     Some(s.value)
+}
+
+/// One line of at most 128 octets: so much every neighbour understands (BGP-SHUT-03).
+fn shutdown_message(s: &Section<'_>, c: &mut Collector) -> Option<String> {
+    let At { value, place } = s.text("shutdown-message", c)?;
+    if value.len() > 128 || value.chars().any(char::is_control) {
+        c.push(s.problem("shutdown-message", place, "must be one line of at most 128 octets (RFC 9003)"));
+        return None;
+    }
+    Some(value.to_owned())
 }

@@ -131,8 +131,11 @@ fn log(n: u64, event: &Event) {
         Event::EndOfRib { peer: _, address } => {
             say!(level, n, neighbor = %address, "initial routes complete");
         }
-        Event::UpdateFault { address, offset, attribute, what, treatment } => {
-            say!(level, n, neighbor = %address, offset, attribute, what, treatment, "faulty update");
+        Event::NeighborAdmin { address, text } => {
+            say!(level, n, neighbor = %address, text, "neighbour");
+        }
+        Event::UpdateFault { address, offset, attribute, what, treatment, routes, octets } => {
+            say!(level, n, neighbor = %address, offset, attribute, what, treatment, routes, octets, "faulty UPDATE");
         }
         Event::MacLocal { vni, mac, port, seq } => {
             say!(level, n, %vni, %mac, port, %seq, "MAC is local");

@@ -126,9 +126,15 @@ async fn outcome(answer: oneshot::Receiver<Reply>) -> Outcome {
     match Core::answer(answer).await {
         Ok(Reply::Move(m)) => Outcome::Done(m.state),
         Ok(Reply::Error(why) | Reply::MoveRefused { text: why, .. }) => Outcome::Refused(why),
-        Ok(Reply::Page(_) | Reply::Events { .. } | Reply::Why(_) | Reply::Told | Reply::Cleared(_)) => {
-            Outcome::Refused("unexpected answer".into())
-        }
+        Ok(
+            Reply::Page(_)
+            | Reply::Events { .. }
+            | Reply::Why(_)
+            | Reply::Neighbor(_)
+            | Reply::NeighborRefused { .. }
+            | Reply::Told
+            | Reply::Cleared(_),
+        ) => Outcome::Refused("unexpected answer".into()),
         Err(e) => Outcome::Refused(e.to_string()),
     }
 }
@@ -188,9 +194,15 @@ async fn owner(core: &Core, mac: Mac) -> Result<Owner, String> {
             | Rows::Status(_) => Err("unexpected answer".into()),
         },
         Ok(Reply::Error(why) | Reply::MoveRefused { text: why, .. }) => Err(why),
-        Ok(Reply::Events { .. } | Reply::Move(_) | Reply::Why(_) | Reply::Told | Reply::Cleared(_)) => {
-            Err("unexpected answer".into())
-        }
+        Ok(
+            Reply::Events { .. }
+            | Reply::Move(_)
+            | Reply::Why(_)
+            | Reply::Neighbor(_)
+            | Reply::NeighborRefused { .. }
+            | Reply::Told
+            | Reply::Cleared(_),
+        ) => Err("unexpected answer".into()),
         Err(e) => Err(e.to_string()),
     }
 }
