@@ -94,6 +94,25 @@ fn settled(n: usize, a: u8) -> World {
     w
 }
 
+/// PIT-14: whoever checks an address (RFC 5227, RFC 4862) hears from its owner whether somebody has it, and not from the rounds
+/// that are still to come; hosts behind other ports do.
+#[test]
+fn who_checks_an_address_is_not_told_again_whose_it_was() {
+    for checks in [true, false] {
+        let mut w = settled(3, 1);
+        w.frame(1, P1, mac(2), Some(garp(mac(2), ip(1))));
+        w.run_for(Span::millis(150));
+        assert!(told(&mut w, 2).contains(&(P1, everybody(1, 2))), "the change itself is news");
+        if checks {
+            w.frame(2, P1, mac(3), Some(arp(mac(3), Ipv4Addr::UNSPECIFIED, ip(1))));
+        }
+        w.run_for(Span::millis(2500));
+        let (at_p1, at_p2): (Vec<_>, Vec<_>) = told(&mut w, 2).into_iter().partition(|(p, _)| *p == P1);
+        assert_eq!(at_p2, [(P2, everybody(1, 2)); 2]);
+        assert_eq!(at_p1.len(), if checks { 0 } else { 2 }, "{at_p1:?}");
+    }
+}
+
 /// The host was shut down, or dies, or lives on; another one takes its address behind node 1.
 #[test]
 fn a_changed_mac_is_told_out_of_every_other_port_four_times() {

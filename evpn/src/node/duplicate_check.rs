@@ -34,6 +34,10 @@ const LIMIT: usize = 4096;
 const WAITING: usize = 256;
 /// No host's check is longer.
 const LONGEST: usize = 512;
+/// For how long a port is not told again what somebody behind it checks: until the next probe, or the end (RFC 5227 §1.1).
+const HUSH: Span = Span::secs(3);
+/// Such checks remembered; the oldest give way.
+const HUSHED: usize = 1024;
 /// Checks of one port: a hundred a second, some at once.
 const EACH: Span = Span::millis(10);
 /// Frames of checks that are late to be read make an answer late.
@@ -67,9 +71,27 @@ pub(super) struct Checks {
     afar: VecDeque<(Time, Key)>,
     waiting: BTreeMap<(Vni, IfIndex, Mac), (Time, IpAddr, Bytes)>,
     pace: BTreeMap<IfIndex, Pace>,
+    /// Checks of local hosts of addresses that others have, oldest first.
+    heard: VecDeque<(Time, Vni, IpAddr, IfIndex)>,
 }
 
 impl Checks {
+    fn note(&mut self, vni: Vni, ip: IpAddr, port: IfIndex, at: Time) {
+        while self.heard.front().is_some_and(|(t, ..)| at.since(*t) >= HUSH) || self.heard.len() >= HUSHED {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((at, vni, ip, port));
+    }
+
+    /// Whether somebody behind a port checks this address. Repeating there whose it is said to be would answer the check from
+    /// memory (PIT-14); its owner defends it.
+    pub(super) fn hushes(&self, vni: Vni, ip: IpAddr, port: IfIndex, at: Time) -> bool {
+        let of_it = |(t, v, i, p): &(Time, Vni, IpAddr, IfIndex)| {
+            at.since(*t) < HUSH && (*v, *i, *p) == (vni, ip, port)
+        };
+        self.heard.iter().any(of_it)
+    }
+
     pub(super) fn timeout(&self) -> Option<Time> {
         self.due.first().map(|(t, _)| *t)
     }
@@ -158,6 +180,10 @@ impl Node {
             return;
         }
         let bytes = Bytes::copy_from_slice(bytes);
+        let owner = self.segments.get(&vni).and_then(|s| s.hosts.binding(ip)).map(|b| b.mac);
+        if owner.is_some_and(|m| m != f.src) {
+            self.checks.note(vni, ip, port, at);
+        }
         let entry = self.segments.get(&vni).and_then(|s| s.hosts.macs.get(&f.src));
         if entry.and_then(|e| e.local()).is_some_and(|l| l.port == port) {
             self.carry_check(vni, port, f.src, ip, &bytes, at);
@@ -334,5 +360,6 @@ impl Node {
     pub(super) fn forget_checks(&mut self, port: IfIndex) {
         self.checks.pace.remove(&port);
         self.checks.waiting.retain(|(_, p, _), _| *p != port);
+        self.checks.heard.retain(|(.., p)| *p != port);
     }
 }

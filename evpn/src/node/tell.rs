@@ -354,6 +354,9 @@ impl Node {
         let all = words.to(None);
         for port in self.listening_ports(vni, &seg.hosts, job.mac) {
             let known = holders.remove(&port).unwrap_or_default();
+            if job.round > 0 && self.checks.hushes(vni, ip, port, self.clock) {
+                continue;
+            }
             let to_all = if former == Some(port) {
                 job.round == ONCE && seg.hosts.on_port(port) > 1
             } else {

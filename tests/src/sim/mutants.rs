@@ -55,6 +55,10 @@ pub enum Mutant {
     ProbesLost,
     /// A guest is asked once, and not again if it does not answer.
     ProbeChainLost,
+    /// Local hosts are not kept over a restart (PROXY-MAINT-02).
+    HostsForgotten,
+    /// A guest's duplicate check is answered from what is known (PIT-14).
+    CheckAnswered,
     /// Hosts are told of no changed MAC.
     TellForgotten,
     /// Ageing and lost carrier go unnoticed.
@@ -71,7 +75,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 31] = [
         Self::NothingRestored,
         Self::KeptTooLow,
         Self::Chatter,
@@ -95,6 +99,8 @@ impl Mutant {
         Self::Deaf,
         Self::ProbesLost,
         Self::ProbeChainLost,
+        Self::HostsForgotten,
+        Self::CheckAnswered,
         Self::TellForgotten,
         Self::DepartureUnnoticed,
         Self::ArrivalUnnoticed,

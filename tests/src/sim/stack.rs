@@ -47,6 +47,9 @@ const DEAF: u64 = 1_500_000;
 /// From the news of a changed MAC to the last cache behind its VTEP: the second round of four, and some.
 const TOLD: Span = Span::millis(80);
 
+/// For how long a changed MAC is told.
+const ROUNDS: Span = Span::millis(2100);
+
 /// What a guest does by itself.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Act {
@@ -435,6 +438,9 @@ impl World {
         // Who has it, or had it so short a while ago that its words may still be under way: its own too, from under an
         // earlier MAC, whose last probe a VTEP has carried on.
         let news = self.longest() + Span::micros(self.plan.fabric.lag) + Span::millis(5);
+        // A guest that has not sent its first probe yet is known to nobody: what is told of the last change goes on.
+        let begun = vm.stack.uses(ip) || vm.stack.probed.is_some_and(|t| t >= vm.stack.changed);
+        let news = if begun { news } else { news + ROUNDS };
         let rival = |v: &super::guest::Vm| {
             v.mac != self.vms[g].mac && v.ips().any(|i| i == ip)
                 || v.mac == from && now.since(v.stack.changed) < news

@@ -145,12 +145,14 @@ impl World {
         self.last_act = self.last_act.max(self.now + after);
     }
 
-    /// A daemon that starts learns MACs from its kernel, and the addresses of local guests when they speak.
+    /// A daemon that starts learns MACs from its kernel, and the addresses of local guests when they speak, or answer because
+    /// they were kept.
     fn addresses_forgotten(&mut self, node: usize) {
+        let kept = self.plan.fabric.memory;
         for t in self.ips.values_mut() {
             let owner = t.mac.and_then(|m| self.macs.get(&m));
             // Also those whose guest has stopped there without anybody's knowing.
-            if owner.is_some_and(|m| m.place.is_none_or(|p| p.node == node)) {
+            if owner.is_some_and(|m| m.place.is_none_or(|p| p.node == node && !kept)) {
                 t.must = false;
             }
         }

@@ -7,12 +7,14 @@ use super::plan::{Fabric, Guest};
 use super::world::{Ev, Fault, World};
 use bytes::Bytes;
 use evpn::fabric::{KernelEvent, RowKey, WriteResult};
+use evpn::hosts::KeptHost;
 use evpn::mobility::Record;
 use evpn::node::{
     ArpConfig, Config, ConnEvent, Event, Flooding, Input, MobilityConfig, NeighborConfig, Node, Output,
     Targets, VniConfig, VniHosts, VniMobility,
 };
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
+use evpn::wire::frame;
 use netlink::fake::FakeKernel;
 use netlink::op::{Kernel as _, Op, OpResult};
 use netlink::reconcile::Scope;
@@ -71,6 +73,8 @@ pub(super) struct Vtep {
     pub(super) slow: u64,
     /// State directory.
     pub(super) kept: BTreeMap<(Vni, Mac), Record>,
+    /// Hosts in it, by address.
+    kept_hosts: BTreeMap<IpAddr, KeptHost>,
     booted: Time,
     /// Withdrawals that did not wait for the kernel any longer.
     pub(super) forced: u64,
@@ -99,6 +103,7 @@ impl Vtep {
             kernel_due: false,
             slow: 0,
             kept: BTreeMap::new(),
+            kept_hosts: BTreeMap::new(),
             booted: Time(0),
             forced: 0,
         }
@@ -180,6 +185,8 @@ impl World {
         if self.plan.fabric.memory && self.mutant != Some(Mutant::NothingRestored) {
             let kept = v.kept.values().copied().collect();
             node.handle(Input::Restored(kept), self.now);
+            let hosts = v.kept_hosts.values().copied().collect();
+            node.handle(Input::RestoredHosts(hosts), self.now);
         }
         let mut rec = Reconciler::new();
         rec.manage(&node.devices());
@@ -225,6 +232,7 @@ impl World {
         if self.vteps[i].epoch != epoch || self.mutant == Some(Mutant::Deaf) {
             return;
         }
+        self.checks_answered_from_memory(i, port, &bytes);
         if let Some(d) = &mut self.vteps[i].daemon
             && d.taps.contains(&port)
         {
@@ -464,8 +472,14 @@ impl World {
                     self.encapsulated(i, vtep, frame.to_vec());
                 }
             }
-            // Without these, silent hosts are found when they are asked for.
-            Output::KeepHosts(_) => {}
+            Output::KeepHosts(hosts) => {
+                for h in hosts.into_iter().filter(|_| self.mutant != Some(Mutant::HostsForgotten)) {
+                    self.vteps[i].kept_hosts.remove(&h.ip);
+                    if h.here {
+                        self.vteps[i].kept_hosts.insert(h.ip, h);
+                    }
+                }
+            }
             Output::Persist(records) => {
                 for mut r in records {
                     if self.mutant == Some(Mutant::KeptTooLow) {
@@ -489,6 +503,20 @@ impl World {
             // There are no frames here that could be held: as on a host where no tap can be made.
             Output::HoldPort { .. } | Output::HoldPortGone { .. } | Output::Hold { .. } => {}
             Output::Listen(_) | Output::Vteps(_) | Output::Reply { .. } | Output::Stopped => {}
+        }
+    }
+
+    /// A planted fault: whoever checks an address is told what is known of it (PIT-14).
+    fn checks_answered_from_memory(&mut self, i: usize, port: IfIndex, bytes: &[u8]) {
+        let v = &self.vteps[i];
+        if self.mutant != Some(Mutant::CheckAnswered) || !v.ports.contains(&port) {
+            return;
+        }
+        let Ok(frame::Body::Arp(a)) = frame::parse(bytes).map(|f| f.body) else { return };
+        let known = v.kernel.answer(v.bridge, a.target_ip.into());
+        if let Some(mac) = known.filter(|m| a.is_probe() && *m != a.sender_mac) {
+            let reply = frame::arp_reply(mac, a.target_ip, a.sender_mac, a.sender_ip);
+            self.out_of_port(i, port, &reply);
         }
     }
 
