@@ -3,13 +3,13 @@
 
 mod world;
 
-use evpn::fabric::Row;
+use evpn::fabric::{KernelEvent, Row};
 use evpn::node::{About, Command, Config, ConflictPolicy, Event, MoveStep, Reply, Show, view};
 use evpn::types::{IfIndex, Mac, Seq, Span};
 use proptest::prelude::*;
 use std::net::{IpAddr, Ipv4Addr};
 use world::steps::{MS, RELEASE, garp, ip, prepare};
-use world::{Guest, P1, P2, VXLAN, World, frames, mac, probe_mac, vni, vtep};
+use world::{Guest, P1, P2, VXLAN, World, frames, mac, own_mac, probe_mac, vni, vtep};
 
 fn world_with(tweak: impl Fn(&mut Config)) -> World {
     let mut w = World::with(3, MS, |c| {
@@ -395,6 +395,23 @@ fn a_vtep_that_is_far_away_is_waited_for() {
             "the way there and back, and a little"
         );
     }
+}
+
+/// How far it is would never be known where our devices come later than its routes: its hosts would be given the time of one
+/// that is near (PROXY-DUP-03).
+#[test]
+fn a_far_vtep_is_measured_although_our_devices_come_late() {
+    let mut w = World::with(2, Span::millis(25), |c| c.arp.claim_time = Span::millis(10));
+    w.kernel(1, KernelEvent::LinkGone(VXLAN));
+    w.run_for(Span::secs(60));
+    w.devices(1, own_mac(1));
+    w.run_for(Span::secs(10));
+    live(&mut w, 0, P1, 1, 1);
+    w.run_for(Span::millis(200));
+    announce(&mut w, 1, P1, 2, 1);
+    w.run_for(Span::millis(70));
+    assert_eq!((bound(&mut w, 1, 1), count(&mut w, 1, "claims_unanswered")), (Some(mac(1)), 0));
+    assert_eq!(count(&mut w, 1, "claims_answered"), 1);
 }
 
 /// A frame that names its address as one who asks for another does.

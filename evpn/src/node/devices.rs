@@ -251,6 +251,9 @@ impl Node {
                 }
             }
         }
+        if ready && !was_ready {
+            self.round_trips.ask_again(at);
+        }
         if was_ready != ready && self.synced {
             let seg = &self.segments[&vni];
             let why = seg.problems.join("; ");

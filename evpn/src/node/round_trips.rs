@@ -75,6 +75,14 @@ impl RoundTrips {
         }
     }
 
+    /// A VNI forwards from now on: VTEPs that were asked in vain, or could not be asked, may answer in it.
+    pub(super) fn ask_again(&mut self, at: Time) {
+        for (vtep, e) in self.echoes.iter_mut().filter(|(_, e)| e.answers == 0 && e.times >= TIMES) {
+            e.times = 0;
+            self.due.insert((at + EVERY, *vtep));
+        }
+    }
+
     fn answered(&mut self, vtep: IpAddr, at: Time) {
         let Some(e) = self.echoes.get_mut(&vtep).filter(|e| e.times > 0 && e.answers < e.times) else {
             return;
@@ -180,5 +188,9 @@ mod tests {
         r.review(&BTreeSet::from([FAR]), at(0));
         let asked = (0..60).filter(|s| r.next(at(s * 1000)).is_some()).count();
         assert_eq!((asked, r.timeout()), (usize::from(TIMES), None));
+        r.ask_again(at(60_000));
+        r.ask_again(at(60_001));
+        let asked = (60..120).filter(|s| r.next(at(s * 1000)).is_some()).count();
+        assert_eq!((asked, r.timeout()), (usize::from(TIMES), None), "as if it were new, and no more");
     }
 }
