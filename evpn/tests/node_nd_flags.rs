@@ -64,7 +64,9 @@ fn with_flags(w: &mut World, from: usize, to: usize, flags: u8) {
     for (_, bytes) in w.hosts[from].stalled.get_mut(&to).unwrap() {
         let mut b = bytes.to_vec();
         let at: Vec<usize> = (0..b.len()).filter(|i| b[*i..].starts_with(&[6, 8])).collect();
-        at.into_iter().for_each(|i| b[i + 2] = flags);
+        for i in at {
+            b[i + 2] = flags;
+        }
         *bytes = b.into();
     }
     w.unstall(from, to);

@@ -4,7 +4,7 @@
 mod world;
 
 use evpn::fabric::KernelEvent;
-use evpn::node::{Event, Flooding, Input, Outward, PortDrops, PortNews, PortRules, Storm, Unknown};
+use evpn::node::{Event, Flooding, Input, Outward, PortDrops, PortNews, PortRules, Storm, Unasked, Unknown};
 use evpn::types::Span;
 use world::{P1, P2, VXLAN, World};
 
@@ -27,15 +27,16 @@ fn news(w: &mut World, news: PortNews) {
 #[test]
 fn tagged_frames_are_dropped_at_each_port_and_from_the_overlay_unless_they_are_to_pass() {
     let w = world(false, Storm::default());
-    let drop = PortRules { tagged: true, storm: Storm::default(), outward: Outward::All };
-    assert_eq!(w.hosts[0].rules, [(P1, drop), (P2, drop), (VXLAN, drop)].into());
-    assert!(world(true, Storm::default()).hosts[0].rules.is_empty());
+    let vxlan = PortRules { tagged: true, ..PortRules::default() };
+    let drop = PortRules { unasked: Unasked::OddAndOptions, ..vxlan };
+    assert_eq!(w.hosts[0].rules, [(P1, drop), (P2, drop), (VXLAN, vxlan)].into());
+    assert!(world(true, Storm::default()).hosts[0].rules.values().all(|r| !r.tagged));
 }
 
 #[test]
 fn limits_are_for_access_ports_alone() {
     let w = world(true, STORM);
-    let rules = PortRules { tagged: false, storm: STORM, outward: Outward::All };
+    let rules = PortRules { storm: STORM, unasked: Unasked::OddAndOptions, ..PortRules::default() };
     assert_eq!(w.hosts[0].rules, [(P1, rules), (P2, rules)].into());
 }
 
@@ -69,7 +70,10 @@ fn a_port_that_goes_has_no_rules_and_one_that_comes_has() {
     assert_eq!(w.hosts[0].rules.keys().copied().collect::<Vec<_>>(), [VXLAN, P2]);
     w.devices(0, world::own_mac(0));
     w.run_for(Span::millis(10));
-    assert_eq!(w.hosts[0].rules[&P1], PortRules { tagged: true, storm: STORM, outward: Outward::All });
+    assert_eq!(
+        w.hosts[0].rules[&P1],
+        PortRules { tagged: true, storm: STORM, unasked: Unasked::OddAndOptions, outward: Outward::All }
+    );
 }
 
 #[test]

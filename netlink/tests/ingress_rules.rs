@@ -99,7 +99,7 @@ fn tagged(tpid: [u8; 2], tci: [u8; 2]) -> Vec<u8> {
 }
 
 fn rules(tagged: bool, arp: u32, nd: u32, broadcast: u32, multicast: u32) -> PortRules {
-    PortRules { tagged, storm: Storm { arp, nd, broadcast, multicast }, outward: Outward::All }
+    PortRules { tagged, storm: Storm { arp, nd, broadcast, multicast }, ..PortRules::default() }
 }
 
 fn set(r: &mut IngressRules, port: IfIndex, device: &str, rules: PortRules) {

@@ -100,6 +100,11 @@ pub fn solicitation_with(mac: Mac, ip: Ipv6Addr, wanted: Ipv6Addr, options: &[u8
     ethernet(Mac([0x33, 0x33, 0xff, x, y, z]), mac, 0x86dd, &icmpv6(ip, group, m))
 }
 
+/// Duplicate address detection for an address, with these options.
+pub fn duplicate_check(mac: Mac, wanted: Ipv6Addr, options: &[u8]) -> Vec<u8> {
+    solicitation_with(mac, Ipv6Addr::UNSPECIFIED, wanted, options)
+}
+
 /// The MAC and IP that a neighbour advertisement in this frame announces.
 pub fn as_neighbor_advertisement(frame: &[u8]) -> Option<(Mac, Ipv6Addr)> {
     let b = frame.get(..86)?;

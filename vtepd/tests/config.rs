@@ -161,6 +161,7 @@ tell-peers = "always"
 tagged = "transparent"
 dhcp-servers = ["10.1.0.2", "2001:db8:1::2"]
 static-hosts = { "10.1.0.7" = "52:54:00:00:00:07", "2001:db8:1::7" = ["52:54:00:00:00:07", "52-54-00-00-00-08"] }
+unknown-options = "unicast"
 unknown-targets = "drop"
 unknown-unicast = false
 storm-limits = { arp = 100, nd = 200, broadcast = 300, multicast = 400 }
@@ -253,6 +254,7 @@ fn limits_and_domains_of_a_vni_are_checked() {
         "dhcp_servers_with_faults",
         vni("dhcp-servers = [\"10.1.0.0/24\", \"224.0.0.1\", 5]")
     );
+    insta::assert_snapshot!("unknown_options_misspelt", vni("unknown-options = \"forward\""));
     insta::assert_snapshot!("unknown_targets_misspelt", vni("unknown-targets = \"unicst\""));
     insta::assert_snapshot!("storm_limits_with_faults", vni("storm-limits = { arp = -1, multicst = 5 }"));
     insta::assert_snapshot!("tell_peers_misspelt", vni("tell-peers = \"sometimes\""));

@@ -81,7 +81,7 @@ impl Carry {
         self.spent.retain(|p, _| there.contains_key(p));
     }
 
-    fn may(&mut self, port: IfIndex, at: Time) -> bool {
+    pub(super) fn may(&mut self, port: IfIndex, at: Time) -> bool {
         let spent = self.spent.get(&port).copied().unwrap_or(at).max(at) + EACH;
         let ok = spent.since(at) <= SECOND;
         if ok {
@@ -130,7 +130,7 @@ impl Node {
     }
 
     /// Whether the bridge takes frames of any MAC from a port: not if it blocks it, or has it locked (802.1X).
-    fn takes_strangers(&self, port: IfIndex) -> bool {
+    pub(super) fn takes_strangers(&self, port: IfIndex) -> bool {
         let flags = self.links.get(&port).and_then(|l| l.port);
         flags.is_none_or(|p| p.forwarding && !p.locked)
     }

@@ -70,7 +70,10 @@ impl Node {
         let tells = self.tells(vni, &f);
         self.duplicate_heard(vni, f.src, port, tells.binding.map(|b| b.0));
         self.note_holder(vni, &f);
-        self.count_said(vni, port, &f);
+        let odd = self.odd_question(vni, port, &f, bytes, at);
+        if !odd {
+            self.count_said(vni, port, &f);
+        }
         let Some(seg) = self.segments.get(&vni) else { return };
         let entry = seg.hosts.macs.get(&f.src);
         let agrees = entry.and_then(|e| e.local()).is_some_and(|l| l.port == port);
@@ -81,7 +84,9 @@ impl Node {
         if self.probe_mac(vni) != Some(f.dst) {
             self.note_overheard(vni, &f, at);
         }
-        self.carry(vni, port, &f, bytes, at);
+        if !odd {
+            self.carry(vni, port, &f, bytes, at);
+        }
         let Some(seg) = self.segments.get(&vni) else { return };
         let entry = seg.hosts.macs.get(&f.src);
         // The table showed it here a moment ago and was put right; now it turns out that the VM is here.

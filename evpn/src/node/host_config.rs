@@ -69,6 +69,8 @@ pub struct VniHosts {
     pub tell_peers: TellPeers,
     /// ARP requests and NS for addresses that the kernel does not answer for.
     pub unknown: Unknown,
+    /// Solicitations with options that the kernel does not know.
+    pub unknown_options: UnknownOptions,
     /// DHCP servers that requests are carried to where nothing is flooded (PIT-19).
     pub dhcp_servers: BTreeSet<IpAddr>,
     /// Addresses that belong to these MACs and to no others (PROXY-LEARN-04), advertised as immutable while one of them is here
@@ -90,6 +92,7 @@ impl VniHosts {
             gateway: None,
             tell_peers: TellPeers::Auto,
             unknown: Unknown::Replicate,
+            unknown_options: UnknownOptions::Replicate,
             dhcp_servers: BTreeSet::new(),
             static_hosts: BTreeMap::new(),
             unknown_unicast: None,
@@ -145,6 +148,21 @@ pub enum Unknown {
     /// They go to the owner if there is one, else they are dropped (PROXY-FWD-01).
     Unicast,
     /// They do not cross the underlay.
+    Drop,
+}
+
+/// What happens to solicitations with options other than a link-layer address (PROXY-REPLY-08): who asks in a special way may want
+/// an answer in a special way, which its owner alone can give (RFC 9161 §3.3 f).
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnknownOptions {
+    /// The kernel answers them as any other.
+    Reply,
+    /// They go to all, as if nothing were known.
+    Replicate,
+    /// They go to the owner; to all if there is none (PROXY-FWD-01).
+    Unicast,
+    /// Nobody gets them.
     Drop,
 }
 

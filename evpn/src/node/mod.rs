@@ -47,6 +47,7 @@ mod moved;
 mod moves;
 mod neighbor_rules;
 mod neighbors;
+mod odd_questions;
 mod originate;
 mod output;
 mod overlay;
@@ -83,7 +84,9 @@ pub use config::{
 pub use event::{Event, Level};
 pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
 pub use hold::{Held, HoldWord, Leave};
-pub use host_config::{ArpConfig, ConflictPolicy, Gateway, GatewayAddress, TellPeers, Unknown, VniHosts};
+pub use host_config::{
+    ArpConfig, ConflictPolicy, Gateway, GatewayAddress, TellPeers, Unknown, UnknownOptions, VniHosts,
+};
 pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, NeighborAction,
     NeighborRequest, PlaceFilter, Query, Requester, SEND_PATH, Show, WhyRequest,
@@ -91,7 +94,7 @@ pub use input::{
 pub use neighbor_rules::NeighborRules;
 pub use output::{MoveReply, NeighborReply, Output, Refusal, Reply};
 pub use port_hosts::PortHosts;
-pub use port_rules::{Outward, PortDrops, PortNews, PortRules, Storm};
+pub use port_rules::{Outward, PortDrops, PortNews, PortRules, Storm, Unasked};
 pub use probe_mac::probe_mac;
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want};

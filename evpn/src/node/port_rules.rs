@@ -1,12 +1,12 @@
-//! What comes in at a port before the bridge sees it: no tagged frames (PIT-10), and only so many frames a second of
-//! the kinds that everybody has to look at.
+//! What comes in at a port before the bridge sees it: no tagged frames (PIT-10), no questions that its kernel would answer and
+//! should not (PROXY-REPLY-08), and only so many frames a second of the kinds that everybody has to look at.
 //!
 //! The node says which rules a device has, the driver's filter keeps them and tells what it drops. On the VXLAN device the
 //! rule about tags is the same (VXLAN-05); limits are for access ports alone, because behind a VTEP are many of them.
 
 use super::config::{Flooding, VniConfig};
 use super::view::PortDropsView;
-use super::{Event, Node, Output, Unknown};
+use super::{Event, Node, Output, Unknown, UnknownOptions};
 use crate::types::{IfIndex, Time, Vni};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -36,6 +36,20 @@ pub enum Outward {
     NoGroups,
 }
 
+/// Questions that the kernel would answer in an owner's place, and that do not come to it (PROXY-REPLY-08).
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Unasked {
+    /// Nothing is answered in anybody's place, or all of it may be.
+    #[default]
+    None,
+    /// What is no question on this link: ARP for other hardware than Ethernet's (RFC 826; types 1 and 6), solicitations with a hop
+    /// limit other than 255 (RFC 4861 §7.1.1). The kernel looks at neither.
+    Odd,
+    /// And solicitations to all with options that it does not know
+    /// ([`has_unknown_options`](crate::wire::frame::has_unknown_options)).
+    OddAndOptions,
+}
+
 /// What is dropped at a device.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct PortRules {
@@ -43,6 +57,8 @@ pub struct PortRules {
     pub tagged: bool,
     /// What is beyond these rates.
     pub storm: Storm,
+    /// Questions that are not the kernel's to answer.
+    pub unasked: Unasked,
     /// And on its way out.
     pub outward: Outward,
 }
@@ -67,20 +83,26 @@ pub struct PortDrops {
     pub broadcast: u64,
     /// Other multicast.
     pub multicast: u64,
+    /// Questions in ARP or ND that are none on this link.
+    pub odd: u64,
+    /// Solicitations with options that the kernel does not know; the node hears them.
+    pub options: u64,
     /// On its way out to the overlay: for all, where nothing is replicated, or questions that nobody is asked.
     pub flooded: u64,
 }
 
 impl PortDrops {
     /// Each with the name that it has in `show` and in the metrics.
-    pub fn named(&self) -> [(&'static str, u64); 6] {
-        let Self { tagged, arp, nd, broadcast, multicast, flooded } = *self;
+    pub fn named(&self) -> [(&'static str, u64); 8] {
+        let Self { tagged, arp, nd, broadcast, multicast, odd, options, flooded } = *self;
         [
             ("tagged", tagged),
             ("arp", arp),
             ("nd", nd),
             ("broadcast", broadcast),
             ("multicast", multicast),
+            ("odd", odd),
+            ("options", options),
             ("flooded", flooded),
         ]
     }
@@ -92,18 +114,22 @@ impl PortDrops {
             nd: self.nd.saturating_add(o.nd),
             broadcast: self.broadcast.saturating_add(o.broadcast),
             multicast: self.multicast.saturating_add(o.multicast),
+            odd: self.odd.saturating_add(o.odd),
+            options: self.options.saturating_add(o.options),
             flooded: self.flooded.saturating_add(o.flooded),
         }
     }
 }
 
 /// Counters of `show status`, in the order of [`PortDrops::named`].
-const COUNTERS: [&str; 6] = [
+const COUNTERS: [&str; 8] = [
     "frames_dropped_tagged",
     "frames_dropped_arp",
     "frames_dropped_nd",
     "frames_dropped_broadcast",
     "frames_dropped_multicast",
+    "frames_dropped_odd",
+    "frames_dropped_options",
     "frames_dropped_flooded",
 ];
 
@@ -144,6 +170,17 @@ fn outward(c: &VniConfig) -> Outward {
     }
 }
 
+/// What the kernel is not to answer.
+fn unasked(c: &VniConfig) -> Unasked {
+    match (c.arp_suppression, c.hosts.unknown_options) {
+        (false, _) => Unasked::None,
+        (true, UnknownOptions::Reply) => Unasked::Odd,
+        (true, UnknownOptions::Replicate | UnknownOptions::Unicast | UnknownOptions::Drop) => {
+            Unasked::OddAndOptions
+        }
+    }
+}
+
 impl Node {
     /// The devices of a VNI have changed: each access port has its rules, and the VXLAN device.
     pub(super) fn review_port_rules(&mut self) {
@@ -155,10 +192,11 @@ impl Node {
             if let Some(vxlan) = seg.vxlan.filter(enslaved) {
                 want.insert(
                     vxlan,
-                    (*vni, PortRules { tagged, storm: Storm::default(), outward: outward(&seg.config) }),
+                    (*vni, PortRules { tagged, outward: outward(&seg.config), ..PortRules::default() }),
                 );
             }
-            let rules = PortRules { tagged, storm: seg.config.hosts.storm, outward: Outward::All };
+            let (storm, unasked) = (seg.config.hosts.storm, unasked(&seg.config));
+            let rules = PortRules { tagged, storm, unasked, outward: Outward::All };
             let ports = self.taps.iter().filter(|(i, v)| **v == *vni && seg.vxlan != Some(**i));
             want.extend(ports.map(|(i, _)| (*i, (*vni, rules))));
         }

@@ -21,7 +21,7 @@ use super::nft::{
     Attrs, DELCHAIN, DELOBJ, F_CREATE, NEWCHAIN, NEWOBJ, NEWRULE, NEWSET, NEWSETELEM, NEWTABLE, Nft,
     expression,
 };
-use evpn::node::{Outward, PortDrops, PortRules, Storm};
+use evpn::node::{Outward, PortDrops, PortRules, Storm, Unasked};
 use evpn::types::IfIndex;
 use std::collections::BTreeMap;
 use std::io;
@@ -46,6 +46,7 @@ const NETWORK: u32 = 1;
 
 /// Comparisons.
 const EQUAL: u32 = 0;
+const NOT_EQUAL: u32 = 1;
 const AT_MOST: u32 = 3;
 const AT_LEAST: u32 = 5;
 
@@ -168,6 +169,8 @@ impl IngressRules {
                 nd: of(*n, "nd"),
                 broadcast: of(*n, "broadcast"),
                 multicast: of(*n, "multicast"),
+                odd: of(*n, "odd"),
+                options: of(*n, "options"),
                 flooded: of(*n, "flooded"),
             };
             (*port, drops)
@@ -194,6 +197,8 @@ fn counted(rules: &PortRules) -> impl Iterator<Item = &'static str> + use<> {
         ("nd", s.nd > 0),
         ("broadcast", s.broadcast > 0),
         ("multicast", s.multicast > 0),
+        ("odd", rules.unasked != Unasked::None),
+        ("options", rules.unasked == Unasked::OddAndOptions),
         ("flooded", rules.outward != Outward::All),
     ]
     .into_iter()
@@ -238,7 +243,7 @@ fn messages(n: u64, device: &str, rules: &PortRules) -> Vec<(u16, u16, Attrs)> {
             out.push((NEWRULE, F_CREATE | 0x800, a));
         }
     }
-    if !rules.tagged && s == Storm::default() {
+    if !rules.tagged && s == Storm::default() && rules.unasked == Unasked::None {
         return out;
     }
     out.push(chain(n, None, INGRESS, device));
@@ -254,6 +259,22 @@ fn messages(n: u64, device: &str, rules: &PortRules) -> Vec<(u16, u16, Attrs)> {
             count(l, n, "tagged");
             verdict(l, DROP);
         });
+    }
+    let odd: &[Pattern] = &[is_arp_for_other_hardware, is_solicitation_from_afar];
+    let options: &[Pattern] = &[has_long_options, has_an_unknown_option];
+    let unasked: &[(&str, &[Pattern])] = match rules.unasked {
+        Unasked::None => &[],
+        Unasked::Odd => &[("odd", odd)],
+        Unasked::OddAndOptions => &[("odd", odd), ("options", options)],
+    };
+    for (what, kinds) in unasked {
+        for kind in *kinds {
+            rule(&|l| {
+                kind(l);
+                count(l, n, what);
+                verdict(l, DROP);
+            });
+        }
     }
     let group = s.broadcast > 0 || s.multicast > 0;
     let kinds: [(&str, u32, Pattern, bool); 4] = [
@@ -349,6 +370,45 @@ fn is_solicitation(list: &mut Attrs) {
     compare(list, EQUAL, &[58]);
     load(list, NETWORK, 40, 1);
     compare(list, EQUAL, &[135]);
+}
+
+/// PROXY-REPLY-08: neither Ethernet's type nor that of IEEE 802 networks.
+fn is_arp_for_other_hardware(list: &mut Attrs) {
+    ether_type(list, [0x08, 0x06]);
+    load(list, NETWORK, 0, 2);
+    compare(list, NOT_EQUAL, &[0, 1]);
+    compare(list, NOT_EQUAL, &[0, 6]);
+}
+
+/// It has been routed (RFC 4861 §7.1.1).
+fn is_solicitation_from_afar(list: &mut Attrs) {
+    is_solicitation(list);
+    load(list, NETWORK, 7, 1);
+    compare(list, NOT_EQUAL, &[255]);
+}
+
+/// To all, by a host that has an address: a duplicate check is nobody's to answer.
+fn is_question(list: &mut Attrs) {
+    is_group(list);
+    is_solicitation(list);
+    load(list, NETWORK, 8, 16);
+    compare(list, NOT_EQUAL, &[0; 16]);
+}
+
+/// Longer than with the one option that RFC 4861 §4.3 has for it (PROXY-REPLY-08).
+fn has_long_options(list: &mut Attrs) {
+    is_question(list);
+    load(list, NETWORK, 4, 2);
+    compare(list, AT_LEAST, &[0, 33]);
+}
+
+/// As long, and another one.
+fn has_an_unknown_option(list: &mut Attrs) {
+    is_question(list);
+    load(list, NETWORK, 4, 2);
+    compare(list, AT_LEAST, &[0, 25]);
+    load(list, NETWORK, 64, 1);
+    compare(list, NOT_EQUAL, &[1]);
 }
 
 fn is_igmp(list: &mut Attrs) {

@@ -3,7 +3,7 @@
 use super::static_hosts;
 use super::vtep::{choice, is_unicast};
 use super::walk::{At, Collector, Section};
-use evpn::node::{ArpConfig, ConflictPolicy, Flooding, Storm, TellPeers, Unknown, VniHosts};
+use evpn::node::{ArpConfig, ConflictPolicy, Flooding, Storm, TellPeers, Unknown, UnknownOptions, VniHosts};
 use evpn::types::{Mac, Span};
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -46,12 +46,13 @@ pub(super) fn arp(root: &Section<'_>, restart_time: Span, c: &mut Collector) -> 
 }
 
 /// Keys of `[[vni]]` that are read here.
-pub(super) const VNI_KEYS: [&str; 7] = [
+pub(super) const VNI_KEYS: [&str; 8] = [
     "dhcp-servers",
     "static-hosts",
     "storm-limits",
     "tagged",
     "tell-peers",
+    "unknown-options",
     "unknown-targets",
     "unknown-unicast",
 ];
@@ -71,6 +72,12 @@ pub(super) fn of_vni(s: &Section<'_>, flooding: Flooding, c: &mut Collector) -> 
             // PIT-19: where nothing is flooded, nobody floods by hand either unless told to.
             None if flooding == Flooding::None => Unknown::Unicast,
             Some(_) | None => d.unknown,
+        },
+        unknown_options: match choice(s, "unknown-options", &["replicate", "unicast", "drop", "reply"], c) {
+            Some("unicast") => UnknownOptions::Unicast,
+            Some("drop") => UnknownOptions::Drop,
+            Some("reply") => UnknownOptions::Reply,
+            _ => d.unknown_options,
         },
         dhcp_servers: dhcp_servers(s, c),
         static_hosts: static_hosts::static_hosts(s, c),

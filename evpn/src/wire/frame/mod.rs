@@ -18,6 +18,7 @@ pub use build::{
 pub use carry::{DhcpFor, dhcp_for, readdressed};
 pub use dhcp::Dhcp;
 pub use groups::{igmp_query, mld_query};
+pub use nd::has_unknown_options;
 
 use super::parse::{Parsed, array, ipv4};
 use crate::types::Mac;

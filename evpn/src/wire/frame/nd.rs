@@ -130,6 +130,17 @@ pub(super) fn checksum(src: Ipv6Addr, dst: Ipv6Addr, m: &[u8]) -> u16 {
     !(sum as u16)
 }
 
+/// Whether a frame is a solicitation to all, of a host that has an address, with other options than the one link-layer address
+/// that RFC 4861 §4.3 has for it (PROXY-REPLY-08). What the rules at the ports look for; extension headers and tags are not
+/// looked behind there, and not here.
+pub fn has_unknown_options(frame: &[u8]) -> bool {
+    let Some(f) = frame.get(..78) else { return false };
+    let solicits = f[0] & 1 == 1 && f[12..14] == [0x86, 0xdd] && f[20] == ICMPV6 && f[54] == kind::NS;
+    let len = u16::from_be_bytes([f[18], f[19]]);
+    let plain = len <= 24 || (len <= 32 && frame.get(78) == Some(&SLLA));
+    solicits && f[22..38] != [0; 16] && !plain
+}
+
 /// What the options say.
 #[derive(Default)]
 struct Options {
