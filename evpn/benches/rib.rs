@@ -151,6 +151,7 @@ fn rib() -> Rib {
         max_send: 4096,
         refresh: true,
         enhanced_refresh: true,
+        graceful: None,
         decode,
     };
     rib.peer_up(PEER, &agreed);

@@ -166,7 +166,7 @@ fn an_address_of_the_loser_that_nobody_answers_for_at_the_winner_goes() {
 /// Node 1 has no session when the guest comes to it without a word, and is heard with the next sequence when its sessions are
 /// back. Node 0 has told the address until then, and has withdrawn it.
 fn won_unheard() -> World {
-    let mut w = World::converged(3, MS);
+    let mut w = World::forgetful(3, MS);
     w.frame(0, P1, mac(1), garp());
     w.run_for(Span::millis(100));
     w.cut(1, 0);

@@ -81,7 +81,7 @@ fn a_local_mac_goes_on_with_its_own_sequence_after_a_restart() {
     let before = w.hosts[1].announced.len();
     w.kill(1);
     w.run_for(Span::secs(3));
-    assert_eq!(w.mac_row(2, mac(1)), None, "its session is down");
+    assert_eq!(w.mac_row(2, mac(1)), remote(1), "kept, as stale (BGP-GR-09)");
     w.start(1, true);
     w.run_for(Span::secs(10));
     assert_eq!(w.mac_row(2, mac(1)), remote(1));

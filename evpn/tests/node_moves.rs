@@ -57,7 +57,7 @@ fn a_mac_that_is_an_own_address_of_a_vtep_is_not_installed_there() {
 /// EVPN-IMET-01, -06
 #[test]
 fn vteps_flood_to_each_other_while_their_sessions_are_up() {
-    let mut w = World::converged(3, MS);
+    let mut w = World::forgetful(3, MS);
     let key = |j| RowKey::Flood { vxlan: VXLAN, vtep: vtep(j) };
     assert_eq!(w.hosts[0].rows.get(&key(1)), Some(&Row::Flood));
     assert_eq!(w.hosts[0].rows.get(&key(2)), Some(&Row::Flood));

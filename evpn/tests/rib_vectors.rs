@@ -33,6 +33,7 @@ fn feed(v: &Vector) -> (Rib, Option<Treatment>) {
         max_send: 4096,
         refresh: true,
         enhanced_refresh: true,
+        graceful: None,
         decode: ctx.clone(),
     };
     rib.peer_up(PEER, &agreed);

@@ -7,6 +7,7 @@ use crate::ns::Netns;
 use crate::packet::Wire;
 use crate::speaker::{Attributes, Speaker};
 use crate::vtepd::{Conf, Vtepd};
+use rustix::process::Signal;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -98,6 +99,17 @@ impl Mixed {
     pub fn stop_vtepd(&mut self, i: usize) {
         let mut v = self.vtepd.remove(&i).expect("vtepd runs there");
         let status = v.process.terminate(Duration::from_secs(10));
+        assert!(status.success(), "{status}\n{}", v.process.log());
+    }
+
+    /// Ends vtepd for good: no peer is to keep its routes.
+    ///
+    /// # Panics
+    /// When none runs there, or it does not end well.
+    pub fn stop_vtepd_for_good(&mut self, i: usize) {
+        let mut v = self.vtepd.remove(&i).expect("vtepd runs there");
+        v.process.signal(Signal::QUIT);
+        let status = v.process.wait(Duration::from_secs(10));
         assert!(status.success(), "{status}\n{}", v.process.log());
     }
 

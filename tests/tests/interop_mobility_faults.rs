@@ -124,7 +124,10 @@ fn a_vtepd_that_dies_without_a_word_disturbs_nobody() {
     if !met(&NEEDS) {
         return;
     }
-    let mut m = Mixed::two_and_frr(impatient);
+    let mut m = Mixed::two_and_frr(|c| {
+        impatient(c);
+        c.neighbor_extra += "\ngraceful-restart = { mode = \"off\" }";
+    });
     let g = Guest::new(37);
     m.appears(&g, 0);
     m.wan(0, false);

@@ -312,7 +312,7 @@ fn a_session_that_frr_resets_comes_back() {
     assert!(n[0]["last_error"].as_str().is_some_and(|e| !e.is_empty()), "it says why: {n:?}");
 }
 
-/// vtepd stops in good order: FRR drops what came from it at once.
+/// vtepd stops for good: FRR drops what came from it at once.
 #[test]
 fn after_a_stop_nothing_of_vtepd_is_left_at_frr() {
     if !met(&NEEDS) {
@@ -322,7 +322,7 @@ fn after_a_stop_nothing_of_vtepd_is_left_at_frr() {
     let g = Guest::new(57);
     m.guest(0).send(&g.garp());
     eventually(SOON, "FRR knows the MAC", || m.vtep(1).sends_to(100, g.mac, &Place::vtep(m.vtep(0))));
-    m.stop_vtepd(0);
+    m.stop_vtepd_for_good(0);
     eventually(SOON, "FRR is clean", || {
         same((m.vtep(1).flood_list(100), m.vtep(1).place(100, g.mac)), (vec![], Place::Nowhere))
     });

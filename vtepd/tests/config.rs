@@ -111,6 +111,8 @@ port = 1179
 listen = "2001:db8::1"
 restart-time = "2m"
 cluster-id = "192.0.2.77"
+selection-deferral = 7
+graceful-restart = { mode = "helper", stale-time = "90s", long-lived-time = "1h" }
 
 [mobility]
 guard-time = "1500ms"
@@ -130,6 +132,7 @@ hold-time = 9
 send-hold-time = 30
 connect-retry = 5
 multihop = 3
+graceful-restart = { mode = "on", hard-reset = true }
 description = "spine 1"
 
 [[neighbor]]

@@ -1,6 +1,6 @@
 //! A session driven by fuzzed events and octets, with the laws that always hold.
 
-use evpn::session::{Config, Input, Output, Session, State};
+use evpn::session::{Config, Graceful, Input, Output, Session, State};
 use evpn::types::{Asn, ConnId, RouterId, Span, Time};
 use evpn::wire::{
     Capability, EncodeCtx, Family, Message, Notification, Open, Refresh, RefreshKind, Update, end_of_rib,
@@ -36,6 +36,7 @@ pub fn session(data: &[u8]) {
             connect_retry: Span::secs(5),
             passive: choice & 1 != 0,
             extended_message: choice & 2 != 0,
+            graceful: Graceful::default(),
             seed: u64::from(*choice),
             ..Config::new(Asn(65000), Asn(65000).into(), RouterId::new(10, 0, 0, 2))
         }),

@@ -2,6 +2,7 @@
 
 use super::host_config::{ArpConfig, VniHosts};
 use super::neighbor_rules::NeighborRules;
+use super::restart::RestartConfig;
 use crate::mobility::{IpPrefix, MacPattern};
 use crate::types::{Asn, Mac, RemoteAs, RouterId, Span, Vni};
 use crate::wire::RouteTarget;
@@ -32,6 +33,8 @@ pub struct Config {
     pub vnis: Vec<VniConfig>,
     /// How long rows adopted at start stay wanted when a neighbour never sends End-of-RIB.
     pub restart_time: Span,
+    /// How long selection is deferred after a restart of ours while neighbours have not told their routes (BGP-GR-08).
+    pub selection_deferral: Span,
     /// How moves are decided.
     pub mobility: MobilityConfig,
     /// How addresses are learned, kept and told.
@@ -156,6 +159,8 @@ pub struct NeighborConfig {
     pub signed: bool,
     /// A client of us as a route reflector (RFC 4456); only for neighbours of our own AS.
     pub route_reflector_client: bool,
+    /// Graceful restart.
+    pub restart: RestartConfig,
     /// Text for people.
     pub description: Option<String>,
     /// What it may do, and what is believed of it.
@@ -177,6 +182,7 @@ impl NeighborConfig {
             ttl_security: None,
             signed: false,
             route_reflector_client: false,
+            restart: RestartConfig::default(),
             description: None,
             rules: NeighborRules::default(),
         }

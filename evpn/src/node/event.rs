@@ -49,6 +49,28 @@ pub enum Event {
         /// What.
         text: String,
     },
+    /// A neighbour went away and may come back: its routes stay, and are stale (RFC 4724 §4.2).
+    NeighborAway {
+        /// Index.
+        peer: PeerId,
+        /// Address.
+        address: IpAddr,
+        /// How many.
+        routes: usize,
+        /// For how long at most, unless it comes back.
+        keep: Span,
+    },
+    /// Stale routes of a neighbour are dropped.
+    StaleRoutesDropped {
+        /// Index.
+        peer: PeerId,
+        /// Address.
+        address: IpAddr,
+        /// How many.
+        routes: usize,
+        /// Why.
+        why: String,
+    },
     /// The initial routes of a neighbour are complete (RFC 4724 §2).
     EndOfRib {
         /// Index.
@@ -537,6 +559,8 @@ impl Event {
             | Self::NeighborAdmin { .. }
             | Self::NeighborDown { .. }
             | Self::EndOfRib { .. }
+            | Self::NeighborAway { .. }
+            | Self::StaleRoutesDropped { .. }
             | Self::Move(_)
             | Self::MovePrepared { .. }
             | Self::MoveActivated { .. }

@@ -98,8 +98,15 @@ pub enum Input {
     KeepAgain,
     /// What the driver has noticed about itself; it joins the history and is told like any other event.
     Tell(Event),
-    /// Withdraw everything and close all sessions with Cease/2; `Output::Stopped` follows.
-    Shutdown,
+    /// The kernel's tables are as an earlier run of this boot has left them: our OPENs say so (BGP-GR-02), and selection is
+    /// deferred (BGP-GR-07). Before the first `flush`.
+    Restarted,
+    /// Close all sessions; `Output::Stopped` follows.
+    Shutdown {
+        /// With Cease/2, so that every peer drops our routes at once. Else only to those that would drop them anyway: the
+        /// others keep them for `restart-time`, because the kernel goes on forwarding and we are to come back.
+        for_good: bool,
+    },
 }
 
 /// Life of a TCP connection. Its id is the driver's for accepted ones and the node's for dialled ones.

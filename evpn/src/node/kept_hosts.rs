@@ -25,6 +25,11 @@ pub(super) struct KeptHosts {
 }
 
 impl KeptHosts {
+    /// All have been asked, and have answered or not.
+    pub(super) fn is_settled(&self) -> bool {
+        self.waiting.is_empty() && self.asked.is_empty()
+    }
+
     /// When somebody is to be asked next.
     pub(super) fn timeout(&self) -> Option<Time> {
         (!self.waiting.is_empty()).then_some(self.next)

@@ -61,6 +61,7 @@ mod probe_mac;
 mod questions;
 mod release;
 mod remote;
+mod restart;
 mod round_trips;
 mod rows;
 mod segment;
@@ -96,6 +97,7 @@ pub use output::{MoveReply, NeighborReply, Output, Refusal, Reply};
 pub use port_hosts::PortHosts;
 pub use port_rules::{Outward, PortDrops, PortNews, PortRules, Storm, Unasked};
 pub use probe_mac::probe_mac;
+pub use restart::RestartConfig;
 
 use crate::fabric::{DeviceWant, KernelEvent, Link, PortWant, RowKey, Want};
 use crate::hosts::Calendar;
@@ -210,6 +212,7 @@ pub struct Node {
     more_changes: bool,
     begun: bool,
     stopping: bool,
+    restart: restart::Restart,
     overruns: u64,
     revision: u64,
     wall: Option<(Time, u64)>,
@@ -306,6 +309,7 @@ impl Node {
             more_changes: false,
             begun: false,
             stopping: false,
+            restart: restart::Restart::default(),
             overruns: 0,
             revision: 0,
             wall: None,
@@ -337,7 +341,8 @@ impl Node {
             Input::RestoredHosts(hosts) => self.hosts_restored(hosts),
             Input::KeepAgain => self.keep_again(at),
             Input::Tell(event) => self.journal.event(event, at),
-            Input::Shutdown => self.shutdown(at),
+            Input::Restarted => self.restarted(at),
+            Input::Shutdown { for_good } => self.shutdown(for_good, at),
         }
     }
 
@@ -348,6 +353,7 @@ impl Node {
             self.begin(at);
         }
         self.due_sessions(at);
+        self.due_restarts(at);
         self.due_leaving(at);
         self.due_parked(at);
         self.due_probes(at);
@@ -451,6 +457,7 @@ impl Node {
         offer(self.prepare.timeout());
         offer(self.snooped.timeout().map(|t| (t, "groups of a port")));
         offer(self.carry.timeout().map(|t| (t, "frames that are carried")));
+        offer(self.restart_timeout());
         offer(self.holds.timeout().map(|t| (t, "guest that is held")));
         offer((!self.swept).then_some((self.sweep_at(), "sweep of adopted rows")));
         next
@@ -548,12 +555,12 @@ impl Node {
         }
     }
 
-    fn shutdown(&mut self, at: Time) {
+    fn shutdown(&mut self, for_good: bool, at: Time) {
         if self.stopping {
             return;
         }
         self.stopping = true;
-        self.stop_sessions(at);
+        self.stop_sessions(!for_good, at);
     }
 
     fn finish_stop(&mut self) {

@@ -25,6 +25,8 @@ pub(super) struct Peer {
     pub(super) session: Session,
     pub(super) up: Option<(ConnId, Box<Agreed>)>,
     pub(super) end_of_rib: bool,
+    /// Its routes are stale.
+    pub(super) stale: Option<super::restart::Stale>,
     pub(super) since: Time,
     pub(super) established_count: u64,
     pub(super) updates_in: u64,
@@ -61,6 +63,7 @@ pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<
                 send_hold_time: n.rules.send_hold_time,
                 connect_retry: n.connect_retry,
                 passive: n.passive,
+                graceful: n.restart.graceful,
                 seed: seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
                 ..session::Config::new(config.asn, n.asn, config.router_id)
             });
@@ -69,6 +72,7 @@ pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<
                 session,
                 up: None,
                 end_of_rib: false,
+                stale: None,
                 since: at,
                 established_count: 0,
                 updates_in: 0,
@@ -92,10 +96,11 @@ impl Node {
         }
     }
 
-    /// Cease/2 to everybody; their routes of ours go with the session.
-    pub(super) fn stop_sessions(&mut self, at: Time) {
+    /// Cease/2 to everybody; their routes of ours go with the session. `back`: not at those that can keep them.
+    pub(super) fn stop_sessions(&mut self, back: bool, at: Time) {
         for i in 0..self.peers.len() {
-            self.drive(i, session::Input::Stop { subcode: 2, data: Bytes::new() }, at);
+            let stop = session::Input::Stop { subcode: 2, data: Bytes::new() };
+            self.drive(i, if back { session::Input::Away } else { stop }, at);
         }
     }
 
@@ -192,7 +197,9 @@ impl Node {
                 self.journal.push(Output::Hangup { conn });
             }
             session::Output::Up(conn, agreed) => self.session_up(i, conn, agreed, at),
-            session::Output::Down { was_up, why, .. } => self.session_down(i, was_up, why, at),
+            session::Output::Down { was_up, kept, why, .. } => {
+                self.session_down(i, was_up.then_some(kept), why, at);
+            }
             session::Output::Update { update, treatment, faults, raw } => {
                 self.session_update(i, &update, treatment, (&faults, &raw), at);
             }
@@ -220,6 +227,7 @@ impl Node {
         let evpn = agreed.families.contains(&Family::EVPN);
         p.up = Some((conn, agreed));
         let address = p.config.address;
+        self.neighbor_back(i, at);
         self.journal.event(Event::NeighborUp { peer: PeerId(i as u32), address, hold_time }, at);
         if !evpn {
             let what = format!("neighbour {address} does not speak L2VPN EVPN: no routes are exchanged");
@@ -227,19 +235,20 @@ impl Node {
         }
     }
 
-    fn session_down(&mut self, i: usize, was_up: bool, why: String, at: Time) {
+    /// `kept`: it was Established, and whether its routes may stay.
+    fn session_down(&mut self, i: usize, kept: Option<bool>, why: String, at: Time) {
         self.revision += 1;
         let p = &mut self.peers[i];
-        p.up = None;
+        let up = p.up.take();
         let lost = self.moves.sends.gone(i);
         self.moves.handed(lost, None, at, &mut self.journal);
         let p = &mut self.peers[i];
         p.last_error = Some(why.clone());
         let address = p.config.address;
-        if was_up {
+        if let Some(kept) = kept {
             p.since = at;
             p.end_of_rib = false;
-            self.rib.peer_down(PeerId(i as u32));
+            self.neighbor_lost(i, kept, up.as_ref().map(|(_, a)| &**a), at);
         }
         self.journal.event(Event::NeighborDown { peer: PeerId(i as u32), address, why }, at);
     }
@@ -262,6 +271,7 @@ impl Node {
         if !self.peers[i].end_of_rib && self.rib.end_of_rib(peer) {
             self.peers[i].end_of_rib = true;
             self.journal.event(Event::EndOfRib { peer, address }, at);
+            self.neighbor_told_all(i, at);
         }
     }
 

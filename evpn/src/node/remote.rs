@@ -21,6 +21,9 @@ impl Node {
     pub(super) fn decide_mac(&mut self, vni: Vni, mac: Mac, at: Time) {
         self.no_stranger(vni, mac, at);
         let candidates = self.rib.mac_candidates(vni, mac);
+        if self.selection_waits(vni, mac, &candidates) {
+            return;
+        }
         self.note_heard(vni, mac, &candidates, at);
         let admitted = self.admit_mac(vni, mac, &candidates, at);
         self.heed_contested(vni, mac, at);

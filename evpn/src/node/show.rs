@@ -173,6 +173,7 @@ impl Node {
             router_id: agreed.map(|a| IpAddr::V4(a.peer_id)),
             end_of_rib: p.end_of_rib,
             routes_in: counters.routes_in,
+            routes_stale: self.rib.stale_count(id),
             routes_out: counters.routes_out,
             updates_in: p.updates_in,
             updates_out: p.updates_out,

@@ -78,6 +78,9 @@ pub struct NeighborView {
     pub end_of_rib: bool,
     /// Routes in Adj-RIB-In.
     pub routes_in: usize,
+    /// How many of them are stale: it is away, or has not told them again yet (RFC 4724 §4.2).
+    #[serde(default)]
+    pub routes_stale: usize,
     /// Routes advertised.
     pub routes_out: usize,
     /// UPDATEs received.

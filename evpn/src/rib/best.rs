@@ -21,6 +21,8 @@ use std::net::IpAddr;
 
 /// LLGR_STALE (RFC 9494 §3.2).
 pub(super) const LLGR_STALE: Community = Community(0xffff_0006);
+/// NO_LLGR (RFC 9494 §3.3).
+pub(super) const NO_LLGR: Community = Community(0xffff_0007);
 /// Preference of a route without LOCAL_PREF, and of eBGP routes (BGP-DEC-01).
 pub(super) const DEFAULT_LOCAL_PREF: u32 = 100;
 

@@ -113,7 +113,8 @@ impl Rib {
     /// The set for one route of an UPDATE; held by `source` until the next one differs.
     fn set_for(&mut self, source: &mut Source, esi: Esi, label1: Label, label2: Option<Label>) -> SetIx {
         let own = source.peer == OWN;
-        let key = SetKey { attrs: source.attrs, next_hop: source.next_hop, esi, label1, label2, own };
+        let (attrs, next_hop) = (source.attrs, source.next_hop);
+        let key = SetKey { attrs, next_hop, esi, label1, label2, own, stale: false };
         if let Some(last) = source.last {
             if self.sets.get(last).key == key {
                 return last;
@@ -142,7 +143,7 @@ impl Rib {
         self.sets.release_attrs(source.attrs);
     }
 
-    fn release_set(&mut self, set: SetIx) {
+    pub(super) fn release_set(&mut self, set: SetIx) {
         if let Some(group) = self.sets.release(set) {
             self.hosts.release_group(group);
         }
@@ -234,7 +235,7 @@ impl Rib {
         }
     }
 
-    fn remove_host(&mut self, peer: PeerId, rd: Rd, host: Host, urgent: bool) {
+    pub(super) fn remove_host(&mut self, peer: PeerId, rd: Rd, host: Host, urgent: bool) {
         let Some(ix) = self.hosts.find_rd(rd) else { return };
         let visible = self.visible(peer);
         let before = if visible { self.best_host(ix, host) } else { None };
@@ -253,7 +254,7 @@ impl Rib {
         self.release_set(set);
     }
 
-    fn remove_other(&mut self, peer: PeerId, key: &RouteKey, urgent: bool) {
+    pub(super) fn remove_other(&mut self, peer: PeerId, key: &RouteKey, urgent: bool) {
         let at = (key.clone(), peer);
         if !self.others.routes.contains_key(&at) {
             return;
@@ -349,7 +350,7 @@ impl Rib {
         }
     }
 
-    fn mark_mac(&mut self, group: GroupIx, host: Host) {
+    pub(super) fn mark_mac(&mut self, group: GroupIx, host: Host) {
         let group = self.hosts.group(group);
         // MAC-only and MAC+IP of one VTEP are the usual two.
         let moved = group.is_claimed_twice(host.mac());
@@ -359,7 +360,7 @@ impl Rib {
     }
 
     /// Counts an IMET route in or out as a flood destination.
-    fn flood(&mut self, key: &RouteKey, peer: PeerId, set: SetIx, add: bool) {
+    pub(super) fn flood(&mut self, key: &RouteKey, peer: PeerId, set: SetIx, add: bool) {
         let Some((vtep, label)) = self.flood_target(key, peer, set) else { return };
         let tells = self.sets.get(set).attrs.tells_hosts();
         for vni in &self.hosts.group(self.sets.get(set).group).vnis {
@@ -431,7 +432,7 @@ impl Rib {
         Contender {
             rank: &self.sets.get(set).rank,
             ebgp: p.is_some_and(|p| !p.ibgp),
-            id: p.and_then(|p| p.up).map_or(std::net::Ipv4Addr::UNSPECIFIED, |up| up.router_id),
+            id: p.map_or(std::net::Ipv4Addr::UNSPECIFIED, |p| p.id),
             peer,
             address: p.map_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), |p| p.address),
             rd,

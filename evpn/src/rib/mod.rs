@@ -20,6 +20,7 @@
 //! | `eligible` | what keeps a route out (BGP-DEC-08, EVPN-NLRI-16, EVPN-VXLAN-05) |
 //! | `targets` | import by route target (EVPN-VXLAN-07, -09, -10) |
 //! | `best` | the order of routes (EVPN-BEST-\*, BGP-DEC-\*) |
+//! | `stale` | routes of a neighbour that is away (BGP-GR-\*, BGP-LLGR-\*) |
 //! | `export` | to whom and with which attributes (BGP-DEC-05, -07, EVPN-NLRI-15) |
 //! | `reflect` | route reflection (BGP-RR-01 to -06) |
 
@@ -34,6 +35,7 @@ mod reflect;
 mod sets;
 mod show;
 mod slab;
+mod stale;
 mod table;
 mod targets;
 
@@ -125,6 +127,8 @@ struct Peer {
     client: bool,
     /// Its identifier in the last session: that of the routes that came in it.
     id: RouterId,
+    /// Some of its routes may be stale.
+    kept: bool,
     /// Present while Established.
     up: Option<Up>,
     /// End-of-RIB received in this session.
@@ -136,7 +140,6 @@ struct Peer {
 /// What matters here of an established session.
 #[derive(Clone, Copy, Debug)]
 struct Up {
-    router_id: RouterId,
     as4: bool,
     max_send: usize,
     /// EVPN is in use on the session.
@@ -155,6 +158,8 @@ pub struct Rib {
     changes: changes::Changes,
     /// Raised by every change that neighbours may see; plans made at the same number still hold.
     version: u64,
+    /// Nobody is sent End-of-RIB yet.
+    unfinished: bool,
 }
 
 impl Rib {
@@ -169,6 +174,7 @@ impl Rib {
             others: table::Others::default(),
             changes: changes::Changes::default(),
             version: 0,
+            unfinished: false,
         }
     }
 
@@ -195,6 +201,7 @@ impl Rib {
             ibgp,
             client: false,
             id: RouterId::UNSPECIFIED,
+            kept: false,
             up: None,
             end_of_rib: false,
             routes_in: 0,
@@ -208,33 +215,36 @@ impl Rib {
         self.peers.remove(&peer);
     }
 
-    /// The session came up: everything advertisable becomes due for this peer, then End-of-RIB.
+    /// The session came up: everything advertisable becomes due for this peer, then End-of-RIB. Its stale routes stay
+    /// stale.
     pub fn peer_up(&mut self, peer: PeerId, agreed: &Agreed) {
-        self.peer_down(peer);
+        if self.peers.get(&peer).is_some_and(|p| p.up.is_some()) {
+            self.peer_down(peer);
+        }
         let evpn = agreed.families.contains(&Family::EVPN);
         let Some(p) = self.peers.get_mut(&peer) else { return };
         p.ibgp = agreed.ibgp;
         p.id = agreed.peer_id;
-        p.up = Some(Up {
-            router_id: agreed.peer_id,
-            as4: agreed.as4,
-            max_send: usize::from(agreed.max_send),
-            evpn,
-        });
+        p.up = Some(Up { as4: agreed.as4, max_send: usize::from(agreed.max_send), evpn });
         if evpn {
             p.out.start();
             self.everything_due(peer, false);
         }
     }
 
-    /// The session went down: its routes go.
+    /// The session went down: its routes go, stale ones too.
     pub fn peer_down(&mut self, peer: PeerId) {
         let Some(p) = self.peers.get_mut(&peer) else { return };
         p.out = out::Queue::default();
         p.end_of_rib = false;
-        let Some(up) = &mut p.up else { return };
-        // Nothing more for this one. Its identifier still counts until its routes are gone.
-        up.evpn = false;
+        if p.up.is_none() && !p.kept {
+            return;
+        }
+        // Nothing more for this one.
+        if let Some(up) = &mut p.up {
+            up.evpn = false;
+        }
+        p.kept = false;
         self.drop_routes_of(peer);
         if let Some(p) = self.peers.get_mut(&peer) {
             p.up = None;

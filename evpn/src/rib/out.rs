@@ -160,6 +160,9 @@ impl Rib {
                 }
             }
         }
+        if self.unfinished {
+            return None;
+        }
         let out = &mut self.peers.get_mut(&peer)?.out;
         core::mem::take(&mut out.end_of_rib_due).then(|| crate::wire::end_of_rib(Family::EVPN))
     }
@@ -167,6 +170,9 @@ impl Rib {
     /// Notes for every established neighbour that the best route of a key changed.
     pub(super) fn due(&mut self, dest: Dest, before: Best, after: Best, urgent: bool) {
         self.version += 1;
+        if self.looks_alike(&dest, before, after) {
+            return;
+        }
         let (before, after) = (self.scope(before), self.scope(after));
         for (id, p) in &mut self.peers {
             if !p.up.is_some_and(|up| up.evpn) {

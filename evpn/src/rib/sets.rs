@@ -30,6 +30,8 @@ pub(super) struct SetKey {
     pub(super) label2: Option<Label>,
     /// Originated here.
     pub(super) own: bool,
+    /// Of a neighbour that is away and has not told it again (BGP-GR-09).
+    pub(super) stale: bool,
 }
 
 /// A [`SetKey`] with what follows from it.
@@ -112,7 +114,8 @@ impl Sets {
         let (attrs, refs) = self.attrs.get_mut(key.attrs.0);
         *refs += 1;
         let attrs = Arc::clone(attrs);
-        let (rank, nd) = Rank::new(&attrs, eligible::vtep(key.next_hop));
+        let (mut rank, nd) = Rank::new(&attrs, eligible::vtep(key.next_hop));
+        rank.stale |= key.stale;
         let (router, over, immutable) =
             nd.map_or((false, true, false), |f| (f.router, f.r#override, f.immutable));
         let going = attrs.is_going();

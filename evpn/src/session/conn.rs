@@ -9,6 +9,8 @@ use crate::wire::{DecodeCtx, Open};
 #[derive(Debug)]
 pub(super) struct Conn {
     pub(super) id: ConnId,
+    /// Since when it is there.
+    pub(super) begun: Time,
     /// We dialled it.
     pub(super) outgoing: bool,
     /// Our OPEN had no optional parameters (BGP-CAP-10).

@@ -4,7 +4,7 @@
 use super::conn::{Conn, Phase};
 use super::event::{FsmEvent, Record};
 use super::framer::Framer;
-use super::{Output, Session, Start, State, kind, negotiate};
+use super::{Output, Session, Start, State, graceful, kind, negotiate};
 use crate::types::{ConnId, Span, Time};
 use crate::wire::{self, EncodeCtx, Message, Notification, cease};
 use bytes::Bytes;
@@ -38,6 +38,8 @@ pub(super) struct End {
     pub(super) received: Option<Notification>,
     /// The driver still holds the connection.
     pub(super) hangup: bool,
+    /// `send` goes as it is, never inside a hard reset (RFC 8538 §5.2).
+    pub(super) soft: bool,
     /// ConnectRetryCounter goes up.
     pub(super) count: bool,
     pub(super) next: Next,
@@ -60,7 +62,16 @@ pub(super) enum Next {
 impl End {
     /// A failure: counted, damped.
     pub(super) fn new(event: FsmEvent, why: String) -> Self {
-        Self { event, send: None, received: None, hangup: true, count: true, next: Next::Damp, why }
+        Self {
+            event,
+            send: None,
+            received: None,
+            hangup: true,
+            soft: false,
+            count: true,
+            next: Next::Damp,
+            why,
+        }
     }
     pub(super) fn sending(self, n: Notification) -> Self {
         Self { send: Some(n), ..self }
@@ -214,13 +225,14 @@ impl Session {
         let plain = core::mem::take(&mut self.plain_next);
         self.conns.push(Conn {
             id,
+            begun: t.at,
             outgoing,
             plain,
             framer: Framer::default(),
             decode: negotiate::before_open(&self.config, plain),
             phase: Phase::OpenSent { hold: t.at + OPEN_HOLD },
         });
-        let message = Message::Open(negotiate::our_open(&self.config, plain));
+        let message = Message::Open(negotiate::our_open(&self.config, plain, self.graceful));
         self.send(id, kind::OPEN, message.encode(&EncodeCtx::default()), t);
         self.record(event, from, State::OpenSent, Some(id), t.at);
     }
@@ -237,7 +249,8 @@ impl Session {
             // Idle (BGP-FSM-04). Nothing oscillates while nobody answers, so the hold does not grow.
             self.start = Start::Held { until: t.at + self.connect_retry() };
             self.record(event, State::Connect, State::Idle, Some(id), t.at);
-            return self.tell_down(false, why.to_owned(), None, None, t);
+            let end = End::new(event, why.to_owned());
+            return self.tell_down(false, false, end, t);
         }
         let Some(conn) = self.conns.iter().find(|c| c.id == id) else { return };
         let why = match conn.framer.pending() {
@@ -294,10 +307,15 @@ impl Session {
     }
 
     /// Ends one connection, and says where the neighbour goes if it was the last.
-    pub(super) fn end(&mut self, id: ConnId, end: End, t: &mut Turn<'_>) {
+    pub(super) fn end(&mut self, id: ConnId, mut end: End, t: &mut Turn<'_>) {
         let Some(i) = self.index(id) else { return };
         let conn = self.conns.remove(i);
         let from = conn.state();
+        let peer = conn.running().and_then(|r| r.agreed.graceful.as_ref());
+        if !end.soft {
+            end.send = end.send.map(|n| graceful::hardened(&self.config.graceful, peer, n));
+        }
+        let kept = graceful::survives(peer, end.send.as_ref(), end.received.as_ref());
         if let Some(n) = &end.send {
             self.send_notification(id, n.clone(), t);
         }
@@ -328,7 +346,7 @@ impl Session {
         };
         self.record(end.event, from, to, Some(id), t.at);
         if was_up || self.conns.is_empty() {
-            self.tell_down(was_up, end.why, end.send, end.received, t);
+            self.tell_down(was_up, was_up && kept, end, t);
         } else {
             t.out.push(Output::Note(format!("one of two connections ended: {}", end.why)));
         }
@@ -366,16 +384,9 @@ impl Session {
         }
     }
 
-    fn tell_down(
-        &mut self,
-        was_up: bool,
-        why: String,
-        sent: Option<Notification>,
-        received: Option<Notification>,
-        t: &mut Turn<'_>,
-    ) {
-        self.stats.last_down = Some((t.at, why.clone()));
-        t.out.push(Output::Down { was_up, why, sent, received });
+    fn tell_down(&mut self, was_up: bool, kept: bool, end: End, t: &mut Turn<'_>) {
+        self.stats.last_down = Some((t.at, end.why.clone()));
+        t.out.push(Output::Down { was_up, kept, why: end.why, sent: end.send, received: end.received });
     }
 
     /// BGP-FSM-07: on KEEPALIVE and UPDATE.

@@ -3,7 +3,7 @@
 use super::conn::{Phase, Running};
 use super::event::FsmEvent;
 use super::fsm::{End, Next, Turn};
-use super::{Output, Session, State, kind, negotiate, ring};
+use super::{Output, Session, State, graceful, kind, negotiate, ring};
 use crate::types::ConnId;
 use crate::wire::{
     self, EncodeCtx, Family, Message, MessageError, Notification, Open, Refresh, RefreshKind, cease,
@@ -180,9 +180,14 @@ impl Session {
         };
         let (new_out, old) = (self.conns[new].outgoing, &self.conns[rival]);
         let rival_id = old.id;
+        if graceful::replaces(old, &self.conns[new]) {
+            let end =
+                End::new(FsmEvent::TcpConnectionFails, "the peer has opened a new connection".to_owned());
+            self.end(rival_id, End { count: false, next: Next::Again, ..end }, t);
+            return true;
+        }
         let survives = if old.state() == State::Established {
-            // BGP-COLL-03. With graceful restart agreed for a family it would be the other way (BGP-GR-10,
-            // RFC 4724 §5); we offer it for none.
+            // BGP-COLL-03
             false
         } else if old.outgoing == new_out {
             // Both from the same side: it has given up on the older one, whatever the identifiers say.
@@ -209,6 +214,8 @@ impl Session {
         t.out.push(Output::Up(id, Box::new(running.agreed.clone())));
         conn.phase = Phase::Established { running, since: t.at };
         self.rearm_send_hold(i, t.at);
+        // From here on the kernel has what this peer tells, whatever becomes of the session (BGP-GR-02).
+        self.graceful.kept = true;
         // A dial that is still under way could only collide. A second connection is tracked until its OPEN.
         self.abandon_dial(t);
         self.stats.established += 1;

@@ -12,6 +12,7 @@
 //! | `fsm`, `messages` | the transitions |
 //! | `conn`, `framer` | a connection, messages out of its octets |
 //! | `negotiate` | our OPEN, and what both OPENs together mean |
+//! | `graceful` | restarts, ours and the peer's (RFC 4724, RFC 8538, RFC 9494) |
 //! | `event`, `stats` | what a person is told |
 //! | `send_hold` | peers that never read (RFC 9687) |
 //! | `ring` | the last messages, as octets |
@@ -21,6 +22,7 @@ mod conn;
 mod event;
 mod framer;
 mod fsm;
+mod graceful;
 mod messages;
 mod negotiate;
 pub(crate) mod ring;
@@ -29,6 +31,7 @@ mod send_hold;
 mod stats;
 
 pub use event::{FsmEvent, Record};
+pub use graceful::{Graceful, GracefulMode, PeerRestart};
 pub use ring::{FaultyMessage, MessageLine};
 pub use stats::{Counters, Stats};
 
@@ -76,6 +79,8 @@ pub struct Config {
     pub families: Vec<Family>,
     /// Offer messages of up to 65535 octets (RFC 8654).
     pub extended_message: bool,
+    /// Graceful restart.
+    pub graceful: Graceful,
     /// Seed of this session's random numbers (jitter).
     pub seed: u64,
 }
@@ -93,6 +98,7 @@ impl Config {
             passive: false,
             families: vec![Family::EVPN],
             extended_message: true,
+            graceful: Graceful::default(),
             seed: 1,
         }
     }
@@ -119,6 +125,8 @@ pub struct Agreed {
     pub refresh: bool,
     /// The neighbour understands BoRR/EoRR.
     pub enhanced_refresh: bool,
+    /// What the neighbour's restarts mean; `None`: it has no such capability, or we take no part.
+    pub graceful: Option<PeerRestart>,
     /// How to decode what it sends.
     pub decode: DecodeCtx,
 }
@@ -152,6 +160,8 @@ pub enum Input<'a> {
         /// Shutdown communication as on the wire (RFC 9003), or empty.
         data: Bytes,
     },
+    /// As `Stop`, but we come back: peers that can keep our routes are not told to drop them (RFC 4724 §4).
+    Away,
     /// The peer connected to us (event 17).
     Accepted(ConnId),
     /// Our dial succeeded (event 16).
@@ -184,10 +194,12 @@ pub enum Output {
     Hangup(ConnId),
     /// Established on this connection.
     Up(ConnId, Box<Agreed>),
-    /// Left Established, or an attempt failed. `was_up`: routes of the peer must go.
+    /// Left Established, or an attempt failed. `was_up`: routes of the peer must go, unless they are `kept`.
     Down {
         /// It was Established.
         was_up: bool,
+        /// It may come back: routes of the families in its graceful restart capability stay, as stale (BGP-GR-09, -15).
+        kept: bool,
         /// For people; names message, attribute and offset where the peer was at fault.
         why: String,
         /// NOTIFICATION sent, if any.
@@ -235,6 +247,8 @@ pub struct Session {
     conns: Vec<Conn>,
     /// The next OPEN goes without capabilities (BGP-CAP-10).
     plain_next: bool,
+    /// What our next OPEN says of restarts.
+    graceful: graceful::Now,
     /// Failures in a row that are damped (BGP-FSM-14).
     streak: u32,
     /// When the last of them was.
@@ -258,6 +272,7 @@ impl Session {
             start: Start::Stopped,
             conns: Vec::with_capacity(Self::MAX_CONNS),
             plain_next: false,
+            graceful: graceful::Now::default(),
             streak: 0,
             failed_at: None,
             stats: Stats::default(),
@@ -283,6 +298,7 @@ impl Session {
         match input {
             Input::Start => self.on_start(t),
             Input::Stop { subcode, data } => self.on_stop(subcode, data, t),
+            Input::Away => self.on_away(t),
             Input::Reject { subcode } => self.on_reject(subcode, t),
             Input::Accepted(id) => self.on_accepted(id, t),
             Input::Connected(id) => self.on_connected(id, t),
@@ -382,7 +398,7 @@ impl Session {
 
     /// Our OPEN as we would send it now.
     pub fn our_open(&self) -> Open {
-        negotiate::our_open(&self.config, false)
+        negotiate::our_open(&self.config, false, self.graceful)
     }
 
     /// What it was told at start.

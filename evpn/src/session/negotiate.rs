@@ -1,15 +1,14 @@
 //! Our OPEN, and what follows from the peer's (RFC 4271 §4.2, RFC 5492).
 
-use super::{Agreed, Config, kind};
+use super::{Agreed, Config, graceful, kind};
 use crate::types::Asn;
 use crate::wire::{Capability, DecodeCtx, Family, Open};
 
 /// Our OPEN (BGP-CAP-01). `plain`: without capabilities, after the peer refused them (BGP-CAP-10).
 ///
-/// Graceful restart is offered without a family (BGP-GR-03): nothing of ours survives a restart, but FRR sends
-/// End-of-RIB only to those who offer the capability. Enhanced refresh (70) is not offered: nothing behind the
+/// Enhanced refresh (70) is not offered: nothing behind the
 /// session acts on it yet.
-pub(super) fn our_open(config: &Config, plain: bool) -> Open {
+pub(super) fn our_open(config: &Config, plain: bool, now: graceful::Now) -> Open {
     let mut capabilities = Vec::new();
     if !plain {
         capabilities.extend(config.families.iter().copied().map(Capability::Multiprotocol));
@@ -17,12 +16,7 @@ pub(super) fn our_open(config: &Config, plain: bool) -> Open {
         if config.extended_message {
             capabilities.push(Capability::ExtendedMessage);
         }
-        capabilities.push(Capability::GracefulRestart {
-            restarting: false,
-            notification: false,
-            time: 120,
-            families: Vec::new(),
-        });
+        capabilities.extend(graceful::capabilities(&config.graceful, now, &config.families));
         capabilities.push(Capability::As4(config.local_as));
     }
     Open {
@@ -74,6 +68,7 @@ pub(super) fn agree(config: &Config, plain: bool, open: &Open) -> Agreed {
         // One direction suffices: a request may be sent to whoever said that it understands it (RFC 2918 §4).
         refresh: open.has(&Capability::RouteRefresh),
         enhanced_refresh,
+        graceful: if plain { None } else { graceful::agree(&config.graceful, open) },
         decode,
     }
 }

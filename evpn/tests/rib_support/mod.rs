@@ -61,6 +61,7 @@ pub fn agreed(ibgp: bool, id: u8) -> Agreed {
         max_send: 4096,
         refresh: true,
         enhanced_refresh: true,
+        graceful: None,
         decode: decode_ctx(ibgp),
     }
 }

@@ -1,5 +1,6 @@
 //! The session's tests, from a table of the state machine to recorded peers.
 
+mod graceful;
 mod hostile;
 mod kit;
 mod laws;

@@ -19,11 +19,11 @@ const MARKER: &str = "ffffffffffffffffffffffffffffffff";
 #[test]
 fn our_open_is_these_octets() {
     // BGP-MSG-06, BGP-CAP-01, BGP-MP-01, BGP-AS4-01: AS 65000, hold 90, 10.0.0.2; one parameter with
-    // MP 25/70, route refresh, extended message, graceful restart as a helper only (BGP-GR-03), AS4.
+    // MP 25/70, route refresh, extended message, graceful restart with N, 120 s and 25/70 (BGP-GR-01), AS4.
     assert_eq!(
         our_open(config()),
         format!(
-            "{MARKER}0033 01 04 fde8 005a 0a000002 16 02 14 010400190046 0200 0600 40020078 41040000fde8"
+            "{MARKER}0037 01 04 fde8 005a 0a000002 1a 02 18 010400190046 0200 0600 4006407800194600 41040000fde8"
         )
         .replace(' ', "")
     );
@@ -37,7 +37,7 @@ fn our_open_is_these_octets() {
     };
     assert_eq!(
         our_open(c),
-        format!("{MARKER}0037 01 04 5ba0 0009 0a000002 1a 02 18 010400190046 010400020001 0200 40020078 4104fa56ea01")
+        format!("{MARKER}003f 01 04 5ba0 0009 0a000002 22 02 20 010400190046 010400020001 0200 400a4078 00194600 00020100 4104fa56ea01")
             .replace(' ', "")
     );
 }

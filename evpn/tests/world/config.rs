@@ -67,6 +67,7 @@ pub fn config(i: usize, n: usize) -> Config {
             hosts: VniHosts::new(probe_mac(i)),
         }],
         restart_time: Span::secs(120),
+        selection_deferral: Span::secs(60),
         mobility: MobilityConfig::default(),
         // What follows when a claim counts is most tests' business; how it is checked is `node_takeover`'s.
         arp: ArpConfig { claim_time: Span(0), ..ArpConfig::default() },

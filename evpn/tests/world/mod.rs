@@ -23,6 +23,7 @@ use evpn::node::{
     Command, Config, ConnEvent, Event, GuardChange, HoldWord, Input, MoveRequest, MoveStep, Node, Output,
     PortRules, Reply, Requester,
 };
+use evpn::session::GracefulMode;
 use evpn::types::{ConnId, IfIndex, Mac, Seq, Span, Time, Vni};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -82,6 +83,8 @@ pub struct Host {
     pub trace: Vec<Trace>,
     /// Peers whose socket takes nothing: what it was given waits here.
     pub stalled: BTreeMap<usize, Vec<(ConnId, Bytes)>>,
+    /// Its UPDATEs are lost on the way: a peer that is up and tells nothing.
+    pub mute: bool,
 }
 
 impl Host {
@@ -189,6 +192,7 @@ impl World {
                     refused: BTreeSet::new(),
                     trace: vec![],
                     stalled: BTreeMap::new(),
+                    mute: false,
                 }
             })
             .collect();
@@ -208,6 +212,16 @@ impl World {
             w.devices(i, own_mac(i));
             w.kernel(i, KernelEvent::Synced);
         }
+        w
+    }
+
+    /// As [`World::converged`], of nodes that keep nothing of a peer whose session is down.
+    pub fn forgetful(n: usize, delay: Span) -> Self {
+        let mut w = Self::with(n, delay, |c| {
+            c.neighbors.iter_mut().for_each(|n| n.restart.graceful.mode = GracefulMode::Off);
+        });
+        w.run_for(Span::secs(10));
+        assert!((0..n).all(|i| w.status(i).converged));
         w
     }
 
@@ -275,6 +289,10 @@ impl World {
                 self.send(j, d, Input::Conn { conn: theirs, event: ConnEvent::Room(65536) });
                 self.send(i, d + d, Input::Conn { conn, event: ConnEvent::Connected { local: a } });
                 self.send(i, d + d, Input::Conn { conn, event: ConnEvent::Room(65536) });
+            }
+            Output::Send { conn, bytes } if self.hosts[i].mute && bytes.get(18) == Some(&2) => {
+                let event = ConnEvent::Room(65536 - bytes.len());
+                self.send(i, self.delay, Input::Conn { conn, event });
             }
             Output::Send { conn, bytes } => {
                 self.check_kept(i, &bytes);
@@ -400,6 +418,18 @@ impl World {
         self.hosts[i].node.handle(Input::Restored(records), self.now);
         let hosts = self.hosts[i].kept_hosts.values().copied().collect();
         self.hosts[i].node.handle(Input::RestoredHosts(hosts), self.now);
+        self.hosts[i].node.handle(Input::Restarted, self.now);
+        self.come_up(i);
+    }
+
+    /// The machine boots after [`World::kill`]: nothing is left of what was.
+    pub fn boot(&mut self, i: usize) {
+        let h = &mut self.hosts[i];
+        (h.kept, h.kept_hosts, h.fdb) = <_>::default();
+        self.come_up(i);
+    }
+
+    fn come_up(&mut self, i: usize) {
         self.hosts[i].dead = false;
         self.hosts[i].rows.clear();
         self.devices(i, own_mac(i));
@@ -419,6 +449,7 @@ impl World {
         self.hosts[i].node.handle(Input::Restored(records), self.now);
         let hosts = self.hosts[i].kept_hosts.values().copied().collect();
         self.hosts[i].node.handle(Input::RestoredHosts(hosts), self.now);
+        self.hosts[i].node.handle(Input::Restarted, self.now);
         self.hosts[i].dead = false;
         self.hosts[i].rows.clear();
         tables(self);

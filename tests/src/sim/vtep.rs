@@ -11,8 +11,9 @@ use evpn::hosts::KeptHost;
 use evpn::mobility::Record;
 use evpn::node::{
     ArpConfig, Config, ConnEvent, Event, Flooding, Input, MobilityConfig, NeighborConfig, Node, Output,
-    Targets, VniConfig, VniHosts, VniMobility,
+    RestartConfig, Targets, VniConfig, VniHosts, VniMobility,
 };
+use evpn::session::{Graceful, GracefulMode};
 use evpn::types::{Asn, ConnId, IfIndex, Mac, Span, Time, Vni};
 use evpn::wire::frame;
 use netlink::fake::FakeKernel;
@@ -150,6 +151,7 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
                 passive: !f.both && i > j && j < f.nodes,
                 hold_time: f.hold as u16,
                 connect_retry: Span::secs(2),
+                restart: no_graceful_restart(),
                 ..NeighborConfig::new(address(j), Asn(65000).into())
             })
             .collect(),
@@ -168,9 +170,16 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
             hosts: VniHosts::new(evpn::node::probe_mac(address(i), vni())),
         }],
         restart_time: Span::secs(20),
+        selection_deferral: Span::secs(5),
         mobility,
         arp: ArpConfig::default(),
     }
+}
+
+/// The simulation's peers drop what a daemon that is away had told.
+fn no_graceful_restart() -> RestartConfig {
+    let graceful = Graceful { mode: GracefulMode::Off, ..Graceful::default() };
+    RestartConfig { graceful, ..RestartConfig::default() }
 }
 
 impl World {

@@ -83,7 +83,11 @@ fn neighbor(n: &NeighborView) -> Vec<Cell> {
         colored(&n.state, color),
         cell(span(n.since)),
         cell(eor),
-        cell(n.routes_in),
+        if n.routes_stale > 0 {
+            cell(format!("{} ({} stale)", n.routes_in, n.routes_stale))
+        } else {
+            cell(n.routes_in)
+        },
         cell(n.routes_out),
         cell(n.updates_in),
         cell(n.updates_out),

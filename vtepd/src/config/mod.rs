@@ -13,6 +13,7 @@ mod names;
 mod neighbor;
 mod neighbor_rules;
 mod problem;
+mod restart;
 mod static_hosts;
 mod targets;
 mod terms;
@@ -193,7 +194,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let mobility = mobility::mobility(&root, &mut c);
     let arp = arp::arp(&root, bgp.restart_time, &mut c);
     let groups = neighbor::groups(&root, &mut c);
-    let neighbors = neighbor::neighbors(&root, &vtep, &groups, &mut c);
+    let neighbors = neighbor::neighbors(&root, &vtep, &groups, bgp.restart, &mut c);
     let (vnis, ports) = vni::vnis(&root, &vtep, &mut c);
     let hypervisor = hypervisor::hypervisor(&root, &mut c);
     let socket = vtep::api(&root, &mut c);
@@ -214,6 +215,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
                 neighbors: neighbors.configs,
                 vnis,
                 restart_time: bgp.restart_time,
+                selection_deferral: bgp.selection_deferral,
                 mobility,
                 arp,
             },

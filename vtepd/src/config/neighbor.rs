@@ -4,7 +4,7 @@ use super::keys::{PeerKeyAt, Peers};
 use super::terms::{Terms, shared};
 use super::vtep::{Vtep, is_unicast};
 use super::walk::{At, Collector, Place, Section, nearest};
-use evpn::node::NeighborConfig;
+use evpn::node::{NeighborConfig, RestartConfig};
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -27,7 +27,14 @@ pub(super) fn groups(root: &Section<'_>, c: &mut Collector) -> Groups {
     sections.into_iter().map(|(name, s)| (name, Terms::read(&s, c))).collect()
 }
 
-pub(super) fn neighbors(root: &Section<'_>, vtep: &Vtep, groups: &Groups, c: &mut Collector) -> Neighbors {
+/// `restart`: what `[bgp]` says of it.
+pub(super) fn neighbors(
+    root: &Section<'_>,
+    vtep: &Vtep,
+    groups: &Groups,
+    restart: RestartConfig,
+    c: &mut Collector,
+) -> Neighbors {
     let known = [OWN.as_slice(), &shared()].concat();
     let mut seen = BTreeMap::new();
     let mut out = Neighbors::default();
@@ -45,7 +52,8 @@ pub(super) fn neighbors(root: &Section<'_>, vtep: &Vtep, groups: &Groups, c: &mu
         if let (Some(n), Some(at)) = (&neighbor, terms.password) {
             out.keys.push(PeerKeyAt { peers: Peers { ip: n.address, bits: None }, at });
         }
-        out.configs.extend(neighbor.map(|n| NeighborConfig { description, ..n }));
+        let restart = terms.restart.config(restart);
+        out.configs.extend(neighbor.map(|n| NeighborConfig { description, restart, ..n }));
     }
     out
 }

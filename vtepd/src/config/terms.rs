@@ -4,6 +4,7 @@
 use super::keys::{KeyAt, KeySource};
 use super::neighbor_rules::{self, RuleTerms};
 use super::problem::Problem;
+use super::restart::RestartTerms;
 use super::vtep::{Vtep, asn, is_unicast};
 use super::walk::{At, Collector, Place, Section, nearest};
 use evpn::node::NeighborConfig;
@@ -11,7 +12,7 @@ use evpn::types::{RemoteAs, Span};
 use std::net::IpAddr;
 use toml::de::DeValue;
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "asn",
     "port",
     "local-address",
@@ -23,6 +24,7 @@ const KEYS: [&str; 11] = [
     "route-reflector-client",
     "password-file",
     "password-env",
+    "graceful-restart",
 ];
 
 /// Keys of `[neighbor-group.NAME]`; a neighbour has them too.
@@ -58,6 +60,7 @@ pub(super) struct Terms {
     distance: Option<Distance>,
     client: Option<(bool, Place, String)>,
     rules: RuleTerms,
+    pub(super) restart: RestartTerms,
     /// Where the key of its connections is.
     pub(super) password: Option<KeyAt>,
 }
@@ -76,6 +79,7 @@ impl Terms {
             distance: distance(s, c),
             client: client(s, c),
             rules: RuleTerms::read(s, c),
+            restart: RestartTerms::read(s, c),
             password: password(s, c),
         }
     }
@@ -93,6 +97,7 @@ impl Terms {
             distance: self.distance.or(group.distance),
             client: self.client.or_else(|| group.client.clone()),
             rules: self.rules.over(&group.rules),
+            restart: self.restart.over(group.restart),
             password: self.password.or_else(|| group.password.clone()),
         }
     }

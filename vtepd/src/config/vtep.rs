@@ -1,7 +1,9 @@
 //! The sections that occur once: `[vtep]`, `[bgp]`, `[mobility]`, `[api]`, `[log]`.
 
+use super::restart::RestartTerms;
 use super::walk::{At, Collector, Place, Section, nearest};
 use super::{DEFAULT_SOCKET, DEFAULT_STATE_DIR, LogFormat, LogSettings};
+use evpn::node::RestartConfig;
 use evpn::types::{Asn, RouterId, Span};
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -116,13 +118,17 @@ pub(super) struct Bgp {
     pub(super) listen: Option<IpAddr>,
     pub(super) cluster_id: Option<RouterId>,
     pub(super) restart_time: Span,
+    pub(super) selection_deferral: Span,
+    /// For neighbours that say nothing else.
+    pub(super) restart: RestartConfig,
 }
 
 const CLUSTER: &str =
     "write any IPv4 address but 0.0.0.0, the same on all reflectors of a cluster; default: the router id";
 
 pub(super) fn bgp(root: &Section<'_>, c: &mut Collector) -> Bgp {
-    let s = root.section("bgp", &["port", "listen", "restart-time", "cluster-id"], c);
+    let keys = ["port", "listen", "restart-time", "selection-deferral", "graceful-restart", "cluster-id"];
+    let s = root.section("bgp", &keys, c);
     let listen = s.address("listen", c).and_then(|At { value, place }| {
         if value.is_multicast() {
             c.push(s.problem("listen", place, "a multicast address cannot be listened on"));
@@ -130,11 +136,17 @@ pub(super) fn bgp(root: &Section<'_>, c: &mut Collector) -> Bgp {
         }
         Some(value)
     });
+    let restart_time = s.duration("restart-time", Span::secs(4095), c).unwrap_or(Span::secs(120));
+    let mut restart = RestartConfig::default();
+    // Whole seconds, up to the next: zero would mean that nothing is kept.
+    restart.graceful.restart_time = restart_time.0.div_ceil(1_000_000_000) as u16;
     Bgp {
         port: s.integer("port", 1..=65535, c).map_or(179, |n| n.value as u16),
         listen,
         cluster_id: identifier(&s, "cluster-id", CLUSTER, c),
-        restart_time: s.duration("restart-time", Span::secs(4095), c).unwrap_or(Span::secs(120)),
+        restart_time,
+        selection_deferral: s.duration("selection-deferral", Span::secs(4095), c).unwrap_or(Span::secs(60)),
+        restart: RestartTerms::read(&s, c).config(restart),
     }
 }
 

@@ -13,6 +13,7 @@ use super::encap::Encap;
 use super::eventlog::EventLog;
 use super::guards::Guards;
 use super::holds::Holds;
+use super::host::device_exists;
 use super::requests::Requests;
 use super::rules::Rules;
 use super::taps::{Frame, Taps};
@@ -116,6 +117,8 @@ pub(super) struct Core {
     term: Signal,
     int: Signal,
     hup: Signal,
+    /// We go, and do not come back soon: nobody is to keep our routes.
+    quit: Signal,
     stop: Stop,
     /// More waits than a turn took.
     again: bool,
@@ -170,6 +173,10 @@ impl Core {
         }
         node.handle(Input::Restored(restored.records), at);
         node.handle(Input::RestoredHosts(restored.hosts), at);
+        // BGP-GR-02: not after a boot, and not if somebody has removed the devices.
+        if restored.same_boot && config.vnis.iter().all(|v| device_exists(&v.vxlan)) {
+            node.handle(Input::Restarted, at);
+        }
         node.flush(at);
         let mut early = Vec::new();
         while let Some(output) = node.poll_output() {
@@ -196,6 +203,7 @@ impl Core {
             term: signal(SignalKind::terminate())?,
             int: signal(SignalKind::interrupt())?,
             hup: signal(SignalKind::hangup())?,
+            quit: signal(SignalKind::quit())?,
             stop: Stop::No,
             again: true,
             slept: false,

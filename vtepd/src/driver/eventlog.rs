@@ -128,6 +128,12 @@ fn log(n: u64, event: &Event) {
         Event::SessionNote { address, text } => {
             say!(level, n, neighbor = %address, text, "session");
         }
+        Event::NeighborAway { peer: _, address, routes, keep } => {
+            say!(level, n, neighbor = %address, routes, %keep, "neighbour is away, its routes are kept");
+        }
+        Event::StaleRoutesDropped { peer: _, address, routes, why } => {
+            say!(level, n, neighbor = %address, routes, why, "stale routes dropped");
+        }
         Event::EndOfRib { peer: _, address } => {
             say!(level, n, neighbor = %address, "initial routes complete");
         }

@@ -20,6 +20,8 @@ const ASIDE: u32 = 9;
 pub struct Restored {
     /// For the node.
     pub records: Vec<Record>,
+    /// The last run was under the running kernel.
+    pub same_boot: bool,
     /// Local bindings of the last run.
     pub hosts: Vec<KeptHost>,
     /// How many of them were raised, because the machine went down without a stop of the daemon, or because the
@@ -165,6 +167,7 @@ fn reopen(
         f.table.raise();
     }
     let mut restored = Restored {
+        same_boot: f.boot == Some(boot),
         records: f.table.records().copied().collect(),
         hosts: Vec::new(),
         raised: if raise { f.table.len() } else { 0 },

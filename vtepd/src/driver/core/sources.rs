@@ -26,7 +26,8 @@ impl Core {
 
     fn poll_signals(&mut self, cx: &mut Context<'_>) -> bool {
         let mut busy = false;
-        for signal in [&mut self.term, &mut self.int, &mut self.hup] {
+        let away = [&mut self.term, &mut self.int, &mut self.hup].map(|s| (s, false));
+        for (signal, for_good) in away.into_iter().chain([(&mut self.quit, true)]) {
             while let Poll::Ready(Some(())) = signal.poll_recv(cx) {
                 busy = true;
                 if self.stop != Stop::No {
@@ -34,10 +35,10 @@ impl Core {
                     continue;
                 }
                 let at = clock::now();
-                tracing::info!("stopping");
+                tracing::info!(for_good, "stopping");
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
                 self.stop = Stop::Asked { until: at + STOP_LIMIT };
-                self.node.handle(Input::Shutdown, at);
+                self.node.handle(Input::Shutdown { for_good }, at);
             }
         }
         busy
