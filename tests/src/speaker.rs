@@ -170,7 +170,8 @@ fn update(attrs: &[u8]) -> Vec<u8> {
     message(2, &body)
 }
 
-fn open(asn: u32, id: Ipv4Addr) -> Vec<u8> {
+/// OPEN of a speaker with EVPN, route refresh and four-octet AS numbers, hold time 180 s.
+pub fn open(asn: u32, id: Ipv4Addr) -> Vec<u8> {
     let my_as = u16::try_from(asn).unwrap_or(23456);
     // Graceful restart without a family (BGP-GR-03): FRR sends End-of-RIB only to those who offer it.
     let mut caps = vec![1, 4, 0, 25, 0, 70, 2, 0, 64, 2, 0, 120, 65, 4];
@@ -185,7 +186,7 @@ fn open(asn: u32, id: Ipv4Addr) -> Vec<u8> {
 }
 
 /// Reads one whole message; `None` at the end of the stream.
-fn read_message(s: &mut TcpStream) -> Option<Vec<u8>> {
+pub fn read_message(s: &mut TcpStream) -> Option<Vec<u8>> {
     let mut m = vec![0; 19];
     s.read_exact(&mut m).ok()?;
     let len = usize::from(u16::from_be_bytes([m[16], m[17]]));
@@ -246,6 +247,23 @@ impl Door {
     pub fn accept_deaf(&self, limit: Duration) -> Option<TcpStream> {
         // Before the connection, so that its window never grows.
         let _ = socket2::SockRef::from(&self.listener).set_recv_buffer_size(4096);
+        self.accept_stream(limit)
+    }
+
+    /// A connection on which nothing has been said.
+    pub fn accept_raw(&self, limit: Duration) -> Option<TcpStream> {
+        let begun = Instant::now();
+        while begun.elapsed() < limit {
+            if let Ok((stream, _)) = self.listener.accept() {
+                return stream.set_nonblocking(false).is_ok().then_some(stream);
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        None
+    }
+
+    /// The same, for one who reads and answers KEEPALIVEs himself.
+    pub fn accept_stream(&self, limit: Duration) -> Option<TcpStream> {
         let begun = Instant::now();
         while begun.elapsed() < limit {
             if let Ok((mut stream, _)) = self.listener.accept()
