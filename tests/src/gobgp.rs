@@ -45,6 +45,15 @@ impl GoBgp {
     /// # Panics
     /// When it does not come up.
     pub fn start(ns: &Netns, id: IpAddr, peers: &[Peer]) -> Self {
+        Self::start_logging(ns, id, peers, "debug")
+    }
+
+    /// The same, and it logs what an operator's would.
+    pub fn start_quiet(ns: &Netns, id: IpAddr, peers: &[Peer]) -> Self {
+        Self::start_logging(ns, id, peers, "info")
+    }
+
+    fn start_logging(ns: &Netns, id: IpAddr, peers: &[Peer], level: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("vt-gobgp-").tempdir().expect("a scratch directory");
         let mut conf = format!("[global.config]\nas = 65000\nrouter-id = \"{id}\"\n");
         for p in peers {
@@ -71,7 +80,7 @@ impl GoBgp {
         }
         let file = dir.path().join("gobgpd.toml");
         std::fs::write(&file, conf).expect("writable");
-        let args = ["--pprof-disable", "-p", "-l", "debug", "-f"].map(str::to_owned);
+        let args = ["--pprof-disable", "-p", "-l", level, "-f"].map(str::to_owned);
         let args: Vec<_> = args.into_iter().chain([file.display().to_string()]).collect();
         let path = program("gobgpd").expect("checked by need::met");
         let process = Proc::start(ns, &path, &args, &dir.path().join("gobgpd.log"));

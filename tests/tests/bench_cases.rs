@@ -2,7 +2,7 @@
 //! looked at here.
 
 use std::time::Duration;
-use vtepd_tests::bench::{Case, Machine, Part, Report, Sizes, System, run};
+use vtepd_tests::bench::{Case, Machine, Part, Report, Shape, Sizes, System, run};
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::truth::{self, Plan};
 
@@ -38,6 +38,12 @@ const FEW: Sizes = Sizes {
     truth: PLAN,
     routes: 100,
     loads: 1,
+    shapes: [
+        Shape { senders: 2, routes: 200, listeners: 0 },
+        Shape { senders: 5, routes: 100, listeners: 0 },
+        Shape { senders: 1, routes: 100, listeners: 10 },
+    ],
+    reflections: 1,
 };
 
 /// Runs one part of the case `arp`; gives its figures by name.
@@ -129,4 +135,19 @@ fn a_lie_is_found() {
     let o = truth::run(&Plan { span: Duration::from_secs(6), liar: true, ..PLAN });
     let victim = "10.66.64.0 ";
     assert!(o.wrong.iter().any(|w| w.contains(victim)), "{o:#?}");
+}
+
+/// BGP-RR-01: every peer hears every route of the others, none of its own, from each of the reflectors.
+#[test]
+fn reflectors_pass_everything_on() {
+    if !met(&[Need::Root, Need::Frr, Need::GoBgp]) {
+        return;
+    }
+    let mut report = Report::new(Machine::here());
+    for system in [System::Vtepd, System::Frr, System::GoBgp] {
+        run(Case::Bgp, system, &FEW, &mut report);
+    }
+    let of = |s| report.lines().iter().filter(|l| l.system == Some(s)).count();
+    assert_eq!([System::Vtepd, System::Frr, System::GoBgp].map(of), [9; 3]);
+    assert!(report.lines().iter().all(|l| l.median > 0.0), "{}", report.table());
 }

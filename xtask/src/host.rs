@@ -38,6 +38,8 @@ pub(crate) enum Need {
     Ping,
     /// FRR's bgpd, zebra and vtysh.
     Frr,
+    /// `gobgpd` and `gobgp`.
+    GoBgp,
     /// `nft`.
     Nft,
     /// `tcpdump`.
@@ -58,11 +60,12 @@ pub(crate) enum Need {
 
 impl Need {
     /// Everything the tests use.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Ip,
         Self::Tc,
         Self::Ping,
         Self::Frr,
+        Self::GoBgp,
         Self::Nft,
         Self::Tcpdump,
         Self::Qemu,
@@ -81,6 +84,7 @@ impl Need {
             }
             Self::Ping => ("iputils-ping", "reachability checks between the VMs"),
             Self::Frr => ("frr", "the BGP EVPN speaker to interoperate and compare with"),
+            Self::GoBgp => ("gobgpd", "another BGP speaker to interoperate and compare with (gobgpd, gobgp)"),
             Self::Nft => ("nftables", "the tests where a bridge filter drops frames"),
             Self::Tcpdump => ("tcpdump", "captures, to look at what crosses the underlay"),
             Self::Qemu => ("qemu-system-x86", "guests that are really migrated, for the QMP tests"),
@@ -98,6 +102,7 @@ impl Need {
             Self::Tc => &["tc"],
             Self::Ping => &["ping"],
             Self::Frr => &["bgpd", "zebra", "vtysh"],
+            Self::GoBgp => &["gobgpd", "gobgp"],
             Self::Nft => &["nft"],
             Self::Tcpdump => &["tcpdump"],
             Self::Qemu => &["qemu-system-x86_64"],

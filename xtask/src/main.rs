@@ -87,8 +87,8 @@ struct Bench {
     /// Print the results as JSON too
     #[arg(long)]
     json: bool,
-    /// Cases to run; hot, prepared, addresses, arp, cold, bulk, evacuation, flood, load, codec, idle when absent; truth only
-    /// when named
+    /// Cases to run; hot, prepared, addresses, arp, cold, bulk, evacuation, flood, load, codec, idle when absent; truth and
+    /// bgp only when named
     cases: Vec<String>,
     /// How long the case `truth` watches, 30 when absent
     #[arg(long)]
@@ -237,6 +237,9 @@ fn bench(o: &Bench) -> Result<ExitCode, Error> {
         )
     })?;
     host::provide(&[Need::Ip, Need::Frr], &o.consent, &root)?;
+    if o.cases.iter().any(|c| c == "bgp") {
+        host::provide(&[Need::GoBgp], &o.consent, &root)?;
+    }
     eprintln!("building vtepd and the bench runner (dist: fat LTO, takes minutes the first time) …");
     let bins = build::binaries("dist", &["vtepd", "vtepd-tests"])?;
     let codec = o.cases.is_empty() || o.cases.iter().any(|c| c == "codec");
@@ -252,6 +255,19 @@ fn bench(o: &Bench) -> Result<ExitCode, Error> {
             return Err(Error::failed("the codec bench failed"));
         }
         env.push(("VTEPD_CODEC_BENCH", String::from_utf8_lossy(&out.stdout).into_owned().into()));
+    }
+    if o.cases.iter().any(|c| c == "bgp") {
+        eprintln!("building and running the public codecs beside ours …");
+        let out = build::plain_cargo()
+            .current_dir(build::root().join("evpn/codecs"))
+            .args(["run", "--locked", "--release", "--quiet"])
+            .stderr(std::process::Stdio::inherit())
+            .output()
+            .map_err(|e| Error::failed(format!("cargo run: {e}")))?;
+        if !out.status.success() {
+            return Err(Error::failed("the comparison of codecs failed"));
+        }
+        env.push(("VTEPD_CODECS", String::from_utf8_lossy(&out.stdout).into_owned().into()));
     }
     let env: Vec<_> = env.iter().map(|(k, v)| (*k, v.as_os_str())).collect();
     let mut cmd = root.command(&bins.join("vtep-bench"), &env);

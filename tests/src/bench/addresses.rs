@@ -41,7 +41,7 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
     let mut observer = Monitor::open(&f.vteps[FRR_PEER].ns);
     let count = match system {
         System::Vtepd => sizes.moves.min(MOST),
-        System::Frr => FRR_REPEATS,
+        System::Frr | System::GoBgp => FRR_REPEATS,
     };
     let mut routes = [Samples::default(), Samples::default()];
     let mut kernel = Samples::default();

@@ -13,11 +13,13 @@ mod flood;
 mod hot;
 mod load;
 mod prepared;
+mod reflect;
 mod report;
 mod stats;
 mod truth;
 
 pub use arp::Part;
+pub use reflect::Shape;
 pub use report::{Line, Machine, Report};
 pub use stats::Samples;
 
@@ -39,6 +41,9 @@ pub enum System {
     Vtepd,
     /// FRR: zebra and bgpd
     Frr,
+    /// GoBGP, as a route reflector only: it writes nothing into the kernel
+    #[value(name = "gobgp")]
+    GoBgp,
 }
 
 impl System {
@@ -47,6 +52,7 @@ impl System {
         match self {
             Self::Vtepd => "vtepd",
             Self::Frr => "FRR",
+            Self::GoBgp => "GoBGP",
         }
     }
 }
@@ -72,6 +78,9 @@ pub enum Case {
     Flood,
     /// Many routes from one peer, then withdrawn
     Load,
+    /// A route reflector between many speakers, beside FRR and GoBGP; and the codec beside the public ones, run by xtask
+    /// (only when named)
+    Bgp,
     /// Half an hour of moves, new MACs, silences and restarts; every answer to ARP and ND compared with the truth (vtepd
     /// alone; only when named)
     Truth,
@@ -118,6 +127,10 @@ pub struct Sizes {
     pub routes: u32,
     /// Times the load is repeated, each with fresh daemons.
     pub loads: usize,
+    /// Who sends to whom through a reflector.
+    pub shapes: [Shape; 3],
+    /// Times each of them is repeated, with fresh daemons.
+    pub reflections: usize,
 }
 
 /// What runs on one VTEP.
@@ -139,6 +152,7 @@ impl Daemon {
                 let neighbors: Vec<_> = f.others(v).into_iter().map(|a| (a, 65000)).collect();
                 Self::Frr(Box::new(Frr::start(&v.ns, &frr_conf(65000, v.number, &neighbors, ""))))
             }
+            System::GoBgp => panic!("GoBGP is no VTEP"),
         }
     }
 
@@ -280,6 +294,7 @@ pub fn run(case: Case, system: System, sizes: &Sizes, report: &mut Report) {
         Case::Hot => hot::run(system, sizes, report),
         Case::Bulk => bulk::run(system, sizes, report),
         Case::Load => load::run(system, sizes, report),
+        Case::Bgp => reflect::run(system, sizes, report),
         Case::Prepared => prepared::run(system, sizes, report),
         Case::Addresses => addresses::run(system, sizes, report),
         Case::Arp => arp::run(system, sizes, report),

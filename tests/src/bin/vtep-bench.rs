@@ -4,7 +4,7 @@
 use clap::{Parser, ValueEnum};
 use std::process::ExitCode;
 use std::time::Duration;
-use vtepd_tests::bench::{Case, Machine, Part, Report, Sizes, System, control, run};
+use vtepd_tests::bench::{Case, Machine, Part, Report, Shape, Sizes, System, control, run};
 use vtepd_tests::interrupt;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::truth::Plan;
@@ -75,6 +75,9 @@ struct Cli {
     /// Repetitions of the load, each with fresh daemons
     #[arg(long, default_value_t = 5)]
     loads: usize,
+    /// Repetitions of each shape of the case `bgp`
+    #[arg(long, default_value_t = 3)]
+    reflections: usize,
 }
 
 fn main() -> ExitCode {
@@ -111,19 +114,36 @@ fn measure(cli: Cli) -> ExitCode {
         },
         routes: cli.routes,
         loads: cli.loads,
+        shapes: [
+            Shape { senders: 2, routes: cli.routes, listeners: 0 },
+            Shape { senders: 50, routes: cli.routes.div_ceil(50), listeners: 0 },
+            Shape { senders: 1, routes: cli.routes.div_ceil(5), listeners: 100 },
+        ],
+        reflections: cli.reflections,
     };
     let mut systems = vec![System::Vtepd, System::Frr];
     systems.retain(|s| cli.only.is_none_or(|o| o == *s));
+    let mut reflectors = vec![System::Vtepd, System::Frr, System::GoBgp];
+    reflectors.retain(|s| cli.only.is_none_or(|o| o == *s));
     if !met(&[Need::Root, Need::Tool("ip")]) || (systems.contains(&System::Frr) && !met(&[Need::Frr])) {
         return ExitCode::from(2);
     }
     let mut report = Report::new(Machine::here());
-    let all = Case::value_variants().iter().copied().filter(|c| *c != Case::Truth);
+    let all = Case::value_variants().iter().copied().filter(|c| !matches!(c, Case::Truth | Case::Bgp));
     let cases = if cli.cases.is_empty() { all.collect() } else { cli.cases };
     for case in cases {
         eprintln!("{case:?}");
         match case {
             Case::Idle => control(&sizes, &mut report),
+            Case::Bgp => {
+                if reflectors.contains(&System::GoBgp) && !met(&[Need::GoBgp]) {
+                    return ExitCode::from(2);
+                }
+                for s in &reflectors {
+                    run(case, *s, &sizes, &mut report);
+                }
+                report.codec(std::env::var("VTEPD_CODECS").unwrap_or_default());
+            }
             Case::Codec => report.codec(std::env::var("VTEPD_CODEC_BENCH").unwrap_or_default()),
             Case::Prepared | Case::Flood | Case::Truth => {
                 if systems.contains(&System::Vtepd) {

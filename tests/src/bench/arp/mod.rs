@@ -66,8 +66,8 @@ pub(super) fn run(system: System, sizes: &Sizes, report: &mut Report) {
             (Part::Silent, System::Vtepd) => silent::run(sizes, report),
             (Part::Storm, System::Vtepd) => storm::run(sizes, report),
             (Part::Disaster, System::Vtepd) => disaster::run(sizes, report),
-            // FRR has nothing of the kind, or does it with the kernel alone.
-            (Part::Bound | Part::Known | Part::Silent | Part::Storm | Part::Disaster, System::Frr) => {}
+            // FRR has nothing of the rest, or does it with the kernel alone; GoBGP does nothing with hosts.
+            (_, System::Frr | System::GoBgp) => {}
         }
     }
 }
