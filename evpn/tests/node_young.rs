@@ -6,7 +6,8 @@ mod world;
 use bytes::Bytes;
 use evpn::node::{Input, Unknown};
 use evpn::types::Span;
-use std::net::Ipv4Addr;
+use evpn::wire::frame::neighbor_solicitation;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use world::frames::{arp, garp, rarp};
 use world::steps::{MS, activate, done, prepare, remote};
 use world::{Guest, P1, P2, World, mac};
@@ -154,4 +155,30 @@ fn a_late_frame_that_is_a_check_is_not_asked_about() {
     w.input(1, Input::Frame { port: P2, bytes: checks() });
     w.run_for(Span::millis(500));
     assert_eq!(asked_by_nobody(&w), 0);
+}
+
+/// A guest is started anew behind node 1 while its old routes stand, and its first frame is the check of its link-local address:
+/// its IPv4 address is looked for only when it must have finished with that, too. The table may show its MAC before or after
+/// the frame is read. One that was running checks other addresses of its own.
+#[test]
+fn a_guest_whose_first_frame_shows_that_it_starts_is_left_in_peace() {
+    let link_local = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+    let other = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1);
+    for (target, row_first, asked) in
+        [(link_local, false, 0), (link_local, true, 0), (other, false, 1), (other, true, 1)]
+    {
+        let mut w = World::converged(3, MS);
+        w.frame(0, P1, mac(1), Some(announces()));
+        w.run_for(Span::secs(20));
+        let dad = neighbor_solicitation(mac(1), Ipv6Addr::UNSPECIFIED, None, target);
+        if row_first {
+            w.frame(1, P2, mac(1), None);
+        }
+        w.frame(1, P2, mac(1), Some(dad));
+        w.run_for(Span::secs(1));
+        assert_eq!(w.mac_row(2, mac(1)), remote(1, false));
+        assert_eq!(asked_by_nobody(&w), asked, "{target}, row first: {row_first}");
+        w.run_for(Span::secs(10));
+        assert!(asked_by_nobody(&w) > 0, "{target}, row first: {row_first}");
+    }
 }

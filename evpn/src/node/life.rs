@@ -37,6 +37,9 @@ impl Node {
                 self.sign(vni, f.src, IpAddr::V4(a.target_ip), port, at + YOUTH, at);
             }
             Body::NeighborSolicitation(ns) if ns.is_dad() => {
+                if ns.target.is_unicast_link_local() {
+                    self.starts_anew(vni, f.src, at);
+                }
                 self.sign(vni, f.src, IpAddr::V6(ns.target), port, at + DAD, at);
             }
             Body::NeighborSolicitation(ns) if ns.slla.is_none_or(|m| m == f.src) => {
@@ -98,7 +101,7 @@ impl Node {
             return;
         }
         match d.address {
-            None => self.may_check_itself(vni, client, None, at),
+            None => self.starts_anew(vni, client, at),
             Some(IpAddr::V4(ip)) => self.may_check_itself(vni, client, Some(ip), at),
             Some(IpAddr::V6(_)) => {}
         }

@@ -5,6 +5,9 @@
 //! have just been given a lease. A guest that has moved here has its address already, whatever its new port did before; and
 //! who speaks with the address has finished its check.
 //!
+//! A guest whose first frame is that of a host that starts (a check of its link-local address, a DHCP client without an address)
+//! may be about to check its IPv4 address, wherever its MAC was before.
+//!
 //! A guest that was started anew checks an address whose routes of its last life still stand, and may be migrated in the
 //! middle of that: its new VTEP has the routes, and would ask. So whoever checks what its own routes tell is named to the
 //! other VTEPs: its probe goes to the MAC with which each of them probes (PIT-15), where no host hears it.
@@ -31,6 +34,8 @@ struct Youth {
     past: bool,
     /// What it checks, as far as it has said so.
     checks: Option<Ipv4Addr>,
+    /// It has said something that only a host says that starts.
+    starts: bool,
 }
 
 /// See the module.
@@ -55,14 +60,18 @@ impl Young {
         // Whoever has moved here and checks one more address has the others.
         let past =
             past || checks.is_some() && self.macs.get(&key).is_some_and(|y| y.past && at.since(y.at) < YOUTH);
-        if self.macs.insert(key, Youth { at, past, checks }).is_none_or(|y| y.at != at) {
+        let youth = Youth { at, past, checks, starts: false };
+        if self.macs.insert(key, youth).is_none_or(|y| y.at != at) {
             self.order.push_back((at, key));
         }
     }
 
     /// It has its addresses, but for one that it is checking just now: its frame may be read before the row that it caused.
     fn pass(&mut self, key: (Vni, Mac), at: Time) {
-        match self.macs.get_mut(&key).filter(|y| y.checks.is_some() && at.since(y.at) < YOUTH) {
+        let fresh = |y: &&mut Youth| (y.checks.is_some() || y.starts) && at.since(y.at) < YOUTH;
+        match self.macs.get_mut(&key).filter(fresh) {
+            // It comes from elsewhere as its old routes say; that is where its last life was.
+            Some(y) if y.starts => {}
             Some(y) => y.past = true,
             None => self.note(key, true, None, at),
         }
@@ -90,6 +99,18 @@ impl Node {
     /// A MAC is about to check this or some address, or has begun to speak.
     pub(super) fn may_check_itself(&mut self, vni: Vni, mac: Mac, checks: Option<Ipv4Addr>, at: Time) {
         self.young.note((vni, mac), false, checks, at);
+    }
+
+    /// A MAC begins: whatever is known of it was before.
+    pub(super) fn starts_anew(&mut self, vni: Vni, mac: Mac, at: Time) {
+        let checks =
+            self.young.macs.get(&(vni, mac)).is_some_and(|y| y.checks.is_some() && at.since(y.at) < YOUTH);
+        if !checks {
+            self.young.note((vni, mac), false, None, at);
+            if let Some(y) = self.young.macs.get_mut(&(vni, mac)) {
+                y.starts = true;
+            }
+        }
     }
 
     /// A host checks an address that its own routes tell, of its last life: to each VTEP that probes, wherever it goes.
