@@ -6,6 +6,9 @@ use vtepd_tests::tree::root;
 
 /// Sections of `docs/requirements.md` that the table covers.
 const SECTIONS: &[&str] = &[
+    "BGP-GR-",
+    "BGP-LLGR-",
+    "BGP-COLL-03",
     "BGP-SHUT-",
     "BGP-SHT-",
     "EVPN-MOB-",
