@@ -52,7 +52,8 @@ impl Job for PortFilter {
 
     fn refused(e: &io::Error) -> PortNews {
         PortNews::Refused(format!(
-            "{e}; load nf_tables with its netdev family, or set `tagged = \"transparent\"` and leave out `storm-limits`"
+            "{e}; load nf_tables with its netdev family (what does not go out of the VXLAN device takes Linux 5.16), or set \
+             `tagged = \"transparent\"` and leave out `storm-limits`"
         ))
     }
 }
