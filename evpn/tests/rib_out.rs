@@ -266,7 +266,7 @@ fn asns(a: &Attrs) -> Vec<u32> {
     a.as_path.iter().flat_map(|p| &p.0).flat_map(|s| &s.asns).map(|a| a.0).collect()
 }
 
-/// BGP-DEC-07, BGP-DEC-01.
+/// BGP-DEC-07, BGP-DEC-01, BGP-MP-04.
 #[test]
 fn our_routes_go_to_all_with_local_pref_inside_and_our_as_outside() {
     let got = exported(|rib| {
@@ -275,7 +275,8 @@ fn our_routes_go_to_all_with_local_pref_inside_and_our_as_outside() {
     });
     for (i, got) in got.iter().enumerate() {
         let (a, next_hop) = got.as_ref().unwrap();
-        assert_eq!(*next_hop, NextHop::V4(OUR_VTEP));
+        assert_eq!((*next_hop, a.next_hop), (NextHop::V4(OUR_VTEP), None));
+        assert!(a.origin.is_some() && a.as_path.is_some());
         let inside = i < 2;
         assert_eq!(a.local_pref, inside.then_some(100));
         assert_eq!(asns(a), if inside { vec![] } else { vec![65000] });

@@ -25,6 +25,7 @@ const NOT_CANONICAL: &[(&str, &str)] = &[
     ("EOR-04", "the Extended Length flag on a short attribute (BGP-UPD-03)"),
 ];
 
+/// BGP-MP-03: MP attributes among them, with their reserved octets.
 #[test]
 fn every_well_formed_bgp_vector_re_encodes_to_its_octets() {
     for v in vectors().iter().filter(|v| v.is_bgp() && !v.is_defective()) {

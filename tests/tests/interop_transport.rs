@@ -140,3 +140,67 @@ fn a_wrong_or_missing_md5_key_is_silence_until_it_is_put_right() {
         eventually(LATER, "FRR has it too", || same(m.frr(1).neighbor_state(a), "Established".into()));
     }
 }
+
+/// Neighbours that nobody configured: two FRR connect to vtepd out of a range, with its key, and are forgotten by nobody
+/// while they are up; and a vtepd is the dynamic neighbour of an FRR (`bgp listen range`). Who is outside is refused.
+#[test]
+fn dynamic_neighbours_with_frr_both_ways() {
+    if !met(&NEEDS) {
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("key");
+    std::fs::write(&file, "range-key").expect("written");
+    let mut m = Mixed::new(Fabric::new(4));
+    let [a, d] = [m.vtep(0).address, m.vtep(3).address];
+    for i in [1, 2] {
+        m.vtep(i).make_devices(100, &["p1"]);
+        let asn = 65000 + i as u32;
+        let conf = frr_conf(asn, i + 1, &[(a, 65009)], "")
+            + &format!("router bgp {asn}\n neighbor {a} password range-key\n");
+        m.start_frr_with(i, &conf);
+    }
+    // The third listens for vtepd itself.
+    m.vtep(3).make_devices(100, &["p1"]);
+    let listens = "router bgp 65003\n neighbor L peer-group\n neighbor L remote-as external\n \
+                   bgp listen range 10.0.0.0/30 peer-group L\n address-family l2vpn evpn\n  neighbor L activate\n exit-address-family\n";
+    m.start_frr_with(3, &(frr_conf(65003, 4, &[], "") + listens));
+    let mut conf = m.fabric.conf(0);
+    conf.asn = 65009;
+    conf.neighbors = vec![(d, 65003)];
+    conf.sections = format!(
+        "[neighbor-group.leaves]\nasn = \"external\"\npassword-file = \"{}\"\n\
+         [[neighbor-range]]\nprefix = \"10.0.0.2/31\"\ngroup = \"leaves\"\nlimit = 2\n",
+        file.display()
+    );
+    m.start_vtepd_with(0, &conf);
+    m.converge();
+    eventually(LATER, "both have come, and everybody floods to everybody", || {
+        let rows = m.vtepd(0).show("neighbors", &[]);
+        let up = rows.iter().filter(|r| r["state"] == "Established" && r["end_of_rib"] == true).count();
+        let dynamic: Vec<_> =
+            rows.iter().filter(|r| r["range"] == "10.0.0.2/31").map(|r| r["asn"].clone()).collect();
+        let mut asns: Vec<u64> = dynamic.iter().filter_map(serde_json::Value::as_u64).collect();
+        asns.sort_unstable();
+        let mut flood = m.vtep(0).flood_list(100);
+        flood.sort();
+        same((up, asns, flood.len()), (3, vec![65001, 65002], 3)).map_err(|e| (e, rows))
+    });
+    let shown = m.frr(3).json("show bgp l2vpn evpn summary json");
+    assert_eq!(shown["peers"]["10.0.0.1"]["state"], "Established", "{shown}");
+    // An address that nobody expects gets nothing.
+    m.vtep(1).ns.sh("ip addr add 10.0.0.9/24 dev u0");
+    m.vtep(1).ns.enter(|| {
+        use std::io::Read as _;
+        let from = "10.0.0.9:0".parse::<std::net::SocketAddr>().expect("an address");
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+        socket.bind(&from.into()).expect("bound");
+        socket.connect(&std::net::SocketAddr::new(a, 179).into()).expect("TCP comes up");
+        let mut stream = std::net::TcpStream::from(socket);
+        stream.set_read_timeout(Some(SOON)).expect("a timeout");
+        assert_eq!(stream.read(&mut [0; 64]).unwrap_or(0), 0, "not a word");
+    });
+    let refused = m.vtepd(0).status()["counters"]["connections_from_strangers"].clone();
+    assert!(refused.as_u64() >= Some(1), "{refused}");
+}

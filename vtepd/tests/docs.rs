@@ -38,6 +38,7 @@ fn the_reference_shows_every_key_with_its_default() {
         "arp",
         "neighbor",
         "neighbor-group.spines",
+        "neighbor-range",
         "vni",
         "qmp",
         "libvirt",
@@ -45,7 +46,7 @@ fn the_reference_shows_every_key_with_its_default() {
         "metrics",
         "log",
     ] {
-        let list = matches!(section, "neighbor" | "vni" | "qmp");
+        let list = matches!(section, "neighbor" | "neighbor-range" | "vni" | "qmp");
         let head = if list { format!("[[{section}]]") } else { format!("[{section}]") };
         let report =
             config::parse(Path::new("x"), format!("{head}\nzzzzzzzzzzzz = 1\n")).expect_err("unknown");

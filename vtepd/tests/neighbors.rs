@@ -140,3 +140,37 @@ wrong! {
     two_places_for_a_key => "[[neighbor]]\naddress = \"10.0.0.2\"\nasn = 65001\npassword-file = \"/k\"\npassword-env = \"K\"\n";
     no_place_for_a_key => "[[neighbor]]\naddress = \"10.0.0.2\"\nasn = 65001\npassword-file = \"\"\n[[neighbor]]\naddress = \"10.0.0.3\"\nasn = 65001\npassword-env = \"A=B\"\n";
 }
+
+#[test]
+fn a_range_has_the_terms_of_its_group_and_its_key_is_the_prefixes() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = dir.path().join("key");
+    std::fs::write(&key, "k").expect("written");
+    let s = read(&format!(
+        "[neighbor-group.leaves]\nasn = \"external\"\nhold-time = 9\npassword-file = \"{}\"\n\
+         [[neighbor-range]]\nprefix = \"10.0.0.0/24\"\ngroup = \"leaves\"\nlimit = 7\nmultihop = 2\n\
+         [[neighbor-range]]\nprefix = \"2001:db8::/64\"\nasn = \"internal\"\n",
+        key.display()
+    ))
+    .unwrap_or_else(|e| panic!("{e}"));
+    let [a, b] = &s.node.neighbor_ranges[..] else { panic!("{:?}", s.node.neighbor_ranges) };
+    assert_eq!((a.prefix.to_string(), a.limit), ("10.0.0.0/24".to_owned(), 7));
+    assert_eq!((a.terms.asn, a.terms.hold_time, a.terms.multihop), (RemoteAs::External, 9, Some(2)));
+    assert!(a.terms.passive && a.terms.signed && !b.terms.signed);
+    assert_eq!((b.prefix.to_string(), b.limit), ("2001:db8::/64".to_owned(), 100));
+    let keys = s.keys().unwrap_or_else(|e| panic!("{e}"));
+    let of: Vec<_> = keys.of.iter().map(|(p, _)| (p.ip.to_string(), p.bits)).collect();
+    assert_eq!(of, [("10.0.0.0".to_owned(), Some(24))]);
+}
+
+#[test]
+fn what_is_asked_of_a_neighbours_open_is_read() {
+    let n = neighbors(
+        "[[neighbor]]\naddress = \"10.0.0.2\"\nasn = 65001\nmin-hold-time = 30\nrequire-evpn = true\nextended-open = true\n",
+    );
+    assert_eq!((n[0].min_hold_time, n[0].require_evpn, n[0].extended_open), (30, true, true));
+}
+
+wrong! {
+    ranges_with_faults => "[[neighbor-range]]\nasn = 65001\n[[neighbor-range]]\nprefix = \"10.0.0.1/24\"\nasn = 65001\n[[neighbor-range]]\nprefix = \"10.0.0.0\"\nasn = 65001\n[[neighbor-range]]\nprefix = \"0.0.0.0/0\"\nasn = 65001\n[[neighbor-range]]\nprefix = \"10.0.0.0/16\"\nasn = 65001\nlimit = 0\n[[neighbor-range]]\nprefix = \"10.0.3.0/24\"\nasn = 65001\n[[neighbor-range]]\nprefix = \"10.1.0.0/24\"\n";
+}

@@ -171,6 +171,35 @@ impl IpPrefix {
         (bits <= if ip.is_ipv4() { 32 } else { 128 }).then_some(Self { ip, bits })
     }
 
+    /// Its first part, as given.
+    pub fn ip(&self) -> IpAddr {
+        self.ip
+    }
+
+    /// The prefix's own address: nothing is set behind its length.
+    pub fn network(&self) -> IpAddr {
+        match self.ip {
+            IpAddr::V4(a) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
+                IpAddr::V4((a.to_bits() & mask).into())
+            }
+            IpAddr::V6(a) => {
+                let mask = u128::MAX.checked_shl(128 - u32::from(self.bits)).unwrap_or(0);
+                IpAddr::V6((a.to_bits() & mask).into())
+            }
+        }
+    }
+
+    /// Its length.
+    pub fn bits(&self) -> u8 {
+        self.bits
+    }
+
+    /// Whether its addresses are IPv6.
+    pub fn is_ipv6(&self) -> bool {
+        self.ip.is_ipv6()
+    }
+
     /// Whether an address is in it.
     pub fn contains(&self, ip: IpAddr) -> bool {
         match (self.ip, ip) {

@@ -1,5 +1,6 @@
 //! Configuration of a node, already validated.
 
+use super::dynamic::NeighborRange;
 use super::host_config::{ArpConfig, VniHosts};
 use super::neighbor_rules::NeighborRules;
 use super::restart::RestartConfig;
@@ -29,6 +30,8 @@ pub struct Config {
     pub listen: Option<IpAddr>,
     /// BGP neighbours.
     pub neighbors: Vec<NeighborConfig>,
+    /// Prefixes whose addresses may become neighbours.
+    pub neighbor_ranges: Vec<NeighborRange>,
     /// VNIs.
     pub vnis: Vec<VniConfig>,
     /// How long rows adopted at start stay wanted when a neighbour never sends End-of-RIB.
@@ -155,6 +158,12 @@ pub struct NeighborConfig {
     pub multihop: Option<u8>,
     /// Hops that its packets may have come: sent is 255, and accepted no less than 255 − (hops − 1) (BGP-SEC-01).
     pub ttl_security: Option<u8>,
+    /// No session without L2VPN EVPN: the neighbour is told, and there is no further attempt (BGP-CAP-05).
+    pub require_evpn: bool,
+    /// Shortest hold time of its that is accepted, seconds; 0 is accepted always (BGP-OPEN-04).
+    pub min_hold_time: u16,
+    /// OPEN with extended optional parameters however few there are (BGP-CAP-07).
+    pub extended_open: bool,
     /// Its connections are signed (BGP-SEC-03); the key is the driver's.
     pub signed: bool,
     /// A client of us as a route reflector (RFC 4456); only for neighbours of our own AS.
@@ -180,6 +189,9 @@ impl NeighborConfig {
             connect_retry: Span::secs(120),
             multihop: None,
             ttl_security: None,
+            require_evpn: false,
+            min_hold_time: 0,
+            extended_open: false,
             signed: false,
             route_reflector_client: false,
             restart: RestartConfig::default(),

@@ -103,7 +103,7 @@ impl Node {
         reply.sent_to.clone_from(&h.sent);
         let lagging = h.left.iter().filter_map(|(i, ..)| self.peers.get(*i));
         reply.lagging = lagging.map(|p| p.config.address).collect();
-        for p in self.peers.iter().filter(|p| p.up.is_none()) {
+        for p in self.peers.iter().filter(|p| p.up.is_none() && p.expected()) {
             let note = format!("neighbour {} is down and was not told", p.config.address);
             if !reply.notes.iter().any(|n| n.starts_with(&format!("neighbour {} ", p.config.address))) {
                 reply.notes.push(note);

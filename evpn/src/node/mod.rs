@@ -23,6 +23,7 @@ mod duplicate_check;
 mod duplicate_ips;
 mod duplicate_macs;
 mod duplicates;
+mod dynamic;
 mod echo;
 mod event;
 mod faults;
@@ -82,6 +83,7 @@ pub use config::{
     Config, DuplicateAction, DuplicateMode, Duplicates, Flooding, Hops, MobilityConfig, NeighborConfig,
     Targets, VniConfig, VniMobility,
 };
+pub use dynamic::NeighborRange;
 pub use event::{Event, Level};
 pub use guard::{GuardChange, GuardNews, MOST_ALLOWED};
 pub use hold::{Held, HoldWord, Leave};
@@ -145,6 +147,7 @@ pub struct Node {
     started: Time,
     rib: Rib,
     peers: Vec<Peer>,
+    dynamic: dynamic::Dynamic,
     conns: BTreeMap<ConnId, Conn>,
     next_conn: u64,
     segments: BTreeMap<Vni, Segment>,
@@ -251,6 +254,7 @@ impl Node {
             started: at,
             rib,
             peers,
+            dynamic: dynamic::Dynamic::new(seed),
             conns: BTreeMap::new(),
             next_conn: 0,
             segments,
@@ -354,6 +358,7 @@ impl Node {
         }
         self.due_sessions(at);
         self.due_restarts(at);
+        self.due_guests(at);
         self.due_leaving(at);
         self.due_parked(at);
         self.due_probes(at);
@@ -418,6 +423,7 @@ impl Node {
         offer((self.more_changes || !self.journal.out.is_empty()).then_some((now, "more work")));
         for p in &self.peers {
             offer(p.session.poll_timeout());
+            offer(p.forgotten_at().map(|t| (t, "neighbour that is gone")));
         }
         offer((!self.asking.is_empty()).then_some((now, "questions to hosts")));
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
@@ -520,7 +526,9 @@ impl Node {
 
     fn begin(&mut self, at: Time) {
         self.begun = true;
-        let any = if self.config.vtep.is_ipv6() || self.peers.iter().any(|p| p.config.address.is_ipv6()) {
+        let v6 = self.peers.iter().any(|p| p.config.address.is_ipv6())
+            || self.config.neighbor_ranges.iter().any(|r| r.prefix.is_ipv6());
+        let any = if self.config.vtep.is_ipv6() || v6 {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED)
         } else {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED)

@@ -77,11 +77,13 @@ impl Node {
     /// By address, or by a description that only one neighbour has.
     fn find_neighbor(&self, name: &str) -> Result<usize, String> {
         if let Ok(address) = name.parse::<IpAddr>() {
-            let found = self.peers.iter().position(|p| p.config.address == address);
+            let found = self.peers.iter().position(|p| p.exists() && p.config.address == address);
             return found
                 .ok_or_else(|| format!("no neighbour {address} is configured; see `vtepd show neighbors`"));
         }
-        let named = |(_, p): &(usize, &super::peers::Peer)| p.config.description.as_deref() == Some(name);
+        let named = |(_, p): &(usize, &super::peers::Peer)| {
+            p.exists() && p.config.description.as_deref() == Some(name)
+        };
         let mut found = self.peers.iter().enumerate().filter(named);
         match (found.next(), found.next()) {
             (Some((i, _)), None) => Ok(i),

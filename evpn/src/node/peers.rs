@@ -1,5 +1,6 @@
 //! Neighbours: sessions, their connections, and the way of UPDATEs in both directions.
 
+use super::dynamic::Guest;
 use super::faults::Faults;
 use super::input::ConnEvent;
 use super::neighbors::HeldDown;
@@ -36,6 +37,8 @@ pub(super) struct Peer {
     /// Nothing is tried, and why.
     pub(super) held_down: Option<HeldDown>,
     pub(super) last_error: Option<String>,
+    /// It came out of a range.
+    pub(super) guest: Option<Guest>,
 }
 
 /// A connection of a neighbour.
@@ -49,41 +52,50 @@ pub(super) struct Conn {
 }
 
 pub(super) fn build(config: &Config, seed: u64, rib: &mut Rib, at: Time) -> Vec<Peer> {
-    config
-        .neighbors
-        .iter()
-        .enumerate()
-        .map(|(i, n)| {
-            rib.add_peer(PeerId(i as u32), n.address, n.asn.is_internal(config.asn));
-            if n.route_reflector_client {
-                rib.set_client(PeerId(i as u32));
-            }
-            let session = Session::new(session::Config {
-                hold_time: n.hold_time,
-                send_hold_time: n.rules.send_hold_time,
-                connect_retry: n.connect_retry,
-                passive: n.passive,
-                graceful: n.restart.graceful,
-                seed: seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
-                ..session::Config::new(config.asn, n.asn, config.router_id)
-            });
-            Peer {
-                config: n.clone(),
-                session,
-                up: None,
-                end_of_rib: false,
-                stale: None,
-                since: at,
-                established_count: 0,
-                updates_in: 0,
-                updates_out: 0,
-                faults: 0,
-                faults_by: Faults::default(),
-                held_down: n.rules.shutdown.clone().map(HeldDown::Operator),
-                last_error: None,
-            }
-        })
-        .collect()
+    let peer = |(i, n): (usize, &NeighborConfig)| {
+        rib.add_peer(PeerId(i as u32), n.address, n.asn.is_internal(config.asn));
+        if n.route_reflector_client {
+            rib.set_client(PeerId(i as u32));
+        }
+        let seed = seed.wrapping_add((i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        Peer::new(n.clone(), config, seed, at)
+    };
+    config.neighbors.iter().enumerate().map(peer).collect()
+}
+
+impl Peer {
+    /// One that has not been started.
+    pub(super) fn new(n: NeighborConfig, config: &Config, seed: u64, at: Time) -> Self {
+        let session = Session::new(session::Config {
+            hold_time: n.hold_time,
+            send_hold_time: n.rules.send_hold_time,
+            connect_retry: n.connect_retry,
+            passive: n.passive,
+            graceful: n.restart.graceful,
+            required: if n.require_evpn { vec![Family::EVPN] } else { Vec::new() },
+            min_hold_time: n.min_hold_time,
+            extended_open: n.extended_open,
+            seed,
+            ..session::Config::new(config.asn, n.asn, config.router_id)
+        });
+        let held_down = n.rules.shutdown.clone().map(HeldDown::Operator);
+        Self {
+            config: n,
+            session,
+            up: None,
+            end_of_rib: false,
+            stale: None,
+            since: at,
+            established_count: 0,
+            updates_in: 0,
+            updates_out: 0,
+            faults: 0,
+            faults_by: Faults::default(),
+            held_down,
+            last_error: None,
+            guest: None,
+        }
+    }
 }
 
 impl Node {
@@ -149,8 +161,8 @@ impl Node {
 
     fn accepted(&mut self, conn: ConnId, remote: SocketAddr, at: Time) {
         let address = remote.ip().to_canonical();
-        let Some(i) = self.peers.iter().position(|p| p.config.address == address).filter(|_| !self.stopping)
-        else {
+        let known = self.peers.iter().position(|p| p.exists() && p.config.address == address);
+        let Some(i) = known.or_else(|| self.welcome(address, at)).filter(|_| !self.stopping) else {
             self.journal.count("connections_from_strangers");
             self.journal.push(Output::Hangup { conn });
             return;
@@ -174,6 +186,7 @@ impl Node {
         for o in out {
             self.session_output(i, o, at);
         }
+        self.mind_guest(i, at);
     }
 
     fn session_output(&mut self, i: usize, o: session::Output, at: Time) {

@@ -201,7 +201,7 @@ impl Node {
         let told = |p: &super::peers::Peer| match &p.up {
             // One that has no End-of-RIB to offer, or has restarted itself, is not waited for.
             Some((_, a)) => p.end_of_rib || a.graceful.as_ref().is_none_or(|g| g.restarting),
-            None => false,
+            None => !p.expected(),
         };
         // End-of-RIB would take the addresses of silent hosts away that are being asked (PROXY-MAINT-02).
         let asked = self.kept_hosts.is_settled();

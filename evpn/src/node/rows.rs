@@ -87,7 +87,7 @@ impl Node {
         if self.swept || !self.synced {
             return;
         }
-        let complete = self.peers.iter().all(|p| p.end_of_rib) && !self.more_changes;
+        let complete = self.peers.iter().all(|p| p.end_of_rib || !p.expected()) && !self.more_changes;
         if !complete && at < self.sweep_at() {
             return;
         }

@@ -49,8 +49,9 @@ impl Node {
         Ok(match q.show {
             Show::Status => (Rows::Status(vec![self.status(at)]), None),
             Show::Neighbors => {
-                let (rows, next) = slice(&self.peers, q, limit)?;
-                (Rows::Neighbors(rows.map(|p| self.neighbor(p.0, at)).collect()), next)
+                let there: Vec<usize> = (0..self.peers.len()).filter(|i| self.peers[*i].exists()).collect();
+                let (rows, next) = slice(&there, q, limit)?;
+                (Rows::Neighbors(rows.map(|(_, i)| self.neighbor(*i, at)).collect()), next)
             }
             Show::Vnis => {
                 let all: Vec<&Segment> = self
@@ -107,7 +108,7 @@ impl Node {
             router_id: IpAddr::V4(self.config.router_id),
             uptime: at.since(self.started),
             established: self.peers.iter().filter(|p| p.up.is_some()).count(),
-            neighbors: self.peers.len(),
+            neighbors: self.peers.iter().filter(|p| p.exists()).count(),
             converged: self.converged(),
             local_macs: self.segments.values().map(|s| s.hosts.locals()).sum(),
             remote_macs: self.segments.values().map(Segment::remote_macs).sum(),
@@ -146,7 +147,8 @@ impl Node {
             && self.leaving.is_empty()
             && self.segments.values().all(|s| s.ready)
             && self.peers.iter().enumerate().all(|(i, p)| {
-                p.up.is_some() && p.end_of_rib && !self.rib.has_updates(crate::types::PeerId(i as u32))
+                let done = p.up.is_some() && p.end_of_rib;
+                !p.expected() || done && !self.rib.has_updates(crate::types::PeerId(i as u32))
             })
     }
 
@@ -181,6 +183,11 @@ impl Node {
             held_down: p.held_down.is_some(),
             last_error: p.last_error.clone(),
             description: p.config.description.clone(),
+            range: p
+                .guest
+                .as_ref()
+                .and_then(|g| self.config.neighbor_ranges.get(g.range))
+                .map(|r| r.prefix.to_string()),
         }
     }
 

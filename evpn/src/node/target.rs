@@ -94,7 +94,7 @@ impl Node {
         let mut notes = Vec::new();
         self.port_notes(link, &mut notes);
         notes.extend(seg.problems.iter().cloned());
-        for p in self.peers.iter().filter(|p| p.up.is_none()) {
+        for p in self.peers.iter().filter(|p| p.up.is_none() && p.expected()) {
             notes.push(format!("neighbour {} is down and will not be told", p.config.address));
         }
         for ip in r.ips.iter().filter(|ip| !self.is_allowed(vni, link.index, **ip)) {

@@ -96,6 +96,8 @@ pub struct NeighborView {
     pub last_error: Option<String>,
     /// Configured text.
     pub description: Option<String>,
+    /// The prefix that it came from; `None`: it is configured itself.
+    pub range: Option<String>,
 }
 
 /// A VNI.

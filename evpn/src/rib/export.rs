@@ -37,7 +37,8 @@ impl Rib {
         Some(scope)
     }
 
-    /// Attributes as this kind of neighbour gets them. The next hop stays what it is (EVPN-NLRI-15, BGP-RR-06).
+    /// Attributes as this kind of neighbour gets them (BGP-MP-04). The next hop stays what it is (EVPN-NLRI-15,
+    /// BGP-RR-06).
     pub(super) fn attrs_for(&self, from: PeerId, set: SetIx, to: Kind) -> Attrs {
         let set = self.sets.get(set);
         let mut a = Attrs::clone(&set.attrs);

@@ -365,6 +365,11 @@ impl Session {
         }
     }
 
+    /// Idle until a manual start, once the connections that are left have ended too.
+    pub(super) fn stand_still(&mut self) {
+        self.start = Start::Stopped;
+    }
+
     fn damp(&mut self, at: Time) {
         self.streak = self.streak.saturating_add(1);
         self.failed_at = Some(at);

@@ -101,7 +101,7 @@ impl Session {
         self.end(id, End { send: e.notification, ..End::new(event, why) }, t);
     }
 
-    /// FSM error (RFC 6608, BGP-FSME-01..03).
+    /// FSM error (RFC 6608, BGP-FSME-01, -02, -03).
     fn on_unexpected(&mut self, id: ConnId, state: State, kind: u8, t: &mut Turn<'_>) {
         let subcode = match state {
             State::OpenSent => 1,
@@ -148,6 +148,12 @@ impl Session {
         if let Err(e) = open.check(c.peer_as, c.local_as, c.router_id) {
             return self.on_bad_message(id, State::OpenSent, kind::OPEN, e, t);
         }
+        if let Err(e) = open.check_hold_time(c.min_hold_time) {
+            return self.on_bad_message(id, State::OpenSent, kind::OPEN, e, t);
+        }
+        if let Err(e) = open.require(&c.required) {
+            return self.on_lacking(id, e, t);
+        }
         if !self.survives_collision(id, &open, t) {
             return;
         }
@@ -168,6 +174,16 @@ impl Session {
         self.rearm_keepalive(i, t.at);
         self.rearm_hold(i, t.at);
         self.record(FsmEvent::BgpOpen, State::OpenSent, State::OpenConfirm, Some(id), t.at);
+    }
+
+    /// The peer lacks what we insist on: it is told what, and there is no next attempt until somebody starts the
+    /// session again (BGP-CAP-05).
+    fn on_lacking(&mut self, id: ConnId, e: MessageError, t: &mut Turn<'_>) {
+        let why = format!("OPEN: {e}; stopped until it is started again");
+        self.abandon_dial(t);
+        let end = End { next: Next::Stop, ..End::new(FsmEvent::BgpOpenMsgErr, why) };
+        self.end(id, End { send: e.notification, ..end }, t);
+        self.stand_still();
     }
 
     /// Connection collision (RFC 4271 §6.8): closes the loser with Cease/7 (BGP-COLL-05) and tells whether

@@ -81,6 +81,12 @@ pub struct Config {
     pub extended_message: bool,
     /// Graceful restart.
     pub graceful: Graceful,
+    /// Families without which there is no session (BGP-CAP-05).
+    pub required: Vec<Family>,
+    /// Shortest hold time of the neighbour's that is accepted, besides 0 (BGP-OPEN-04).
+    pub min_hold_time: u16,
+    /// Our OPEN has its parameters in the extended form however few they are (BGP-CAP-07).
+    pub extended_open: bool,
     /// Seed of this session's random numbers (jitter).
     pub seed: u64,
 }
@@ -99,6 +105,9 @@ impl Config {
             families: vec![Family::EVPN],
             extended_message: true,
             graceful: Graceful::default(),
+            required: Vec::new(),
+            min_hold_time: 0,
+            extended_open: false,
             seed: 1,
         }
     }

@@ -17,6 +17,7 @@ pub(super) fn our_open(config: &Config, plain: bool, now: graceful::Now) -> Open
             capabilities.push(Capability::ExtendedMessage);
         }
         capabilities.extend(graceful::capabilities(&config.graceful, now, &config.families));
+        // BGP-AS4-01
         capabilities.push(Capability::As4(config.local_as));
     }
     Open {
@@ -24,7 +25,8 @@ pub(super) fn our_open(config: &Config, plain: bool, now: graceful::Now) -> Open
         hold_time: config.hold_time,
         id: config.router_id,
         capabilities,
-        extended: false,
+        // BGP-CAP-07; a peer that knows no capabilities knows no RFC 9072 either.
+        extended: config.extended_open && !plain,
     }
 }
 

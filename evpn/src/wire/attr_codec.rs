@@ -174,6 +174,7 @@ pub(crate) fn read<'a>(
             ext_communities(c, &mut out.ext_communities);
         }
         code::AS4_PATH => {
+            // BGP-AS4-04, -06
             if wide {
                 return discard("AS4_PATH from a speaker of four-octet AS numbers");
             }

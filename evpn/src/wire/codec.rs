@@ -5,7 +5,7 @@ use super::message::{DecodeCtx, EncodeCtx, Family, Message, Refresh, RefreshKind
 use super::{open, update};
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// Marker, length, type.
+/// Marker, length, type (BGP-MSG-01).
 pub(super) const HEADER: usize = 19;
 /// Limit of OPEN and KEEPALIVE, and of everything without RFC 8654.
 const CLASSIC_MAX: u16 = 4096;
@@ -45,7 +45,7 @@ fn header_error(offset: usize, what: &'static str, subcode: u8, data: &[u8]) -> 
 /// `max_len` is 4096, or 65535 if we sent capability 6 (BGP-EXTM-02).
 ///
 /// # Errors
-/// Marker, length or type is wrong (BGP-HDR-01 to -04); told as soon as the octets that show it are there.
+/// Marker, length or type is wrong (BGP-HDR-01, -02, -03, -04); told as soon as the octets that show it are there.
 pub fn frame_len(buf: &[u8], max_len: u16) -> Result<Option<usize>, MessageError> {
     if let Some(at) = buf.iter().take(16).position(|b| *b != 0xff) {
         return Err(header_error(at, "marker is not all ones", 1, &[]));
@@ -61,6 +61,7 @@ pub fn frame_len(buf: &[u8], max_len: u16) -> Result<Option<usize>, MessageError
     if len > max_len {
         return Err(bad_length("message length is above the maximum"));
     }
+    // BGP-MSG-06
     let (min, max) = match *kind {
         kind::OPEN => (29, CLASSIC_MAX),
         kind::UPDATE => (23, u16::MAX),

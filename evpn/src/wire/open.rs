@@ -56,6 +56,7 @@ pub(super) fn decode(msg: &[u8]) -> Result<Open, MessageError> {
     if matches!(hold_time, 1 | 2) {
         return Err(error(AT_HOLD_TIME, "hold time is 1 or 2 seconds", subcode::HOLD_TIME, &[]));
     }
+    // BGP-OPEN-05
     if id.is_unspecified() {
         return Err(error(AT_ID, "BGP identifier is zero", subcode::IDENTIFIER, &[]));
     }
@@ -73,6 +74,7 @@ pub(super) fn decode(msg: &[u8]) -> Result<Open, MessageError> {
     Ok(Open { my_as, hold_time, id, capabilities, extended })
 }
 
+/// BGP-OPEN-07
 const UNKNOWN_PARAMETER: &str = "optional parameter type is unknown";
 const AS_ZERO: &str = "AS number in capability 65 is 0";
 
@@ -175,6 +177,7 @@ fn capability(i: &[u8]) -> Parsed<'_, Capability> {
             Ok((i, LlgrFamily { family, forwarding: flags & 0x80 != 0, time }))
         })
         .map(|(r, l)| (r, Capability::Llgr(l))),
+        // BGP-CAP-04
         _ => Ok((&[][..], Capability::Unknown { code: *code, value: Bytes::copy_from_slice(value) })),
     };
     match read {
@@ -185,7 +188,7 @@ fn capability(i: &[u8]) -> Parsed<'_, Capability> {
 
 fn family_capability(v: &[u8]) -> Parsed<'_, Capability> {
     let (i, afi) = be_u16(v)?;
-    // Reserved, ignored (BGP-MP-02).
+    // BGP-MP-01; reserved, ignored (BGP-MP-02).
     let (i, _) = be_u8(i)?;
     let (i, safi) = be_u8(i)?;
     Ok((i, Capability::Multiprotocol(Family { afi, safi })))
@@ -366,6 +369,14 @@ impl Open {
         }
         if self.asn() == local_as && self.id == local_id {
             return Err(error(AT_ID, "BGP identifier is our own", subcode::IDENTIFIER, &[]));
+        }
+        Ok(())
+    }
+    /// That the hold time is none, or no shorter than a configured minimum (BGP-OPEN-04).
+    pub fn check_hold_time(&self, least: u16) -> Result<(), MessageError> {
+        if self.hold_time != 0 && self.hold_time < least {
+            let what = "hold time is below the configured minimum";
+            return Err(error(AT_HOLD_TIME, what, subcode::HOLD_TIME, &[]));
         }
         Ok(())
     }

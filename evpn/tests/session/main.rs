@@ -8,6 +8,7 @@ mod open;
 mod pair;
 mod pairs;
 mod pcap;
+mod policy;
 mod replay;
 mod send_hold;
 mod table;

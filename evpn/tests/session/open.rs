@@ -59,7 +59,7 @@ fn an_open_that_does_not_fit_is_refused_with_the_right_subcode() {
         ..peer_open()
     };
     let refused = |code: &str| (State::Idle, format!("{code} on 1, hangup 1, failed"));
-    // BGP-OPEN-03: the capability counts, not the two octets; AS 0 never.
+    // BGP-OPEN-03, BGP-AS4-03: the capability counts, not the two octets; AS 0 never.
     assert_eq!(answer(ebgp.clone(), from(65002)), refused("2/2"));
     assert_eq!(answer(ebgp.clone(), Open { my_as: 65001, ..from(65002) }), refused("2/2"));
     assert_eq!(answer(ebgp.clone(), Open { my_as: 65002, ..from(65001) }).0, State::OpenConfirm);

@@ -30,7 +30,7 @@ fn two_sessions_come_up_and_stay_up() {
 
 #[test]
 fn a_collision_leaves_the_connection_of_the_higher_identifier() {
-    // BGP-COLL-02: both dial at the same moment, the connection of 10.0.0.2 survives.
+    // BGP-COLL-01, -02: both dial at the same moment, the connection of 10.0.0.2 survives.
     let mut p = Pair::new(configs(), Net::default());
     p.start();
     p.converge(Span::secs(1));

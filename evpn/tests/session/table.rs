@@ -1,4 +1,5 @@
-//! RFC 4271 §8.2.2 as a table: every event in every state (BGP-FSM-01..12, BGP-FSME-01..03).
+//! RFC 4271 §8.2.2 as a table: every event in every state (BGP-FSM-01, -02, -03, -04, -05, -06, -07, -08, -09, -10, -11, -12;
+//! BGP-FSME-01, -02, -03).
 
 use crate::kit::{
     Probe, bad_update, config, digest, end_of_rib, keepalive, notification, open_bytes, peer_open, refresh,

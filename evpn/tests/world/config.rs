@@ -52,6 +52,7 @@ pub fn config(i: usize, n: usize) -> Config {
                 ..NeighborConfig::new(vtep(j), Asn(65000).into())
             })
             .collect(),
+        neighbor_ranges: vec![],
         vnis: vec![VniConfig {
             vni: vni(),
             bridge: "br100".into(),

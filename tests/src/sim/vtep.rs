@@ -155,6 +155,7 @@ pub(super) fn config(i: usize, f: &Fabric, mutant: Option<Mutant>) -> Config {
                 ..NeighborConfig::new(address(j), Asn(65000).into())
             })
             .collect(),
+        neighbor_ranges: vec![],
         vnis: vec![VniConfig {
             vni: vni(),
             bridge: "br100".into(),

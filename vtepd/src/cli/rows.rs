@@ -91,8 +91,18 @@ fn neighbor(n: &NeighborView) -> Vec<Cell> {
         cell(n.routes_out),
         cell(n.updates_in),
         cell(n.updates_out),
-        maybe(error.or_else(|| n.description.clone())),
+        maybe(error.or_else(|| note(n))),
     ]
+}
+
+/// What an operator wrote, and where a neighbour comes from that nobody wrote.
+fn note(n: &NeighborView) -> Option<String> {
+    let dynamic = n.range.as_ref().map(|r| format!("dynamic, of {r}"));
+    match (dynamic, &n.description) {
+        (Some(d), Some(text)) => Some(format!("{d}: {text}")),
+        (Some(d), None) => Some(d),
+        (None, text) => text.clone(),
+    }
 }
 
 const VNIS: [Column; 11] = [

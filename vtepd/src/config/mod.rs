@@ -13,6 +13,7 @@ mod names;
 mod neighbor;
 mod neighbor_rules;
 mod problem;
+mod range;
 mod restart;
 mod static_hosts;
 mod targets;
@@ -180,6 +181,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
         "arp",
         "neighbor",
         "neighbor-group",
+        "neighbor-range",
         "vni",
         "qmp",
         "libvirt",
@@ -194,7 +196,8 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
     let mobility = mobility::mobility(&root, &mut c);
     let arp = arp::arp(&root, bgp.restart_time, &mut c);
     let groups = neighbor::groups(&root, &mut c);
-    let neighbors = neighbor::neighbors(&root, &vtep, &groups, bgp.restart, &mut c);
+    let mut neighbors = neighbor::neighbors(&root, &vtep, &groups, bgp.restart, &mut c);
+    let neighbor_ranges = range::ranges(&root, &vtep, &groups, bgp.restart, &mut neighbors, &mut c);
     let (vnis, ports) = vni::vnis(&root, &vtep, &mut c);
     let hypervisor = hypervisor::hypervisor(&root, &mut c);
     let socket = vtep::api(&root, &mut c);
@@ -213,6 +216,7 @@ fn read(text: &str) -> (Option<Settings>, Vec<Problem>) {
                 bgp_port: bgp.port,
                 listen: bgp.listen,
                 neighbors: neighbors.configs,
+                neighbor_ranges,
                 vnis,
                 restart_time: bgp.restart_time,
                 selection_deferral: bgp.selection_deferral,

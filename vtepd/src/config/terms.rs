@@ -12,13 +12,16 @@ use evpn::types::{RemoteAs, Span};
 use std::net::IpAddr;
 use toml::de::DeValue;
 
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 15] = [
     "asn",
     "port",
     "local-address",
     "passive",
     "hold-time",
     "connect-retry",
+    "min-hold-time",
+    "require-evpn",
+    "extended-open",
     "multihop",
     "ttl-security",
     "route-reflector-client",
@@ -59,6 +62,9 @@ pub(super) struct Terms {
     connect_retry: Option<Span>,
     distance: Option<Distance>,
     client: Option<(bool, Place, String)>,
+    require_evpn: Option<bool>,
+    min_hold_time: Option<u16>,
+    extended_open: Option<bool>,
     rules: RuleTerms,
     pub(super) restart: RestartTerms,
     /// Where the key of its connections is.
@@ -78,6 +84,9 @@ impl Terms {
             connect_retry: s.duration("connect-retry", Span::secs(65535), c),
             distance: distance(s, c),
             client: client(s, c),
+            require_evpn: s.boolean("require-evpn", c),
+            min_hold_time: s.integer("min-hold-time", 3..=65535, c).map(|n| n.value as u16),
+            extended_open: s.boolean("extended-open", c),
             rules: RuleTerms::read(s, c),
             restart: RestartTerms::read(s, c),
             password: password(s, c),
@@ -96,6 +105,9 @@ impl Terms {
             connect_retry: self.connect_retry.or(group.connect_retry),
             distance: self.distance.or(group.distance),
             client: self.client.or_else(|| group.client.clone()),
+            require_evpn: self.require_evpn.or(group.require_evpn),
+            min_hold_time: self.min_hold_time.or(group.min_hold_time),
+            extended_open: self.extended_open.or(group.extended_open),
             rules: self.rules.over(&group.rules),
             restart: self.restart.over(group.restart),
             password: self.password.or_else(|| group.password.clone()),
@@ -135,6 +147,9 @@ impl Terms {
             }),
             route_reflector_client,
             rules,
+            require_evpn: self.require_evpn.unwrap_or(default.require_evpn),
+            min_hold_time: self.min_hold_time.unwrap_or(default.min_hold_time),
+            extended_open: self.extended_open.unwrap_or(default.extended_open),
             signed: self.password.is_some(),
             ..default
         })

@@ -1,11 +1,12 @@
 //! All TCP connections: listening, dialling, open, closing.
 
+use super::admission::Admission;
 use super::conn::Conn;
 use super::{clock, sockopt};
 use crate::config::keys::Keys;
 use bytes::Bytes;
-use evpn::node::{ConnEvent, Hops, NeighborConfig};
-use evpn::types::{Asn, ConnId, Span, Time};
+use evpn::node::{Config, ConnEvent, Hops};
+use evpn::types::{ConnId, Span, Time};
 use socket2::{Domain, Protocol, Socket, Type};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -69,8 +70,8 @@ pub struct Conns {
     next: u64,
     /// Accepting rests until then.
     accept_at: Option<Time>,
-    /// TTL of accepted connections by neighbour (BGP-SEC-01, -02).
-    hops: BTreeMap<IpAddr, Hops>,
+    /// Who may connect.
+    admission: Admission,
     /// What signs connections (BGP-SEC-03).
     keys: Keys,
     buf: Box<[u8]>,
@@ -88,8 +89,7 @@ impl fmt::Debug for Conns {
 
 impl Conns {
     /// No connection yet.
-    pub fn new(asn: Asn, neighbors: &[NeighborConfig], keys: Keys) -> Self {
-        let hops = neighbors.iter().map(|n| (n.address, n.hops(asn))).collect();
+    pub fn new(config: &Config, keys: Keys) -> Self {
         Self {
             listeners: Vec::new(),
             open: BTreeMap::new(),
@@ -98,7 +98,7 @@ impl Conns {
             touched: BTreeSet::new(),
             next: 1,
             accept_at: None,
-            hops,
+            admission: Admission::new(config),
             keys,
             buf: vec![0; READ_BUDGET].into_boxed_slice(),
         }
@@ -133,6 +133,11 @@ impl Conns {
         socket.listen(128)?;
         self.listeners.push(TcpListener::from_std(socket.into())?);
         Ok(())
+    }
+
+    /// Connections from addresses that nobody is expected from.
+    pub fn strangers(&self) -> u64 {
+        self.admission.strangers
     }
 
     /// Addresses that are listened on.
@@ -230,11 +235,14 @@ impl Conns {
     }
 
     fn accepted(&mut self, stream: TcpStream, remote: SocketAddr, out: &mut Vec<(ConnId, ConnEvent)>) {
+        let Some(hops) = self.admission.ask(remote.ip()) else {
+            tracing::debug!(%remote, "nobody is expected from there: the connection is refused");
+            return;
+        };
         if self.open.len() + self.closing.len() >= MAX_ACCEPTED {
             tracing::warn!(%remote, limit = MAX_ACCEPTED, "too many connections, one is refused");
             return;
         }
-        let hops = self.hops.get(&remote.ip()).copied().unwrap_or_default();
         let set = sockopt::prepare(&stream).and_then(|()| sockopt::set_hops(&stream, remote.ip(), hops));
         let local = match set.and_then(|()| stream.local_addr()) {
             Ok(local) => local,
@@ -366,8 +374,15 @@ mod tests {
         out.remove(0)
     }
 
+    /// Neighbours are expected on the loopback.
+    fn config() -> Config {
+        let text = "[vtep]\naddress = \"10.0.0.1\"\nasn = 65000\n[[neighbor-range]]\nprefix = \"127.0.0.0/24\"\nasn = 65000\n";
+        let settings = crate::config::parse("x".as_ref(), text.into());
+        settings.unwrap_or_else(|e| panic!("{e}")).node
+    }
+
     fn listening() -> (Conns, SocketAddr) {
-        let mut conns = Conns::new(Asn(65000), &[], Keys::default());
+        let mut conns = Conns::new(&config(), Keys::default());
         conns.listen("127.0.0.1:0".parse().expect("address")).expect("bound");
         let at = conns.listening()[0];
         (conns, at)
@@ -389,10 +404,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_stranger_is_refused_and_nobody_is_told() {
+        let (mut conns, at) = listening();
+        let socket = TcpSocket::new_v4().expect("a socket");
+        socket.bind("127.0.1.1:0".parse().expect("address")).expect("bound");
+        let mut stranger = socket.connect(at).await.expect("connected");
+        let refused = poll_fn(|cx| {
+            let mut out = Vec::new();
+            conns.poll(cx, &mut out);
+            assert!(out.is_empty(), "{out:?}");
+            if conns.strangers() == 1 { Poll::Ready(()) } else { Poll::Pending }
+        });
+        tokio::time::timeout(Duration::from_secs(10), refused).await.expect("refused in time");
+        assert!(conns.at_rest() && conns.open.is_empty());
+        assert_eq!(stranger.read(&mut [0; 8]).await.expect("closed"), 0);
+        let _peer = TcpStream::connect(at).await.expect("connected");
+        assert!(matches!(next(&mut conns).await, (_, ConnEvent::Accepted { .. })), "a neighbour is let in");
+    }
+
+    #[tokio::test]
     async fn a_dial_that_is_refused_says_so() {
         let (conns, at) = listening();
         drop(conns);
-        let mut conns = Conns::new(Asn(65000), &[], Keys::default());
+        let mut conns = Conns::new(&config(), Keys::default());
         let id = ConnId(1 << 63);
         conns.dial(id, at, None, Hops::default());
         let (got, event) = next(&mut conns).await;
@@ -403,7 +437,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dial_from_a_foreign_address_says_so() {
-        let mut conns = Conns::new(Asn(65000), &[], Keys::default());
+        let mut conns = Conns::new(&config(), Keys::default());
         let from = Some("192.0.2.1".parse().expect("address"));
         conns.dial(ConnId(1 << 63), "127.0.0.1:179".parse().expect("address"), from, Hops::default());
         let (_, event) = next(&mut conns).await;

@@ -165,7 +165,7 @@ impl Core {
         open: impl FnOnce(&Node) -> io::Result<Dataplane>,
     ) -> Result<Self, CoreFault> {
         let at = clock::now();
-        let mut conns = Conns::new(config.asn, &config.neighbors, keys);
+        let mut conns = Conns::new(&config, keys);
         let mut node = Node::new(config.clone(), seed, at);
         node.handle(Input::Wall { unix: clock::unix_seconds() }, at);
         for event in keeper.news() {
@@ -390,6 +390,7 @@ impl Core {
             Output::Vteps(vteps) => self.underlay.set_vteps(vteps),
             Output::Reply { id, reply } => {
                 let mut counted = self.keeper.counters().to_vec();
+                counted.push(("connections_from_strangers", self.conns.strangers()));
                 counted.push(("gateway_repairs", self.plane.gateway_repairs()));
                 self.requests.answer(id, reply, self.plane.mirror(), &self.problems, &counted);
             }

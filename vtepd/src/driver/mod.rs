@@ -1,5 +1,6 @@
 //! Where the node meets the world: sockets, kernel, clock, signals (design section 4).
 
+mod admission;
 pub mod clock;
 pub mod conn;
 pub mod conns;
