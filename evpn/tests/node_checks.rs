@@ -1,5 +1,5 @@
 //! Duplicate checks of hosts: carried to the owner's VTEP, never answered from memory, and what silence means (PIT-14,
-//! HOST-ARP-03, HOST-DAD-02).
+//! HOST-ARP-03, HOST-DAD-02, PROXY-REPLY-04).
 
 mod world;
 

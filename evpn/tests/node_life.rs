@@ -343,7 +343,7 @@ fn senders_that_nobody_can_be_are_counted_by_reason() {
     }
 }
 
-/// RFC 4861 §7.2.4, PROXY-LEARN-06: an answer without O and with a link-layer address is that of an anycast address; a
+/// RFC 4861 §7.2.4, PROXY-LEARN-06, PROXY-DUP-06: an answer without O and with a link-layer address is that of an anycast address; a
 /// brief one, as most stacks answer a unicast question, has neither.
 #[test]
 fn an_answer_for_an_anycast_address_binds_nothing_and_a_brief_one_does() {

@@ -458,3 +458,21 @@ fn a_vxlan_device_that_goes_takes_the_vni_out_of_service() {
     assert_eq!(w.hosts[1].rows.get(&RowKey::Flood { vxlan: VXLAN, vtep: vtep(0) }), None);
     let _ = vni();
 }
+
+/// HOST-RARP-03: five rounds, the first after 50 ms and each 100 ms later than the one before, as QEMU does it.
+#[test]
+fn a_hypervisor_that_repeats_its_announcement_raises_no_sequence() {
+    let mut w = World::converged(2, Span::millis(1));
+    w.frame(0, P1, mac(1), Some(rarp(mac(1))));
+    w.run_for(Span::secs(1));
+    w.frame(1, P2, mac(1), Some(rarp(mac(1))));
+    w.run_for(Span::millis(20));
+    let told = w.hosts[1].announced.len();
+    assert_eq!(w.hosts[1].announced.last().map(|a| a.2), Some(Seq(1)), "it has moved");
+    for pause in [50, 150, 250, 350, 450] {
+        w.run_for(Span::millis(pause));
+        w.frame(1, P2, mac(1), Some(rarp(mac(1))));
+    }
+    w.run_for(Span::secs(1));
+    assert_eq!(w.hosts[1].announced.len(), told, "{:?}", w.hosts[1].announced);
+}

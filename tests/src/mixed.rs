@@ -47,6 +47,21 @@ impl Mixed {
         m
     }
 
+    /// vtepd on two VTEPs, with these lines in their VNI; converged.
+    ///
+    /// # Panics
+    /// When they do not get there.
+    pub fn two_vtepds(vni_extra: &str) -> Self {
+        let mut m = Self::new(Fabric::new(2));
+        for i in [0, 1] {
+            let mut conf = m.fabric.conf(i);
+            conf.vni_extra = vni_extra.into();
+            m.start_vtepd_with(i, &conf);
+        }
+        m.converge();
+        m
+    }
+
     /// Two vtepd, VTEPs 0 and 1, whose only neighbour is an FRR reflector, which is VTEP 2 itself; VNI 100 with port `p1` on
     /// all of them. `prepare`: what VTEP 2 needs before its FRR starts. Converged.
     ///

@@ -77,6 +77,7 @@ fn sites_with(conflict: &str) -> Sites {
     Sites { owner, heir, other, daemons, f }
 }
 
+/// PROXY-REPLY-04.
 #[test]
 fn a_live_owner_answers_duplicate_checks_across_the_overlay() {
     if !met(&[Need::Root, Need::Tool("ping"), ARPING]) {

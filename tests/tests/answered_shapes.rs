@@ -1,11 +1,11 @@
 //! What the kernel answers in place of a remote host, and what it does not: ARP for Ethernet and IPv4 with their lengths alone,
-//! and solicitations of hosts on the link with no other option than their address (PROXY-REPLY-08). Guests are raw sockets here, which
+//! and solicitations of hosts on the link with no other option than their address (PROXY-REPLY-08, PROXY-REPLY-04). Guests are raw sockets here, which
 //! never answer: every answer is the kernel's.
 
 use evpn::types::Mac;
 use std::net::Ipv6Addr;
 use std::time::Duration;
-use vtepd_tests::fabric::{Fabric, Guest};
+use vtepd_tests::fabric::Guest;
 use vtepd_tests::frame;
 use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
@@ -21,14 +21,7 @@ fn six(n: u16) -> Ipv6Addr {
 
 /// Two VTEPs, a host behind each, both known at both.
 fn fabric(extra: &str) -> (Mixed, [Guest; 2]) {
-    let mut m = Mixed::new(Fabric::new(2));
-    for i in [0, 1] {
-        let mut conf = m.fabric.conf(i);
-        conf.vni_extra = extra.into();
-        m.start_vtepd_with(i, &conf);
-    }
-    m.converge();
-    (m, [10, 11].map(Guest::new))
+    (Mixed::two_vtepds(extra), [10, 11].map(Guest::new))
 }
 
 fn answered_by_arp(wire: &Wire, ask: &[u8], of: Guest) -> bool {

@@ -27,6 +27,8 @@ const SECTIONS: &[&str] = &[
     "MIG-",
     "PROXY-",
     "HOST-",
+    "VXLAN-03",
+    "VXLAN-05",
     "EVPN-IRB-07",
     "EVPN-IRB-08",
     "EVPN-IRB-09",

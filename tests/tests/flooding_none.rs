@@ -5,7 +5,7 @@ use evpn::types::Mac;
 use serde_json::Value;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
-use vtepd_tests::fabric::{Fabric, Guest, Host, Place, test_mac};
+use vtepd_tests::fabric::{Guest, Host, Place, test_mac};
 use vtepd_tests::frame;
 use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met, program};
@@ -14,17 +14,6 @@ use vtepd_tests::poll::{LATER, SOON, eventually};
 use vtepd_tests::proc::Proc;
 
 const SERVER: &str = "192.168.100.63";
-
-fn fabric(extra: &str) -> Mixed {
-    let mut m = Mixed::new(Fabric::new(2));
-    for i in [0, 1] {
-        let mut conf = m.fabric.conf(i);
-        conf.vni_extra = extra.into();
-        m.start_vtepd_with(i, &conf);
-    }
-    m.converge();
-    m
-}
 
 /// A guest behind a new port of a bridge.
 fn host(m: &Mixed, i: usize, port: &str, n: u16, addresses: &[&str]) -> Host {
@@ -98,7 +87,7 @@ fn a_guest_that_starts_at_another_site_gets_a_lease_and_an_ipv6_address_with_no_
     if !met(&[Need::Root, dnsmasq_needed, dhclient_needed]) {
         return;
     }
-    let m = fabric(&format!("flooding = \"none\"\ndhcp-servers = [\"{SERVER}\"]"));
+    let m = Mixed::two_vtepds(&format!("flooding = \"none\"\ndhcp-servers = [\"{SERVER}\"]"));
     let underlay = Wire::open(&m.fabric.spine, "u2");
     // The server says nothing by itself: its VTEP asks for it.
     let server = host(&m, 0, "h1", 0x63, &[&format!("{SERVER}/24"), "2001:db8:100::63/64"]);
@@ -155,7 +144,7 @@ fn nothing_for_all_and_nothing_unknown_crosses_and_what_is_known_works() {
     if !met(&[Need::Root]) {
         return;
     }
-    let m = fabric("flooding = \"none\"");
+    let m = Mixed::two_vtepds("flooding = \"none\"");
     let [here, there] = [10, 11].map(Guest::new);
     let (near, far) = (m.guest(0), m.guest(1));
     near.send(&here.garp());
@@ -193,7 +182,7 @@ fn questions_alone_stay_at_home_where_they_are_to_go_to_owners_only() {
     if !met(&[Need::Root]) {
         return;
     }
-    let m = fabric("unknown-targets = \"unicast\"\narp-suppression = false");
+    let m = Mixed::two_vtepds("unknown-targets = \"unicast\"\narp-suppression = false");
     let [here, there] = [10, 11].map(Guest::new);
     let (near, far) = (m.guest(0), m.guest(1));
     near.send(&here.garp());
@@ -221,7 +210,7 @@ fn unknown_unicast_goes_out_of_no_port_where_it_is_off() {
     if !met(&[Need::Root]) {
         return;
     }
-    let m = fabric("unknown-unicast = false");
+    let m = Mixed::two_vtepds("unknown-unicast = false");
     let flags =
         |dev: &str| m.vtep(0).ns.json(&format!("bridge -d -j link show dev {dev}"))[0]["flood"].clone();
     eventually(SOON, "the flags are off", || {

@@ -3,23 +3,12 @@
 
 use evpn::types::Mac;
 use std::time::Duration;
-use vtepd_tests::fabric::{Fabric, Guest, Place, test_mac};
+use vtepd_tests::fabric::{Guest, Place, test_mac};
 use vtepd_tests::frame;
 use vtepd_tests::mixed::Mixed;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::packet::Wire;
 use vtepd_tests::poll::{LATER, SOON, eventually};
-
-fn fabric(extra: &str) -> Mixed {
-    let mut m = Mixed::new(Fabric::new(2));
-    for i in [0, 1] {
-        let mut conf = m.fabric.conf(i);
-        conf.vni_extra = extra.into();
-        m.start_vtepd_with(i, &conf);
-    }
-    m.converge();
-    m
-}
 
 fn dropped(m: &Mixed, i: usize, port: &str, rule: &str) -> u64 {
     let status = m.vtepd(i).status();
@@ -57,7 +46,7 @@ fn tagged_frames_come_in_nowhere_and_are_answered_by_nobody() {
     if !met(&[Need::Root]) {
         return;
     }
-    let m = fabric("");
+    let m = Mixed::two_vtepds("");
     let [here, there] = [10, 11].map(Guest::new);
     let (near, far) = (m.guest(0), m.guest(1));
     near.send(&here.garp());
@@ -99,7 +88,7 @@ fn tagged_frames_pass_where_they_are_transparent_and_nothing_is_suppressed() {
     if !met(&[Need::Root]) {
         return;
     }
-    let m = fabric("tagged = \"transparent\"");
+    let m = Mixed::two_vtepds("tagged = \"transparent\"");
     let [here, there] = [10, 11].map(Guest::new);
     let (near, far) = (m.guest(0), m.guest(1));
     near.send(&here.garp());
@@ -124,7 +113,7 @@ fn a_storm_on_one_port_is_cut_there_and_nowhere_else() {
     if !met(&[Need::Root]) {
         return;
     }
-    let mut m = fabric("storm-limits = { arp = 50, broadcast = 20 }");
+    let mut m = Mixed::two_vtepds("storm-limits = { arp = 50, broadcast = 20 }");
     m.vtep(0).add_port(&m.fabric.guests, "p2");
     m.vtep(0).ns.sh("ip link set p2 master br100");
     let (bad, good, far) = (m.guest(0), m.fabric.guest_port(0, "p2"), m.guest(1));

@@ -1,5 +1,5 @@
 //! Duplicate checks of hosts: ARP probes (RFC 5227 §2.1.1) and duplicate address detection (RFC 4862 §5.4) are for the owner
-//! of the address, and never answered from memory (PIT-14, HOST-ARP-03, HOST-DAD-02).
+//! of the address, and never answered from memory (PIT-14, HOST-ARP-03, HOST-DAD-02; PROXY-REPLY-04 would have them answered).
 //!
 //! A bridge with suppression keeps both from the overlay, so the VTEP that hears one carries it, by unicast, to the VTEP of
 //! the owner; if nobody is known, to each VTEP of the VNI, unless `unknown-targets` keeps such questions here. An ARP reply comes back as any unicast frame. An NA to all nodes does not:

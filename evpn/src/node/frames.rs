@@ -137,7 +137,7 @@ impl Node {
             Body::NeighborAdvertisement(na) => {
                 let ours = na.tlla.is_none_or(|m| m == f.src) && is_host_v6(na.target);
                 let to_us = self.is_to_us(vni, f.dst);
-                // PROXY-LEARN-06: without O it is an anycast address. An answer to a unicast question may leave out the
+                // PROXY-LEARN-06, PROXY-DUP-06: without O it is an anycast address. An answer to a unicast question may leave out the
                 // link-layer address, and has no O then (RFC 4861 §7.2.4).
                 let brief = to_us && na.tlla.is_none();
                 let learn = ours && (brief || na.r#override && (to_us || na.tlla.is_some()));

@@ -28,6 +28,7 @@ impl Node {
             return;
         };
         match entry.owner {
+            // HOST-RARP-03: a hypervisor repeats what it announces, and nothing changes.
             Owner::Local(l) if l.port == port => {
                 self.heard(vni, mac, at);
                 self.unpark(vni, mac, port, at);

@@ -6,7 +6,7 @@
 
 use super::config::Flooding;
 use super::view::PortHostsView;
-use super::{Node, Segment};
+use super::{Node, Segment, Unknown};
 use crate::fabric::Row;
 use crate::types::{IfIndex, Vni};
 use crate::wire::frame::{Body, Frame};
@@ -19,7 +19,8 @@ use std::net::IpAddr;
 pub struct PortHosts {
     /// Questions to all for a remote host: the kernel answers from its row, and they do not cross (PROXY-REPLY-01).
     pub answered: u64,
-    /// Announcements, duplicate checks and questions for local hosts that do not cross either.
+    /// Announcements, duplicate checks and questions for local hosts that suppression keeps here. What `flooding` and
+    /// `unknown-targets` keep is not among them.
     pub suppressed: u64,
     /// Questions to all, and announcements, that cross to every VTEP of the flood list.
     pub flooded: u64,
@@ -67,6 +68,15 @@ enum Said {
     OfItself,
 }
 
+/// What becomes of it.
+enum Fate {
+    Answered,
+    Suppressed,
+    Flooded,
+    /// Carried to its owner or dropped, because nothing is replicated: counted there.
+    Other,
+}
+
 fn said(f: &Frame) -> Option<Said> {
     if !f.dst.is_multicast() {
         return None;
@@ -98,24 +108,31 @@ impl Node {
     pub(super) fn count_said(&mut self, vni: Vni, port: IfIndex, f: &Frame) {
         let Some(said) = said(f) else { return };
         let Some(seg) = self.segments.get(&vni).filter(|s| s.ready) else { return };
-        let (row, crosses) = match said {
-            Said::Question(ip) => self.answering_row(seg, ip),
-            Said::OfItself => (false, !seg.config.arp_suppression),
+        let floods = seg.config.flooding == Flooding::Replicate;
+        let fate = match said {
+            Said::Question(ip) => match self.answering_row(seg, ip) {
+                Some(true) => Fate::Answered,
+                Some(false) => Fate::Suppressed,
+                None if floods && seg.config.hosts.unknown == Unknown::Replicate => Fate::Flooded,
+                None => Fate::Other,
+            },
+            Said::OfItself if seg.config.arp_suppression => Fate::Suppressed,
+            Said::OfItself if floods => Fate::Flooded,
+            Said::OfItself => Fate::Other,
         };
-        let crosses = crosses && seg.config.flooding == Flooding::Replicate;
-        self.count_at(vni, port, |c| match (row, crosses) {
-            (true, _) => c.answered += 1,
-            (false, true) => c.flooded += 1,
-            (false, false) => c.suppressed += 1,
+        self.count_at(vni, port, |c| match fate {
+            Fate::Answered => c.answered += 1,
+            Fate::Suppressed => c.suppressed += 1,
+            Fate::Flooded => c.flooded += 1,
+            Fate::Other => {}
         });
     }
 
-    /// Whether the kernel answers a question from its row, and otherwise whether the question may cross.
-    fn answering_row(&self, seg: &Segment, ip: IpAddr) -> (bool, bool) {
+    /// Whether the kernel answers a question from its row, or keeps it here because the host is local; `None` without a row.
+    fn answering_row(&self, seg: &Segment, ip: IpAddr) -> Option<bool> {
         let row = seg.neigh_key(ip).filter(|k| !self.want.is_dirty(k)).and_then(|k| self.want.get(&k));
-        let Some(Row::Neigh { mac, .. }) = row else { return (false, true) };
-        let local = seg.hosts.macs.get(mac).is_some_and(|e| e.local().is_some());
-        (!local, false)
+        let Some(Row::Neigh { mac, .. }) = row else { return None };
+        Some(seg.hosts.macs.get(mac).is_none_or(|e| e.local().is_none()))
     }
 
     /// Ports where there was anything.
