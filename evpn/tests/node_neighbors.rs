@@ -6,7 +6,7 @@ use bytes::Bytes;
 use evpn::node::view::NeighborDetail;
 use evpn::node::{
     Command, ConnEvent, Event, NeighborAction, NeighborConfig, NeighborReply, NeighborRequest, NeighborRules,
-    Reply,
+    PrefixAction, PrefixLimit, Reply,
 };
 use evpn::types::{Asn, ConnId, Span};
 use evpn::wire::{self, Capability, EncodeCtx, Family, Message, Open};
@@ -318,4 +318,102 @@ fn the_message_that_ended_a_session_can_be_looked_at() {
     assert!(d.faulty[0].hex.starts_with("4242") && d.faulty[0].what.starts_with("header"), "{:?}", d.faulty);
     assert!(d.last_down.expect("it ended").text.contains("header"));
     assert!(d.notification_sent.expect("told").text.contains("(1/1)"));
+}
+
+/// UPDATE that announces Type-2 routes for these MACs.
+fn routes(macs: std::ops::Range<u16>) -> Bytes {
+    let mut reach = vec![0, 25, 70, 4, 10, 255, 0, 9, 0];
+    for n in macs {
+        reach.extend([2, 33, 0, 1, 10, 255, 0, 9, 0, 1]);
+        reach.extend([0; 14]);
+        let [a, b] = n.to_be_bytes();
+        reach.extend([48, 2, 0, 0, 0, a, b, 0, 0, 0, 100]);
+    }
+    let mut attrs = vec![0x90, 14];
+    attrs.extend((reach.len() as u16).to_be_bytes());
+    attrs.extend(reach);
+    attrs.extend([0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 5, 4, 0, 0, 0, 100]);
+    let mut m = vec![0xff; 16];
+    m.extend((23 + attrs.len() as u16).to_be_bytes());
+    m.extend([2, 0, 0]);
+    m.extend((attrs.len() as u16).to_be_bytes());
+    m.extend(attrs);
+    m.into()
+}
+
+fn limited(action: PrefixAction, restart: Option<Span>) -> (World, ConnId) {
+    let limit = PrefixLimit { limit: 100, warning: 50, action, restart };
+    with_peer(NeighborRules { max_prefixes: Some(limit), ..NeighborRules::default() }, &[])
+}
+
+/// What was told of limits: the number that was reached in words.
+fn limits(w: &World) -> Vec<String> {
+    let told = |e: &Event| match e {
+        Event::Limit { what, limit: 100 } => Some(what.clone()),
+        _ => None,
+    };
+    w.hosts[0].events.iter().filter_map(|(_, e)| told(e)).collect()
+}
+
+/// BGP-NOTIF-05: a warning at half of it, Cease 6/1 with family and limit beyond, nothing left, and nobody is let in until an
+/// operator starts it. What came in the same read counts for nothing.
+#[test]
+fn too_many_routes_end_the_session_with_the_limit_as_data() {
+    let (mut w, conn) = limited(PrefixAction::Teardown, None);
+    say(&mut w, conn, &routes(0..49));
+    assert_eq!(limits(&w).len(), 0);
+    say(&mut w, conn, &routes(0..60));
+    say(&mut w, conn, &routes(0..100));
+    assert_eq!(limits(&w), ["neighbour 10.255.0.9 has sent 60 routes"]);
+    assert_eq!(
+        detail(&mut w, 0, "the other one").summary.state,
+        "Established",
+        "the limit itself is allowed"
+    );
+    let mut read = routes(100..101).to_vec();
+    read.extend_from_slice(&routes(200..260));
+    say(&mut w, conn, &read.into());
+    let told = &limits(&w)[1];
+    assert!(told.contains("101 routes") && told.contains("its session ends"), "{told}");
+    let d = detail(&mut w, 0, "the other one");
+    assert_eq!((d.summary.state.as_str(), d.summary.routes_in, d.max_prefixes), ("Idle", 0, Some(100)));
+    assert_eq!(d.held_down.as_deref(), Some("down: it sent more than 100 routes"));
+    let sent = d.notification_sent.expect("told").text;
+    assert!(sent.contains("(6/1)") && sent.ends_with("0x00194600000064"), "{sent}");
+    w.run_for(Span::secs(600));
+    connect(&mut w, &[]);
+    let d = detail(&mut w, 0, "the other one");
+    assert_eq!((d.summary.established_count, d.connections_refused), (1, 1));
+    assert_eq!(done(&mut w, 0, "the other one", NeighborAction::Start).0, "started");
+    connect(&mut w, &[]);
+    assert_eq!(detail(&mut w, 0, "the other one").summary.established_count, 2);
+}
+
+/// The neighbour may come back when the time is over, and is judged anew.
+#[test]
+fn after_the_restart_time_a_neighbour_with_too_many_routes_may_come_back() {
+    let (mut w, conn) = limited(PrefixAction::Teardown, Some(Span::secs(60)));
+    say(&mut w, conn, &routes(0..101));
+    w.run_for(Span::secs(55));
+    connect(&mut w, &[]);
+    assert_eq!(detail(&mut w, 0, "the other one").summary.established_count, 1);
+    w.run_for(Span::secs(6));
+    let conn = connect(&mut w, &[]);
+    let d = detail(&mut w, 0, "the other one");
+    assert_eq!((d.summary.established_count, d.held_down), (2, None));
+    say(&mut w, conn, &routes(0..101));
+    assert!(detail(&mut w, 0, "the other one").held_down.is_some());
+}
+
+/// One warning on the way and one beyond, however often the number goes to and fro at the edge; everything is kept.
+#[test]
+fn where_too_many_routes_are_only_told_they_are_kept() {
+    let (mut w, conn) = limited(PrefixAction::Warn, None);
+    for _ in 0..5 {
+        say(&mut w, conn, &routes(0..300));
+    }
+    let d = detail(&mut w, 0, "the other one");
+    assert_eq!((d.summary.state.as_str(), d.summary.routes_in), ("Established", 300));
+    assert_eq!(limits(&w).len(), 1, "{:?}", limits(&w));
+    assert!(limits(&w)[0].contains("they are kept"));
 }

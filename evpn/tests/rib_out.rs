@@ -132,6 +132,7 @@ fn a_move_overtakes_what_waits() {
     assert_eq!(far.table.len(), 500);
 }
 
+/// BGP-DEC-06: no interval, and what waits is sent once.
 #[test]
 fn what_changes_while_it_waits_is_sent_in_its_last_state_only() {
     let (mut rib, peer, mut far) = settled();

@@ -130,6 +130,7 @@ local-address = "2001:db8::1"
 passive = true
 hold-time = 9
 send-hold-time = 30
+max-prefixes = { limit = 100, warning = 50, action = "warn", restart = "5m" }
 connect-retry = 5
 multihop = 3
 graceful-restart = { mode = "on", hard-reset = true }
@@ -359,6 +360,7 @@ error_snapshots! {
     cluster_id_zero => with_head("[bgp]\ncluster-id = \"0.0.0.0\"\n");
     hold_time_of_two_seconds => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nhold-time = 2\n");
     send_hold_time_below_the_hold_time => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nsend-hold-time = 90\n");
+    max_prefixes_without_a_limit => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nmax-prefixes = { action = \"drop\" }\n");
     connect_retry_without_a_unit => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nconnect-retry = \"5\"\n");
     reserved_as => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 23456\n");
     ipv6_vtep_without_router_id => errors("[vtep]\naddress = \"2001:db8::1\"\nasn = 65000\n");

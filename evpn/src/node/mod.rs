@@ -57,6 +57,7 @@ mod past;
 mod peers;
 mod port_hosts;
 mod port_rules;
+mod prefixes;
 mod prepare;
 mod probe_mac;
 mod questions;
@@ -94,7 +95,7 @@ pub use input::{
     About, Command, ConnEvent, Input, MacFilter, MoveFilter, MoveRequest, MoveStep, NeighborAction,
     NeighborRequest, PlaceFilter, Query, Requester, SEND_PATH, Show, WhyRequest,
 };
-pub use neighbor_rules::NeighborRules;
+pub use neighbor_rules::{NeighborRules, PrefixAction, PrefixLimit};
 pub use output::{MoveReply, NeighborReply, Output, Refusal, Reply};
 pub use port_hosts::PortHosts;
 pub use port_rules::{Outward, PortDrops, PortNews, PortRules, Storm, Unasked};
@@ -421,7 +422,8 @@ impl Node {
         };
         offer((!self.begun).then_some((now, "start")));
         offer((self.more_changes || !self.journal.out.is_empty()).then_some((now, "more work")));
-        for p in &self.peers {
+        for (i, p) in self.peers.iter().enumerate() {
+            offer(self.prefix_restart(i).map(|t| (t, "prefix restart")));
             offer(p.session.poll_timeout());
             offer(p.forgotten_at().map(|t| (t, "neighbour that is gone")));
         }

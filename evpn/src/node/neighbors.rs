@@ -19,6 +19,8 @@ const MAX_TEXT: usize = 128;
 pub(super) enum HeldDown {
     /// By an operator, here or in the configuration; with the text for the other side.
     Operator(String),
+    /// It has sent too many routes; when it is tried again.
+    Prefixes { limit: u32, until: Option<Time> },
 }
 
 impl HeldDown {
@@ -26,6 +28,10 @@ impl HeldDown {
         match self {
             Self::Operator(t) if t.is_empty() => "shut down by an operator".to_owned(),
             Self::Operator(t) => format!("shut down by an operator: {t:?}"),
+            Self::Prefixes { limit, until: None } => format!("down: it sent more than {limit} routes"),
+            Self::Prefixes { limit, until: Some(_) } => {
+                format!("down for a while: it sent more than {limit} routes")
+            }
         }
     }
 }
@@ -69,9 +75,11 @@ impl Node {
 
     /// The stop that holds a neighbour down, with what those hear who come all the same.
     pub(super) fn stop_of(&self, i: usize) -> Option<session::Input<'static>> {
-        let HeldDown::Operator(text) = self.peers[i].held_down.as_ref()?;
-        let data = communication(cease::SHUTDOWN, text);
-        Some(session::Input::Stop { subcode: cease::SHUTDOWN, data })
+        let (subcode, data) = match self.peers[i].held_down.as_ref()? {
+            HeldDown::Operator(text) => (cease::SHUTDOWN, communication(cease::SHUTDOWN, text)),
+            HeldDown::Prefixes { limit, .. } => (cease::MAX_PREFIXES, super::prefixes::cease_data(*limit)),
+        };
+        Some(session::Input::Stop { subcode, data })
     }
 
     /// By address, or by a description that only one neighbour has.
@@ -205,7 +213,7 @@ impl Node {
             routes_best: routes.best,
             routes_filtered: routes.filtered.into_iter().map(|(why, n)| (why.to_string(), n)).collect(),
             routes_oversize: counters.oversize,
-            max_prefixes: None,
+            max_prefixes: p.config.rules.max_prefixes.map(|m| m.limit),
             faults_by: p.faults_by.counts(),
             attempts_failed: s.connect_retry_counter,
             connections_refused: s.refused,

@@ -4,6 +4,7 @@ use super::dynamic::Guest;
 use super::faults::Faults;
 use super::input::ConnEvent;
 use super::neighbors::HeldDown;
+use super::prefixes::Told;
 use super::{Config, Event, NeighborConfig, Node, Output, SEND_PATH};
 use crate::rib::Rib;
 use crate::session::{self, Agreed, Session};
@@ -36,6 +37,7 @@ pub(super) struct Peer {
     pub(super) faults_by: Faults,
     /// Nothing is tried, and why.
     pub(super) held_down: Option<HeldDown>,
+    pub(super) prefixes_told: Told,
     pub(super) last_error: Option<String>,
     /// It came out of a range.
     pub(super) guest: Option<Guest>,
@@ -92,6 +94,7 @@ impl Peer {
             faults: 0,
             faults_by: Faults::default(),
             held_down,
+            prefixes_told: Told::default(),
             last_error: None,
             guest: None,
         }
@@ -118,6 +121,7 @@ impl Node {
 
     pub(super) fn due_sessions(&mut self, at: Time) {
         for i in 0..self.peers.len() {
+            self.due_prefixes(i, at);
             // A session has few timers; more rounds would mean one that never moves on.
             for _ in 0..8 {
                 match self.peers[i].session.poll_timeout() {
@@ -213,6 +217,8 @@ impl Node {
             session::Output::Down { was_up, kept, why, .. } => {
                 self.session_down(i, was_up.then_some(kept), why, at);
             }
+            // What came in the same read as the message that ended the session.
+            session::Output::Update { .. } if self.peers[i].up.is_none() => {}
             session::Output::Update { update, treatment, faults, raw } => {
                 self.session_update(i, &update, treatment, (&faults, &raw), at);
             }
@@ -256,6 +262,7 @@ impl Node {
         let lost = self.moves.sends.gone(i);
         self.moves.handed(lost, None, at, &mut self.journal);
         let p = &mut self.peers[i];
+        p.prefixes_told = Told::default();
         p.last_error = Some(why.clone());
         let address = p.config.address;
         if let Some(kept) = kept {
@@ -281,6 +288,7 @@ impl Node {
         let address = p.config.address;
         p.faults_by.take(address, u, faults, raw, &mut self.journal, at);
         self.rib.update(peer, u, treatment, at);
+        self.check_prefixes(i, at);
         if !self.peers[i].end_of_rib && self.rib.end_of_rib(peer) {
             self.peers[i].end_of_rib = true;
             self.journal.event(Event::EndOfRib { peer, address }, at);

@@ -359,7 +359,7 @@ impl Rib {
         }
     }
 
-    /// Counts an IMET route in or out as a flood destination.
+    /// Counts an IMET route in or out as a flood destination (EVPN-IMET-06).
     pub(super) fn flood(&mut self, key: &RouteKey, peer: PeerId, set: SetIx, add: bool) {
         let Some((vtep, label)) = self.flood_target(key, peer, set) else { return };
         let tells = self.sets.get(set).attrs.tells_hosts();

@@ -251,7 +251,7 @@ impl Rib {
         }
     }
 
-    /// The peer asks for everything again (RFC 2918).
+    /// The peer asks for everything again (RFC 2918, BGP-REFR-01).
     pub fn refresh(&mut self, peer: PeerId) {
         if self.peers.get(&peer).and_then(|p| p.up).is_some_and(|up| up.evpn) {
             self.everything_due(peer, true);

@@ -3,6 +3,7 @@
 //! A neighbour has exactly what its queue does not mention. A key enters the queue when its exported state
 //! changes, with a note whether the neighbour has the route; it leaves when sent, or when the change cancels
 //! out against a route that the neighbour never had. So nothing need be remembered per advertised route.
+//! There is no minimum interval between advertisements: what changes while it waits is sent once (BGP-DEC-06).
 
 use super::input::Best;
 use super::sets::SetIx;

@@ -1,16 +1,16 @@
 //! Path attributes on the wire, and what RFC 7606 says about faulty ones.
 //!
-//! | attribute | malformed when | reaction |
-//! |---|---|---|
-//! | ORIGIN | length not 1, value above 2 | treat as withdraw |
-//! | AS_PATH | unknown segment, overrun, empty segment, AS 0 | treat as withdraw |
-//! | NEXT_HOP, MULTI_EXIT_DISC | length not 4 | treat as withdraw |
-//! | LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST | from eBGP | discard |
-//! | LOCAL_PREF, ORIGINATOR_ID | length not 4 | treat as withdraw |
-//! | ATOMIC_AGGREGATE, AGGREGATOR, AS4_PATH, AS4_AGGREGATOR | length or content | discard |
-//! | the community lists, CLUSTER_LIST | length zero or not a multiple of an entry | treat as withdraw |
-//! | PMSI_TUNNEL, Tunnel Encapsulation | content | treat as withdraw |
-//! | any of them | Optional or Transitive bit wrong | treat as withdraw |
+//! | attribute | malformed when | reaction | requirement |
+//! |---|---|---|---|
+//! | ORIGIN | length not 1, value above 2 | treat as withdraw | BGP-ERR-11 |
+//! | AS_PATH | unknown segment, overrun, empty segment, AS 0 | treat as withdraw | BGP-ERR-12, -26 |
+//! | NEXT_HOP, MULTI_EXIT_DISC | length not 4 | treat as withdraw | BGP-ERR-13, -14 |
+//! | LOCAL_PREF, ORIGINATOR_ID, CLUSTER_LIST | from eBGP | discard | BGP-ERR-15, -19, -20 |
+//! | LOCAL_PREF, ORIGINATOR_ID | length not 4 | treat as withdraw | BGP-ERR-15, -19 |
+//! | ATOMIC_AGGREGATE, AGGREGATOR, AS4_PATH, AS4_AGGREGATOR | length or content | discard | BGP-ERR-16, -17 |
+//! | the community lists, CLUSTER_LIST | length zero or not a multiple of an entry | treat as withdraw | BGP-ERR-18, -20, -22, -23, BGP-LCOMM-03 |
+//! | PMSI_TUNNEL, Tunnel Encapsulation | content | treat as withdraw | BGP-ERR-24 |
+//! | any of them | Optional or Transitive bit wrong | treat as withdraw | BGP-ERR-08 |
 
 use super::attr::{Aggregator, AsPath, Attrs, Origin, Pmsi, RawAttr, TunnelId};
 use super::community::{Community, ExtCommunity, LargeCommunity};

@@ -11,7 +11,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use nom::number::complete::{be_u8, be_u32};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Reads EVPN NLRI until the end of `i` (EVPN-NLRI-01).
+/// Reads EVPN NLRI until the end of `i` (EVPN-NLRI-01), each with a path identifier in front where that was agreed
+/// (BGP-ADDP-03).
 pub(crate) fn evpn_list(mut i: &[u8], add_path: bool) -> Parsed<'_, Vec<EvpnNlri>> {
     // 35 octets is the shortest Type 2, by far the most frequent route.
     let mut out = Vec::with_capacity(i.len() / 35 + 1);
@@ -65,6 +66,7 @@ fn end(rest: &[u8], route: EvpnRoute) -> Route<'_> {
     if rest.is_empty() { Ok(route) } else { fail(rest, "EVPN route longer than its fields").map(|(_, r)| r) }
 }
 
+/// Type 1 (EVPN-NLRI-04).
 fn ethernet_ad<'a>(i: &'a [u8], body: &'a [u8]) -> Route<'a> {
     if body.len() != 25 {
         return bad_length(i);
@@ -106,6 +108,7 @@ fn mac_ip<'a>(i: &'a [u8], body: &'a [u8]) -> Route<'a> {
     Ok(EvpnRoute::MacIp(MacIp { rd, esi, tag, mac, ip, label1, label2 }))
 }
 
+/// Type 3 (EVPN-NLRI-06).
 fn imet<'a>(i: &'a [u8], body: &'a [u8]) -> Route<'a> {
     if !matches!(body.len(), 17 | 29) {
         return bad_length(i);
@@ -116,6 +119,7 @@ fn imet<'a>(i: &'a [u8], body: &'a [u8]) -> Route<'a> {
     end(rest, EvpnRoute::Imet(Imet { rd, tag, originator }))
 }
 
+/// Type 4 (EVPN-NLRI-07).
 fn segment<'a>(i: &'a [u8], body: &'a [u8]) -> Route<'a> {
     if !matches!(body.len(), 23 | 35) {
         return bad_length(i);
@@ -209,6 +213,7 @@ pub(crate) fn semantic_fault(route: &EvpnRoute) -> Option<(usize, &'static str)>
     let bad_esi = (ESI, "ESI type is not assigned");
     match route {
         EvpnRoute::MacIp(r) => {
+            // EVPN-ES-02; MAX-ESI is allowed here alone.
             if !assigned(r.esi) && r.esi != Esi::MAX {
                 Some(bad_esi)
             } else if r.mac.is_multicast() {

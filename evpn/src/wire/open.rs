@@ -157,6 +157,7 @@ fn capability(i: &[u8]) -> Parsed<'_, Capability> {
             Ok((r, n)) => Ok((r, Capability::As4(Asn(n)))),
             Err(e) => Err(e),
         },
+        // BGP-ADDP-01
         69 => entries(value, |i| {
             let (i, family) = family(i)?;
             let (i, mode) = be_u8(i)?;

@@ -172,7 +172,7 @@ impl<'a> Decoder<'a> {
         }
     }
 
-    /// All attributes; false if the list was cut off by a faulty length.
+    /// All attributes, MP_* in any position (BGP-ERR-05); false if the list was cut off by a faulty length.
     fn attributes(&mut self, mut i: &'a [u8]) -> Result<bool, MessageError> {
         while !i.is_empty() {
             let Ok((rest, raw)) = attribute(i) else {
@@ -200,6 +200,7 @@ impl<'a> Decoder<'a> {
         let is_mp = matches!(raw.code, code::MP_REACH | code::MP_UNREACH);
         if again {
             if is_mp {
+                // BGP-ERR-04
                 let what = "MP attribute more than once";
                 return Err(self.reset(raw.whole, what, subcode::MALFORMED_LIST, &[]));
             }
@@ -213,10 +214,12 @@ impl<'a> Decoder<'a> {
         }
         match known_flags(raw.code) {
             Some(f) if f == raw.flags & (attr_codec::OPTIONAL | attr_codec::TRANSITIVE) => {}
+            // BGP-ERR-09
             Some(_) if is_mp => {
                 let what = "flags contradict the attribute's definition";
                 return Err(self.reset(raw.whole, what, OPTIONAL_ERROR, raw.whole));
             }
+            // BGP-ERR-08
             Some(_) => {
                 let flaw = Flaw {
                     at: None,
@@ -405,7 +408,7 @@ impl<'a> Decoder<'a> {
 
 type Parts<'a> = (&'a [u8], &'a [u8], &'a [u8]);
 
-/// Withdrawn routes, the attributes with and without their length; the NLRI are the rest (BGP-UPD-01).
+/// Withdrawn routes, the attributes with and without their length; the NLRI are the rest (BGP-UPD-01). Lengths that do not fit are a reset (BGP-ERR-02).
 fn split(i: &[u8]) -> Parsed<'_, Parts<'_>> {
     let (rest, n) = be_u16(i)?;
     let Ok((at_attrs, withdrawn)) = octets(rest, usize::from(n)) else {
@@ -459,7 +462,7 @@ fn next_hop(b: &[u8]) -> Option<NextHop> {
     Some(hop)
 }
 
-/// BGP-MP-07, BGP-ENH-02, BGP-RTC-01.
+/// BGP-MP-07, BGP-ENH-02, BGP-RTC-01; for EVPN 4 or 16 octets, whatever addresses the routes have (EVPN-NLRI-14).
 fn hop_fits(family: Family, hop: NextHop) -> bool {
     match hop {
         NextHop::V4(_) => family != Family::IPV6,

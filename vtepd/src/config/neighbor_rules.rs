@@ -2,10 +2,11 @@
 
 use super::problem::{Place, Problem};
 use super::walk::{At, Collector, Section};
-use evpn::node::NeighborRules;
+use evpn::node::{NeighborRules, PrefixAction, PrefixLimit};
+use evpn::types::Span;
 
 /// The keys.
-pub(super) const KEYS: [&str; 3] = ["send-hold-time", "shutdown", "shutdown-message"];
+pub(super) const KEYS: [&str; 4] = ["send-hold-time", "shutdown", "shutdown-message", "max-prefixes"];
 
 /// As written, by a neighbour or its group; what is absent is `None`.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,7 @@ pub(super) struct RuleTerms {
     send_hold_time: Option<Seconds>,
     shutdown: Option<bool>,
     shutdown_message: Option<String>,
+    max_prefixes: Option<PrefixLimit>,
 }
 
 /// A number of seconds, and where it is written.
@@ -35,6 +37,7 @@ impl RuleTerms {
             }),
             shutdown: s.boolean("shutdown", c),
             shutdown_message: shutdown_message(s, c),
+            max_prefixes: max_prefixes(s, c),
         }
     }
 
@@ -44,6 +47,7 @@ impl RuleTerms {
             send_hold_time: self.send_hold_time.or_else(|| group.send_hold_time.clone()),
             shutdown: self.shutdown.or(group.shutdown),
             shutdown_message: self.shutdown_message.or_else(|| group.shutdown_message.clone()),
+            max_prefixes: self.max_prefixes.or(group.max_prefixes),
         }
     }
 
@@ -53,6 +57,7 @@ impl RuleTerms {
         NeighborRules {
             send_hold_time: self.send_hold_time.as_ref().and_then(|s| longer(s, hold_time, c)),
             shutdown: self.shutdown.unwrap_or(false).then_some(text),
+            max_prefixes: self.max_prefixes,
         }
     }
 }
@@ -77,4 +82,29 @@ fn shutdown_message(s: &Section<'_>, c: &mut Collector) -> Option<String> {
         return None;
     }
     Some(value.to_owned())
+}
+
+/// `max-prefixes = { limit = 10000, warning = 75, action = "teardown", restart = "5m" }`.
+fn max_prefixes(s: &Section<'_>, c: &mut Collector) -> Option<PrefixLimit> {
+    s.get("max-prefixes")?;
+    let t = s.section("max-prefixes", &["limit", "warning", "action", "restart"], c);
+    if !t.present() {
+        return None;
+    }
+    if t.get("limit").is_none() {
+        t.missing("limit", "the most routes that the neighbour may send, such as `limit = 10000`", c);
+    }
+    let limit = t.integer("limit", 1..=u64::from(u32::MAX), c);
+    let warning = t.integer("warning", 1..=100, c).map_or(75, |n| n.value as u8);
+    let action = match t.text("action", c) {
+        None | Some(At { value: "teardown", .. }) => PrefixAction::Teardown,
+        Some(At { value: "warn", .. }) => PrefixAction::Warn,
+        Some(At { place, .. }) => {
+            let help = "write \"teardown\" to end the session, or \"warn\" to keep it";
+            c.push(t.problem("action", place, "not an action").help(help));
+            return None;
+        }
+    };
+    let restart = t.duration("restart", Span::secs(7 * 24 * 3600), c).filter(|r| *r > Span::ZERO);
+    Some(PrefixLimit { limit: limit?.value as u32, warning, action, restart })
 }
