@@ -51,6 +51,7 @@ const SECTIONS: &[&str] = &[
     "EVPN-IRB-09",
     "EVPN-IRB-10",
     "BGP-RR-",
+    "BGP-RTC-",
 ];
 
 /// A row of the table.

@@ -140,6 +140,7 @@ description = "spine 1"
 address = "2001:db8::3"
 asn = 4200000000
 route-reflector-client = true
+rt-constraint = true
 
 [[vni]]
 vni = 0xff

@@ -170,6 +170,8 @@ pub struct NeighborConfig {
     pub route_reflector_client: bool,
     /// Graceful restart.
     pub restart: RestartConfig,
+    /// Route target membership (RFC 4684) is offered: only routes that the other side has asked for are sent.
+    pub rt_constraint: bool,
     /// Text for people.
     pub description: Option<String>,
     /// What it may do, and what is believed of it.
@@ -195,6 +197,7 @@ impl NeighborConfig {
             signed: false,
             route_reflector_client: false,
             restart: RestartConfig::default(),
+            rt_constraint: false,
             description: None,
             rules: NeighborRules::default(),
         }

@@ -102,6 +102,9 @@ impl Node {
         if terms.route_reflector_client {
             self.rib.set_client(PeerId(i as u32));
         }
+        if terms.route_reflector_client {
+            self.rib.set_client(PeerId(i as u32));
+        }
         let mut peer = Peer::new(terms, &self.config, seed, at);
         peer.guest = Some(Guest { range, until: None, vacant: false });
         match self.peers.get_mut(i) {

@@ -44,6 +44,7 @@ mod kept_hosts;
 mod life;
 mod limits;
 mod local;
+mod memberships;
 mod moved;
 mod moves;
 mod neighbor_rules;
@@ -360,6 +361,7 @@ impl Node {
         self.due_sessions(at);
         self.due_restarts(at);
         self.due_guests(at);
+        self.due_memberships(at);
         self.due_leaving(at);
         self.due_parked(at);
         self.due_probes(at);
@@ -427,6 +429,7 @@ impl Node {
             offer(p.session.poll_timeout());
             offer(p.forgotten_at().map(|t| (t, "neighbour that is gone")));
         }
+        offer(self.memberships_timeout());
         offer((!self.asking.is_empty()).then_some((now, "questions to hosts")));
         offer(self.leaving_queue.front().map(|(t, _)| (*t, "withdraw deadline")));
         offer(self.parked.timeout().filter(|_| !self.behind).map(|t| (t, "parked binding")));

@@ -5,7 +5,7 @@ use super::faults::Faults;
 use super::input::ConnEvent;
 use super::neighbors::HeldDown;
 use super::prefixes::Told;
-use super::{Config, Event, NeighborConfig, Node, Output, SEND_PATH};
+use super::{Config, Event, NeighborConfig, Node, Output, SEND_PATH, memberships};
 use crate::rib::Rib;
 use crate::session::{self, Agreed, Session};
 use crate::types::{ConnId, PeerId, Time};
@@ -41,6 +41,8 @@ pub(super) struct Peer {
     pub(super) last_error: Option<String>,
     /// It came out of a range.
     pub(super) guest: Option<Guest>,
+    /// When its routes are sent although it has not said all that it wants (BGP-RTC-05).
+    pub(super) memberships_by: Option<Time>,
 }
 
 /// A connection of a neighbour.
@@ -74,6 +76,7 @@ impl Peer {
             connect_retry: n.connect_retry,
             passive: n.passive,
             graceful: n.restart.graceful,
+            families: memberships::families(&n),
             required: if n.require_evpn { vec![Family::EVPN] } else { Vec::new() },
             min_hold_time: n.min_hold_time,
             extended_open: n.extended_open,
@@ -97,6 +100,7 @@ impl Peer {
             prefixes_told: Told::default(),
             last_error: None,
             guest: None,
+            memberships_by: None,
         }
     }
 }
@@ -226,6 +230,9 @@ impl Node {
                 if r.kind == RefreshKind::Request && r.family == Family::EVPN {
                     self.rib.refresh(PeerId(i as u32));
                 }
+                if r.kind == RefreshKind::Request && r.family == Family::RTC {
+                    self.rib.refresh_memberships(PeerId(i as u32));
+                }
             }
             session::Output::Note(text) => {
                 let address = self.peers[i].config.address;
@@ -243,6 +250,7 @@ impl Node {
         p.end_of_rib = false;
         let hold_time = agreed.hold_time;
         self.rib.peer_up(PeerId(i as u32), &agreed);
+        p.memberships_by = memberships::deadline(&self.rib, PeerId(i as u32), at);
         let evpn = agreed.families.contains(&Family::EVPN);
         p.up = Some((conn, agreed));
         let address = p.config.address;
@@ -337,9 +345,10 @@ impl Node {
         }
     }
 
-    /// Established, and EVPN was agreed on.
+    /// Established, EVPN was agreed on, and nothing is waited for.
     fn hears_routes(&self, i: usize) -> bool {
         self.peers[i].up.as_ref().is_some_and(|(_, a)| a.families.contains(&Family::EVPN))
+            && !self.rib.waits_for_memberships(PeerId(i as u32))
     }
 
     /// The socket of a peer's connection has taken more.

@@ -40,8 +40,12 @@ impl Rib {
     /// Attributes as this kind of neighbour gets them (BGP-MP-04). The next hop stays what it is (EVPN-NLRI-15,
     /// BGP-RR-06).
     pub(super) fn attrs_for(&self, from: PeerId, set: SetIx, to: Kind) -> Attrs {
-        let set = self.sets.get(set);
-        let mut a = Attrs::clone(&set.attrs);
+        self.outgoing(&self.sets.get(set).attrs, from, to)
+    }
+
+    /// The same for attributes of any family.
+    pub(super) fn outgoing(&self, attrs: &Attrs, from: PeerId, to: Kind) -> Attrs {
+        let mut a = attrs.clone();
         a.next_hop = None;
         let path = a.as_path.take().unwrap_or_default();
         if to != Kind::External {
@@ -53,7 +57,7 @@ impl Rib {
         }
         a.as_path = Some(path.prepended(self.config.asn));
         a.local_pref = None;
-        if !set.key.own {
+        if from != OWN {
             // Another AS's MED is not handed to a third (RFC 4271 §5.1.4).
             a.med = None;
         }

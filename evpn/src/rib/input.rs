@@ -30,7 +30,7 @@ struct Source {
 
 impl Rib {
     /// An UPDATE arrived, past RFC 7606: with [`Treatment::TreatAsWithdraw`] all its routes go (BGP-ERR-28), with
-    /// [`Treatment::Reset`] it is not looked at. Other families than EVPN are not looked at either.
+    /// [`Treatment::Reset`] it is not looked at. Other families than EVPN and route target membership are not looked at either.
     pub fn update(&mut self, peer: PeerId, update: &Update, treatment: Option<Treatment>, at: Time) {
         self.set_time(at);
         if !self.peers.contains_key(&peer) || treatment == Some(Treatment::Reset) {
@@ -40,6 +40,12 @@ impl Rib {
             && let Some(p) = self.peers.get_mut(&peer)
         {
             p.end_of_rib = true;
+        }
+        let rtc = |f: Family| f == Family::RTC;
+        if update.reach.as_ref().is_some_and(|r| rtc(r.family))
+            || update.unreach.as_ref().is_some_and(|u| rtc(u.family))
+        {
+            self.take_memberships(peer, update, treatment);
         }
         let evpn = |f: Family, nlri: &'_ Nlri| f == Family::EVPN && matches!(nlri, Nlri::Evpn(_));
         // Withdrawals first: a key in both parts is announced (RFC 4271 §4.3).

@@ -23,6 +23,7 @@
 //! | `stale` | routes of a neighbour that is away (BGP-GR-\*, BGP-LLGR-\*) |
 //! | `export` | to whom and with which attributes (BGP-DEC-05, -07, EVPN-NLRI-15) |
 //! | `reflect` | route reflection (BGP-RR-01 to -06) |
+//! | `rtc` | who wants which route targets (BGP-RTC-03 to -06) |
 
 mod best;
 mod candidates;
@@ -32,6 +33,7 @@ mod export;
 mod input;
 mod out;
 mod reflect;
+mod rtc;
 mod sets;
 mod show;
 mod slab;
@@ -135,6 +137,8 @@ struct Peer {
     end_of_rib: bool,
     routes_in: usize,
     out: out::Queue,
+    /// Present while Established, where route target membership is in use.
+    rtc: Option<rtc::Constraint>,
 }
 
 /// What matters here of an established session.
@@ -182,6 +186,7 @@ impl Rib {
     /// exists is replaced.
     pub fn add_vni(&mut self, vni: Vni, import: Import) {
         if self.targets.add(vni, import) {
+            self.memberships_changed();
             self.reimport();
         }
     }
@@ -189,6 +194,7 @@ impl Rib {
     /// The MAC-VRF is gone: nothing is imported into it any more.
     pub fn remove_vni(&mut self, vni: Vni) {
         if self.targets.remove(vni) {
+            self.memberships_changed();
             self.reimport();
         }
     }
@@ -206,6 +212,7 @@ impl Rib {
             end_of_rib: false,
             routes_in: 0,
             out: out::Queue::default(),
+            rtc: None,
         });
     }
 
@@ -226,7 +233,10 @@ impl Rib {
         p.ibgp = agreed.ibgp;
         p.id = agreed.peer_id;
         p.up = Some(Up { as4: agreed.as4, max_send: usize::from(agreed.max_send), evpn });
-        if evpn {
+        if agreed.families.contains(&Family::RTC) {
+            // Its routes wait until it has said what it wants (BGP-RTC-05).
+            p.rtc = Some(rtc::Constraint::new());
+        } else if evpn {
             p.out.start();
             self.everything_due(peer, false);
         }
@@ -236,7 +246,12 @@ impl Rib {
     pub fn peer_down(&mut self, peer: PeerId) {
         let Some(p) = self.peers.get_mut(&peer) else { return };
         p.out = out::Queue::default();
+        let told = p.rtc.take().is_some();
         p.end_of_rib = false;
+        if told {
+            self.memberships_changed();
+        }
+        let Some(p) = self.peers.get_mut(&peer) else { return };
         if p.up.is_none() && !p.kept {
             return;
         }
@@ -253,7 +268,7 @@ impl Rib {
 
     /// The peer asks for everything again (RFC 2918, BGP-REFR-01).
     pub fn refresh(&mut self, peer: PeerId) {
-        if self.peers.get(&peer).and_then(|p| p.up).is_some_and(|up| up.evpn) {
+        if self.peers.get(&peer).is_some_and(Peer::hears) {
             self.everything_due(peer, true);
         }
     }

@@ -5,6 +5,7 @@
 //! out against a route that the neighbour never had. So nothing need be remembered per advertised route.
 //! There is no minimum interval between advertisements: what changes while it waits is sent once (BGP-DEC-06).
 
+use super::export::Scope;
 use super::input::Best;
 use super::sets::SetIx;
 use super::table::{self, Host};
@@ -100,7 +101,7 @@ impl Queue {
     }
 
     /// The exported state of a key changed from there (`had`) or not there to there (`now`) or not there.
-    fn mark(&mut self, dest: &Dest, had: bool, now: bool, urgent: bool) {
+    pub(super) fn mark(&mut self, dest: &Dest, had: bool, now: bool, urgent: bool) {
         // Once urgent, urgent until sent.
         let known = self.urgent.due.get(dest).copied();
         let (had, urgent) = match known {
@@ -120,7 +121,10 @@ impl Queue {
 impl Rib {
     /// Whether `next_update` has something for this peer.
     pub fn has_updates(&self, peer: PeerId) -> bool {
-        self.peers.get(&peer).is_some_and(|p| !p.out.is_empty())
+        self.peers.get(&peer).is_some_and(|p| {
+            (p.hears() && !p.out.is_empty())
+                || p.rtc.as_ref().is_some_and(super::rtc::Constraint::has_updates)
+        })
     }
 
     /// Whether something urgent (a move) waits for this peer.
@@ -140,7 +144,13 @@ impl Rib {
     /// `None` when nothing is due, or when not even one route fits into a `max` below what the session allows.
     /// Ends with End-of-RIB after `peer_up`.
     pub fn next_update(&mut self, peer: PeerId, max: usize) -> Option<Bytes> {
-        let up = self.peers.get(&peer)?.up.filter(|up| up.evpn)?;
+        let up = self.peers.get(&peer)?.up?;
+        if let Some(bytes) = self.next_membership_update(peer, up, max.min(up.max_send)) {
+            return Some(bytes);
+        }
+        if !self.peers.get(&peer)?.hears() {
+            return None;
+        }
         for urgent in [true, false] {
             loop {
                 let lane = self.peers.get_mut(&peer)?.out.lane(urgent);
@@ -174,14 +184,17 @@ impl Rib {
         if self.looks_alike(&dest, before, after) {
             return;
         }
-        let (before, after) = (self.scope(before), self.scope(after));
+        let scopes = (self.scope(before), self.scope(after));
+        let sets = &self.sets;
+        let with = |s: Option<Scope>, best: Best| Some((s?, &sets.get(best?.1).attrs.ext_communities));
+        let (before, after) = (with(scopes.0, before), with(scopes.1, after));
         for (id, p) in &mut self.peers {
-            if !p.up.is_some_and(|up| up.evpn) {
+            if !p.hears() {
                 continue;
             }
             let kind = p.kind();
-            let had = before.is_some_and(|s| s.includes(*id, kind));
-            let now = after.is_some_and(|s| s.includes(*id, kind));
+            let had = before.is_some_and(|(s, c)| s.includes(*id, kind) && p.wants(c));
+            let now = after.is_some_and(|(s, c)| s.includes(*id, kind) && p.wants(c));
             if had || now {
                 p.out.mark(&dest, had, now, urgent);
             }
@@ -191,8 +204,11 @@ impl Rib {
     /// Everything that this neighbour may have is due, again (`had`) or for the first time.
     pub(super) fn everything_due(&mut self, peer: PeerId, had: bool) {
         let Some(p) = self.peers.get(&peer) else { return };
-        let (kind, learned) = (p.kind(), self.passes_on());
-        let goes = |best| self.scope(best).is_some_and(|s| s.includes(peer, kind));
+        if !p.hears() {
+            return;
+        }
+        let learned = self.passes_on();
+        let goes = |best| self.goes(best, peer);
         let mut due = Vec::new();
         for (key, _) in self.hosts.groups().flat_map(|(_, g)| g.after(None)) {
             if (key.peer == OWN || learned) && goes(self.best_host(key.rd, key.host)) {
@@ -218,8 +234,7 @@ impl Rib {
             Dest::Host { host, rd } => self.hosts.find_rd(*rd).and_then(|ix| self.best_host(ix, *host)),
             Dest::Other(key) => self.best_other(key),
         };
-        let kind = self.kind(peer);
-        match best.filter(|_| self.scope(best).is_some_and(|s| s.includes(peer, kind))) {
+        match best.filter(|_| self.goes(best, peer)) {
             None => Step::Withdraw,
             Some((from, set)) => match dest {
                 Dest::Host { .. } => Step::AnnounceHost(Path { set, from }),

@@ -31,6 +31,7 @@ impl Rib {
         }
         let Some(p) = self.peers.get_mut(&peer) else { return };
         p.out = out::Queue::default();
+        let told = p.rtc.take().is_some();
         p.end_of_rib = false;
         if let Some(up) = &mut p.up {
             up.evpn = false;
@@ -39,6 +40,9 @@ impl Rib {
         if let Some(p) = self.peers.get_mut(&peer) {
             p.up = None;
             p.kept = true;
+        }
+        if told {
+            self.memberships_changed();
         }
     }
 

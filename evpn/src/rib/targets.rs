@@ -44,6 +44,11 @@ impl Targets {
         true
     }
 
+    /// The policy of each VNI.
+    pub(super) fn policies(&self) -> impl Iterator<Item = (Vni, &Import)> {
+        self.policies.iter().map(|(v, i)| (*v, i))
+    }
+
     /// VNIs that import a route with these communities, ascending.
     pub(super) fn imports(&self, communities: &[ExtCommunity]) -> Vec<Vni> {
         let mut vnis = Vec::new();

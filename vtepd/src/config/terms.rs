@@ -12,7 +12,7 @@ use evpn::types::{RemoteAs, Span};
 use std::net::IpAddr;
 use toml::de::DeValue;
 
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "asn",
     "port",
     "local-address",
@@ -25,6 +25,7 @@ const KEYS: [&str; 15] = [
     "multihop",
     "ttl-security",
     "route-reflector-client",
+    "rt-constraint",
     "password-file",
     "password-env",
     "graceful-restart",
@@ -65,6 +66,7 @@ pub(super) struct Terms {
     require_evpn: Option<bool>,
     min_hold_time: Option<u16>,
     extended_open: Option<bool>,
+    rt_constraint: Option<bool>,
     rules: RuleTerms,
     pub(super) restart: RestartTerms,
     /// Where the key of its connections is.
@@ -87,6 +89,7 @@ impl Terms {
             require_evpn: s.boolean("require-evpn", c),
             min_hold_time: s.integer("min-hold-time", 3..=65535, c).map(|n| n.value as u16),
             extended_open: s.boolean("extended-open", c),
+            rt_constraint: s.boolean("rt-constraint", c),
             rules: RuleTerms::read(s, c),
             restart: RestartTerms::read(s, c),
             password: password(s, c),
@@ -108,6 +111,7 @@ impl Terms {
             require_evpn: self.require_evpn.or(group.require_evpn),
             min_hold_time: self.min_hold_time.or(group.min_hold_time),
             extended_open: self.extended_open.or(group.extended_open),
+            rt_constraint: self.rt_constraint.or(group.rt_constraint),
             rules: self.rules.over(&group.rules),
             restart: self.restart.over(group.restart),
             password: self.password.or_else(|| group.password.clone()),
@@ -146,6 +150,7 @@ impl Terms {
                 Distance::Multihop(_) => None,
             }),
             route_reflector_client,
+            rt_constraint: self.rt_constraint.unwrap_or(default.rt_constraint),
             rules,
             require_evpn: self.require_evpn.unwrap_or(default.require_evpn),
             min_hold_time: self.min_hold_time.unwrap_or(default.min_hold_time),
