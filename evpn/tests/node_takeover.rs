@@ -190,7 +190,7 @@ fn what_has_nothing_to_defend_it_is_lost_at_once() {
     let mut w = world_with(|_| {});
     live(&mut w, 0, P1, 1, 1);
     w.run_for(Span::millis(50));
-    w.devices_with(0, world::own_mac(0), &[(P1, "p1", false)]);
+    w.devices_with(0, own_mac(0), &[(P1, "p1", false)]);
     announce(&mut w, 0, P2, 2, 1);
     assert_eq!(bound(&mut w, 0, 1), Some(mac(2)));
 }

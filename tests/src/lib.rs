@@ -7,7 +7,7 @@
 //! | [`interrupt`] | a run that is interrupted leaves nothing |
 //! | [`ns`], [`proc`] | network namespaces and processes that end with the test |
 //! | [`fabric`] | VTEPs on a routed underlay, with ports to send frames into |
-//! | [`frr`], [`vtepd`], [`gobgp`] | what runs on a VTEP |
+//! | [`frr`], [`bfdd`], [`vtepd`], [`gobgp`] | what runs on a VTEP |
 //! | [`mixed`] | a fabric of both, which shows its state when a test fails |
 //! | [`moves`] | what tests of moves ask of it |
 //! | [`qemu`] | real QEMU processes, to be migrated |
@@ -26,6 +26,7 @@
 pub mod api;
 pub mod asking;
 pub mod bench;
+pub mod bfdd;
 pub mod fabric;
 pub mod frame;
 pub mod frr;

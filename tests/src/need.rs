@@ -9,6 +9,8 @@ pub enum Need {
     Root,
     /// FRR's zebra, bgpd and vtysh.
     Frr,
+    /// FRR's zebra, bfdd and vtysh.
+    Bfdd,
     /// GoBGP's gobgpd and gobgp.
     GoBgp,
     /// A program, by name.
@@ -34,6 +36,10 @@ impl Need {
                 .iter()
                 .any(|p| program(p).is_none())
                 .then(|| "needs FRR (apt-get install frr)".into()),
+            Self::Bfdd => ["zebra", "bfdd", "vtysh"]
+                .iter()
+                .any(|p| program(p).is_none())
+                .then(|| "needs FRR's bfdd (apt-get install frr)".into()),
             Self::GoBgp => ["gobgpd", "gobgp"]
                 .iter()
                 .any(|p| program(p).is_none())

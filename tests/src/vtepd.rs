@@ -157,6 +157,11 @@ impl Vtepd {
             .unwrap_or_else(|e| panic!("vtepd show {table} {args:?}: {e}\n{}", self.process.log()))
     }
 
+    /// The BFD session with a neighbour, or `Null`.
+    pub fn bfd(&self, address: IpAddr) -> Value {
+        self.show("bfd", &["--ip", &address.to_string()]).into_iter().next().unwrap_or(Value::Null)
+    }
+
     /// What `vtepd show TABLE` prints for people; for failures, so an error is text too.
     pub fn show_text(&self, table: &str) -> String {
         let mut c = Command::new(our("vtepd"));

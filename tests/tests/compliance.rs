@@ -26,6 +26,7 @@ const SECTIONS: &[&str] = &[
     "EVPN-ERR-",
     "EVPN-BEST-",
     "EVPN-IMET-",
+    "BFD-",
     "BGP-SHUT-",
     "BGP-MSG-",
     "BGP-HDR-",

@@ -59,6 +59,28 @@ fn ibgp_runs_between_the_vteps_own_addresses_unless_told_otherwise() {
     assert_eq!(given, Some("10.0.0.1".parse().expect("an address")));
 }
 
+/// BFD-07, BFD-08: what is said of it, and what is not.
+#[test]
+fn bfd_of_a_neighbour_is_read() {
+    let of = |bfd: &str| {
+        let text = format!("{HEAD}[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\n{bfd}\n");
+        read(&text).expect("valid").node.neighbors[0].bfd
+    };
+    assert_eq!((of(""), of("bfd = false")), (None, None));
+    let plain = of("bfd = true").expect("on");
+    assert_eq!(of("bfd = {}"), Some(plain));
+    let s = plain.session;
+    assert_eq!((s.desired_tx, s.required_rx, s.multiplier), (Span::millis(300), Span::millis(300), 3));
+    assert_eq!((plain.multihop, plain.min_ttl), (None, 1));
+    let all = "interval = \"50ms\", receive-interval = \"100ms\", multiplier = 5, multihop = true, minimum-ttl = 250";
+    let full = of(&format!("bfd = {{ {all} }}")).expect("on");
+    let s = full.session;
+    assert_eq!((s.desired_tx, s.required_rx, s.multiplier), (Span::millis(50), Span::millis(100), 5));
+    assert_eq!((full.multihop, full.min_ttl), (Some(true), 250));
+    let s = of("bfd = { interval = \"50ms\" }").expect("on").session;
+    assert_eq!(s.required_rx, Span::millis(50), "the same both ways unless told otherwise");
+}
+
 /// EVPN-IRB-10: its MAC is that of VRID 1 unless given.
 #[test]
 fn a_gateway_is_read() {
@@ -131,6 +153,7 @@ passive = true
 hold-time = 9
 send-hold-time = 30
 max-prefixes = { limit = 100, warning = 50, action = "warn", restart = "5m" }
+bfd = { interval = "50ms", receive-interval = "60ms", multiplier = 4, multihop = true, minimum-ttl = 250 }
 connect-retry = 5
 multihop = 3
 graceful-restart = { mode = "on", hard-reset = true }
@@ -362,6 +385,11 @@ error_snapshots! {
     hold_time_of_two_seconds => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nhold-time = 2\n");
     send_hold_time_below_the_hold_time => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nsend-hold-time = 90\n");
     max_prefixes_without_a_limit => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nmax-prefixes = { action = \"drop\" }\n");
+    bfd_that_is_a_number => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nbfd = 3\n");
+    bfd_too_quick => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nbfd = { interval = \"5ms\" }\n");
+    bfd_without_a_multiplier => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nbfd = { multiplier = 0 }\n");
+    bfd_with_a_misspelt_key => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nbfd = { intervall = \"50ms\" }\n");
+    bfd_with_a_minimum_over_one_hop => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nbfd = { multihop = false, minimum-ttl = 254 }\n");
     connect_retry_without_a_unit => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 65000\nconnect-retry = \"5\"\n");
     reserved_as => with_head("[[neighbor]]\naddress = \"10.255.0.2\"\nasn = 23456\n");
     ipv6_vtep_without_router_id => errors("[vtep]\naddress = \"2001:db8::1\"\nasn = 65000\n");

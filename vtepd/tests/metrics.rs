@@ -2,6 +2,7 @@
 
 mod net;
 
+use evpn::bfd::State;
 use evpn::node::view::{MoveKind, MoveView, Place, PortDropsView, PortHostsView, StatusView};
 use evpn::node::{Event, Level, PortDrops, PortHosts};
 use evpn::types::{Asn, Mac, Seq, Span, Time, Vni};
@@ -10,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use vtepd::api::core::{self, EVENT_QUEUE, EventLine};
+use vtepd::driver::bfd::{BfdRow, BfdTable};
 use vtepd::metrics::{Metrics, feed};
 
 fn move_event(n: u64, sent: Option<Time>) -> EventLine {
@@ -104,9 +106,36 @@ fn value(text: &str, sample: &str) -> f64 {
     line.rsplit(' ').next().and_then(|v| v.parse().ok()).expect("a number")
 }
 
+fn bfd() -> BfdTable {
+    let row = |neighbor: [u8; 4], state, failures| BfdRow {
+        neighbor: neighbor.into(),
+        local: None,
+        multihop: false,
+        state,
+        diag: None,
+        remote_state: state,
+        remote_diag: None,
+        since: Span::secs(1),
+        discriminator: 1,
+        remote_discriminator: 2,
+        interval: Some(Span::millis(50)),
+        detection_time: Span::millis(150),
+        multiplier: 3,
+        sent: 20,
+        received: 21,
+        ups: 1,
+        failures,
+        longest_gap: Span::millis(50),
+        error: None,
+    };
+    let rows = vec![row([10, 0, 0, 2], State::Up, 0), row([10, 0, 0, 3], State::Down, 4)];
+    BfdTable { rows, dropped: [("ttl".to_owned(), 6)].into() }
+}
+
 fn filled() -> Metrics {
     let m = Metrics::default();
     m.status(&status());
+    m.bfd(&bfd());
     m.event(&move_event(1, Some(Time(1_000_000_000) + Span::micros(200))));
     m.event(&move_event(2, None));
     m
@@ -129,6 +158,12 @@ fn values_come_from_the_status_and_from_the_moves() {
         ("vtepd_neighbors{state=\"down\"}", 1.0),
         ("vtepd_vnis{state=\"ready\"}", 12.0),
         ("vtepd_macs{place=\"remote\"}", 5.0),
+        ("vtepd_bfd_up{neighbor=\"10.0.0.2\"}", 1.0),
+        ("vtepd_bfd_up{neighbor=\"10.0.0.3\"}", 0.0),
+        ("vtepd_bfd_failures_total{neighbor=\"10.0.0.3\"}", 4.0),
+        ("vtepd_bfd_packets_sent_total{neighbor=\"10.0.0.2\"}", 20.0),
+        ("vtepd_bfd_packets_received_total{neighbor=\"10.0.0.2\"}", 21.0),
+        ("vtepd_bfd_packets_dropped_total{reason=\"ttl\"}", 6.0),
         ("vtepd_hosts", 10.0),
         ("vtepd_rows{state=\"dirty\"}", 14.0),
         ("vtepd_state_records{state=\"not-kept\"}", 16.0),

@@ -3,6 +3,7 @@
 use super::packet::{Diag, LENGTH, Packet, State};
 use crate::session::rng::Rng;
 use crate::types::{Span, Time};
+use serde::Serialize;
 
 /// Nobody sends more often than this while not Up (BFD-07).
 const SLOW: Span = Span::secs(1);
@@ -10,7 +11,7 @@ const SLOW: Span = Span::secs(1);
 const UNHEARD_RX: Span = Span::micros(1);
 
 /// What an operator chooses.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
 pub struct Config {
     /// We want to send this often while Up.
     pub desired_tx: Span,
@@ -168,6 +169,7 @@ impl Session {
         } else if self.poll == Poll::Wanted {
             self.poll = Poll::Running { again: false };
         }
+        // BFD-02
         let to = match (self.state, p.state) {
             (State::Down, State::Down) => State::Init,
             (State::Down, State::Init) | (State::Init, State::Init | State::Up) => State::Up,

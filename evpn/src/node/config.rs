@@ -1,5 +1,6 @@
 //! Configuration of a node, already validated.
 
+use super::bfd::BfdConfig;
 use super::dynamic::NeighborRange;
 use super::host_config::{ArpConfig, VniHosts};
 use super::neighbor_rules::NeighborRules;
@@ -172,6 +173,8 @@ pub struct NeighborConfig {
     pub restart: RestartConfig,
     /// Route target membership (RFC 4684) is offered: only routes that the other side has asked for are sent.
     pub rt_constraint: bool,
+    /// Bidirectional forwarding detection (RFC 5882 §4); `None`: none.
+    pub bfd: Option<BfdConfig>,
     /// Text for people.
     pub description: Option<String>,
     /// What it may do, and what is believed of it.
@@ -198,6 +201,7 @@ impl NeighborConfig {
             route_reflector_client: false,
             restart: RestartConfig::default(),
             rt_constraint: false,
+            bfd: None,
             description: None,
             rules: NeighborRules::default(),
         }

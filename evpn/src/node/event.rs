@@ -71,6 +71,20 @@ pub enum Event {
         /// Why.
         why: String,
     },
+    /// BFD says that a neighbour is there.
+    BfdUp {
+        /// Address.
+        address: IpAddr,
+    },
+    /// BFD says so no more.
+    BfdDown {
+        /// Address.
+        address: IpAddr,
+        /// Why.
+        why: String,
+        /// The BGP session was Established and ends with it (BFD-11).
+        ends_session: bool,
+    },
     /// The initial routes of a neighbour are complete (RFC 4724 §2).
     EndOfRib {
         /// Index.
@@ -561,6 +575,8 @@ impl Event {
             | Self::EndOfRib { .. }
             | Self::NeighborAway { .. }
             | Self::StaleRoutesDropped { .. }
+            | Self::BfdUp { .. }
+            | Self::BfdDown { .. }
             | Self::Move(_)
             | Self::MovePrepared { .. }
             | Self::MoveActivated { .. }

@@ -1,5 +1,6 @@
 //! Everything that can change a node's state.
 
+use super::bfd::BfdNews;
 use super::event::Event;
 use super::guard::GuardNews;
 use super::hold::{Held, Leave};
@@ -8,7 +9,7 @@ use super::view::{MoveKind, MoveView, Place};
 use crate::fabric::{BridgeFdb, KernelEvent, RowKey, WriteResult};
 use crate::hosts::KeptHost;
 use crate::mobility::Record;
-use crate::types::{ConnId, IfIndex, Mac, Span, Time, Vni};
+use crate::types::{ConnId, IfIndex, Mac, PeerId, Span, Time, Vni};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, SocketAddr};
@@ -51,6 +52,13 @@ pub enum Input {
         vtep: IpAddr,
         /// Octets of the largest IP packet that arrives.
         mtu: u32,
+    },
+    /// What BFD says of a neighbour; after each change of state, the latest alone.
+    Bfd {
+        /// Which.
+        peer: PeerId,
+        /// What.
+        news: BfdNews,
     },
     /// Rows of local ports, as last told by the kernel ([`super::Output::Recall`]).
     Recalled(Vec<BridgeFdb>),

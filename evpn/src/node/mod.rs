@@ -8,6 +8,7 @@ mod activate;
 mod adverts;
 mod answers;
 mod ask;
+mod bfd;
 mod bindings;
 mod carry;
 mod chains;
@@ -81,6 +82,7 @@ pub mod view;
 mod why;
 mod young;
 
+pub use bfd::{BfdConfig, BfdNews, BfdWant};
 pub use config::{
     Config, DuplicateAction, DuplicateMode, Duplicates, Flooding, Hops, MobilityConfig, NeighborConfig,
     Targets, VniConfig, VniMobility,
@@ -337,6 +339,7 @@ impl Node {
             Input::Written(results) => self.handle_written(results, at),
             Input::Command { id, command } => self.answer(id, &command, at),
             Input::PathMtu { vtep, mtu } => self.handle_path_mtu(vtep, mtu, at),
+            Input::Bfd { peer, news } => self.bfd_news(peer, news, at),
             Input::Recalled(rows) => self.recalled(&rows, at),
             Input::Guard { port, news } => self.guard_news(port, news, at),
             Input::PortRules { port, news } => self.port_news(port, news, at),

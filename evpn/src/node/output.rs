@@ -1,5 +1,6 @@
 //! Everything a node asks its driver to do. Wanted kernel rows are read from `Node::want` instead.
 
+use super::bfd::BfdWant;
 use super::config::Hops;
 use super::event::Event;
 use super::guard::GuardChange;
@@ -8,7 +9,7 @@ use super::port_rules::PortRules;
 use super::view;
 use crate::hosts::KeptHost;
 use crate::mobility::Record;
-use crate::types::{ConnId, IfIndex, Mac, Seq, Time, Vni};
+use crate::types::{ConnId, IfIndex, Mac, PeerId, Seq, Time, Vni};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
@@ -41,6 +42,14 @@ pub enum Output {
     Hangup {
         /// Connection.
         conn: ConnId,
+    },
+    /// There is to be a BFD session with a neighbour, or (`None`) it is switched off, and the neighbour told so
+    /// (BFD-09). Its state comes as `Input::Bfd`.
+    Bfd {
+        /// Which.
+        peer: PeerId,
+        /// Like this.
+        want: Option<BfdWant>,
     },
     /// Open a frame tap on this access port, or on a VXLAN device for what comes in from the overlay.
     Tap(IfIndex),

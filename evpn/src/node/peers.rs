@@ -43,6 +43,7 @@ pub(super) struct Peer {
     pub(super) guest: Option<Guest>,
     /// When its routes are sent although it has not said all that it wants (BGP-RTC-05).
     pub(super) memberships_by: Option<Time>,
+    pub(super) bfd: Option<super::bfd::Known>,
 }
 
 /// A connection of a neighbour.
@@ -99,6 +100,7 @@ impl Peer {
             held_down,
             prefixes_told: Told::default(),
             last_error: None,
+            bfd: None,
             guest: None,
             memberships_by: None,
         }
@@ -184,6 +186,7 @@ impl Node {
 
     /// Gives a session one input and acts on its outputs.
     pub(super) fn drive(&mut self, i: usize, input: session::Input<'_>, at: Time) {
+        self.want_bfd(i, &input);
         let mut out = Vec::new();
         let next = &mut self.next_conn;
         let mut ids = || {

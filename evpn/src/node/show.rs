@@ -182,6 +182,7 @@ impl Node {
             faults: p.faults,
             held_down: p.held_down.is_some(),
             last_error: p.last_error.clone(),
+            bfd: self.bfd_view(i, at),
             description: p.config.description.clone(),
             range: p
                 .guest

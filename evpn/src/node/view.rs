@@ -94,10 +94,26 @@ pub struct NeighborView {
     pub held_down: bool,
     /// Why the last session ended, or the last attempt failed.
     pub last_error: Option<String>,
+    /// BFD with it, if configured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bfd: Option<BfdView>,
     /// Configured text.
     pub description: Option<String>,
     /// The prefix that it came from; `None`: it is configured itself.
     pub range: Option<String>,
+}
+
+/// BFD with a neighbour. `vtepd show bfd` has more.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BfdView {
+    /// Our state.
+    pub state: crate::bfd::State,
+    /// Why it left Up the last time; `None`: it is Up, or never was.
+    pub diag: Option<String>,
+    /// Time in this state; `None`: it has not changed since the start.
+    pub since: Option<Span>,
+    /// Times that the path or the neighbour has failed.
+    pub failures: u64,
 }
 
 /// A VNI.

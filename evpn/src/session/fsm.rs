@@ -151,7 +151,11 @@ impl Session {
             return self.record(FsmEvent::AutomaticStop, from, State::Idle, None, t.at);
         }
         while let Some(id) = self.conns.last().map(|c| c.id) {
-            let end = End::new(FsmEvent::AutomaticStop, "given up by us".to_owned());
+            let why = match subcode {
+                cease::BFD_DOWN => "BFD says that the neighbour is gone",
+                _ => "given up by us",
+            };
+            let end = End::new(FsmEvent::AutomaticStop, why.to_owned());
             self.end(id, end.sending(Notification::cease(subcode)), t);
         }
     }

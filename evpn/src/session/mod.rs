@@ -183,7 +183,7 @@ pub enum Input<'a> {
     Closed(ConnId, &'a str),
     /// `poll_timeout` has come.
     Timer,
-    /// We cannot go on with this peer for a reason of our own (for instance a RIB limit): Cease with subcode.
+    /// We cannot go on with this peer for a reason of our own (a RIB limit, BFD-11): Cease with subcode.
     Reject {
         /// Cease subcode.
         subcode: u8,

@@ -133,7 +133,7 @@ impl Pair {
                 });
             }
             for side in [0, 1] {
-                self.act(side, |t, at, out| t.due(at, out));
+                self.act(side, Table::due);
                 assert!(self.sides[side].poll_timeout().is_none_or(|t| t > self.now), "a timer in the past");
             }
         }

@@ -367,7 +367,7 @@ impl World {
             }
             Output::HoldPortGone { .. } => self.hosts[i].held.clear(),
             Output::Hold { port, mac, word } => self.hosts[i].held.push((port, mac, word)),
-            Output::Resync | Output::Listen(_) | Output::Vteps(_) | Output::Stopped => {}
+            Output::Bfd { .. } | Output::Resync | Output::Listen(_) | Output::Vteps(_) | Output::Stopped => {}
         }
     }
 

@@ -512,7 +512,11 @@ impl World {
             Output::PortRules { .. } => {}
             // There are no frames here that could be held: as on a host where no tap can be made.
             Output::HoldPort { .. } | Output::HoldPortGone { .. } | Output::Hold { .. } => {}
-            Output::Listen(_) | Output::Vteps(_) | Output::Reply { .. } | Output::Stopped => {}
+            Output::Bfd { .. }
+            | Output::Listen(_)
+            | Output::Vteps(_)
+            | Output::Reply { .. }
+            | Output::Stopped => {}
         }
     }
 

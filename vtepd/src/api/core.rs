@@ -1,5 +1,6 @@
 //! What the API's threads know of the core: a bounded queue of requests and a stream of events.
 
+use crate::driver::bfd::{Asker, BfdTable};
 use evpn::node::{Command, Event, Reply};
 use evpn::types::Time;
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,7 @@ pub struct EventLine {
 pub struct Core {
     requests: mpsc::Sender<Request>,
     events: broadcast::Sender<Arc<EventLine>>,
+    bfd: Option<Asker>,
 }
 
 /// The core's side of the API.
@@ -72,7 +74,7 @@ pub enum CoreError {
 pub fn pair() -> (Core, CoreEnd) {
     let (requests, waiting) = mpsc::channel(REQUEST_QUEUE);
     let (events, _) = broadcast::channel(EVENT_QUEUE);
-    (Core { requests, events: events.clone() }, CoreEnd { requests: waiting, events })
+    (Core { requests, events: events.clone(), bfd: None }, CoreEnd { requests: waiting, events })
 }
 
 impl Core {
@@ -87,6 +89,20 @@ impl Core {
             mpsc::error::TrySendError::Closed(_) => CoreError::Stopped,
         })?;
         Ok(answer)
+    }
+
+    /// The same, with the way to the BFD thread.
+    #[must_use]
+    pub fn with_bfd(self, asker: Asker) -> Self {
+        Self { bfd: Some(asker), ..self }
+    }
+
+    /// BFD sessions, as their thread has them now.
+    pub async fn bfd(&self) -> BfdTable {
+        match &self.bfd {
+            Some(asker) => asker.table().await,
+            None => BfdTable::default(),
+        }
     }
 
     /// Waits for an answer.

@@ -8,6 +8,7 @@
 //! | `POST /v1/clear` | a duplicate is let go |
 //! | `POST /v1/move` | a step of a prepared move ([`evpn::node::MoveReply`]) |
 //! | `/v1/hypervisors` | guests, as QEMU and libvirt tell them: `{"rows": [...]}` |
+//! | `/v1/bfd` | BFD sessions, as their thread has them: `{"rows": [...], "dropped": {...}}` |
 //! | `/v1/events` | server-sent events, history first; with `follow=false` the history as JSON |
 //!
 //! Errors are `{"error": "..."}` with 400, 404, 405, 409, 413, 503 or 504.
@@ -86,6 +87,7 @@ pub fn router(core: Core, board: Board) -> Router {
     let step = move |state, body| moves::step(state, at_stop, body);
     Router::new()
         .route("/v1/hypervisors", get(move || async move { hypervisors(&board) }))
+        .route("/v1/bfd", get(bfd))
         .route("/v1/events", get(events::events))
         .route("/v1/why/{kind}/{vni}/{address}", get(why))
         .route("/v1/move", post(step).layer(DefaultBodyLimit::max(moves::MAX_BODY)))
@@ -108,6 +110,10 @@ pub fn router(core: Core, board: Board) -> Router {
 fn hypervisors(board: &Board) -> Response {
     let rows = board.rows();
     json(StatusCode::OK, &serde_json::json!({ "rows": rows }))
+}
+
+async fn bfd(State(core): State<Core>) -> Response {
+    json(StatusCode::OK, &core.bfd().await)
 }
 
 async fn show(

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
 
+mod bfd;
 mod check;
 mod clear;
 pub mod client;
@@ -283,6 +284,8 @@ enum TableName {
     Status,
     /// BGP neighbours and their sessions
     Neighbors,
+    /// BFD sessions with the neighbours
+    Bfd,
     /// Segments, their devices, ports and remote VTEPs
     Vnis,
     /// MAC addresses, local and remote

@@ -145,6 +145,12 @@ fn facts(d: &NeighborDetail) -> Vec<(&'static str, Cell)> {
         ("for", cell(span(d.established_for.unwrap_or(s.since)))),
     ];
     let mut add = |name, value: Option<Cell>| out.extend(value.map(|v| (name, v)));
+    let bfd = |b: &evpn::node::view::BfdView| {
+        let why = b.diag.as_ref().map_or(String::new(), |d| format!(", {d}"));
+        let since = b.since.map_or(String::new(), |s| format!(" for {}", span(s)));
+        cell(format!("{}{since}{why}, failed {} times", b.state, b.failures))
+    };
+    add("BFD", s.bfd.as_ref().map(bfd));
     add("description", s.description.as_ref().map(cell));
     add("held down", d.held_down.as_ref().map(|t| colored(t, Color::Yellow)));
     add("we offer", Some(cell(open(&d.local))));

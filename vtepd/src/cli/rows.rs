@@ -3,6 +3,7 @@
 use super::moves;
 use super::out::{Color, Look};
 use super::table::{Cell, Column, cell, colored, flexible, left, list, maybe, render as table, right, span};
+use evpn::bfd::State;
 use evpn::node::DuplicateAction;
 use evpn::node::view::{
     AnsweredBy, DuplicateView, HostView, KernelView, MacView, NeighborView, RouteView, Rows, StatusView,
@@ -76,6 +77,7 @@ fn neighbor(n: &NeighborView) -> Vec<Cell> {
     let color = if up { Color::Green } else { Color::Red };
     let held = n.held_down.then(|| "held down".to_owned());
     let error = held.or_else(|| n.last_error.clone()).filter(|_| !up);
+    let bfd = n.bfd.as_ref().filter(|b| b.state != State::Up).map(|b| format!("BFD {}", b.state));
     let eor = if n.end_of_rib { "yes" } else { "no" };
     vec![
         cell(n.address),
@@ -91,7 +93,7 @@ fn neighbor(n: &NeighborView) -> Vec<Cell> {
         cell(n.routes_out),
         cell(n.updates_in),
         cell(n.updates_out),
-        maybe(error.or_else(|| note(n))),
+        maybe(error.or(bfd).or_else(|| note(n))),
     ]
 }
 

@@ -1,7 +1,8 @@
 //! `vtepd show`: fetches every slice of a table and prints it.
 
 use super::client::Client;
-use super::{Failure, OK, ShowArgs, TableName, guests, moves, neighbor, out, path_with, rows, watch};
+use super::{Failure, OK, ShowArgs, TableName, bfd, guests, moves, neighbor, out, path_with, rows, watch};
+use crate::driver::bfd::BfdTable;
 use crate::hypervisor::board::GuestRow;
 use clap::CommandFactory as _;
 use evpn::node::view::{MoveView, Rows};
@@ -32,6 +33,9 @@ pub(super) async fn show(args: ShowArgs) -> Result<u8, Failure> {
     }
     if args.table == TableName::Hypervisors {
         return hypervisors(&client, &args).await;
+    }
+    if args.table == TableName::Bfd {
+        return bfd_sessions(&client, &args).await;
     }
     let table = name(args.table);
     let look = out::Look::of_stdout();
@@ -81,6 +85,7 @@ fn name(table: TableName) -> &'static str {
     match table {
         TableName::Status => "status",
         TableName::Neighbors => "neighbors",
+        TableName::Bfd => "bfd",
         TableName::Vnis => "vnis",
         TableName::Macs => "macs",
         TableName::Hosts => "hosts",
@@ -106,6 +111,24 @@ async fn hypervisors(client: &Client, args: &ShowArgs) -> Result<u8, Failure> {
         out::print(&format!("{whole:#}\n"))?;
     } else {
         out::print(&guests::render(&rows, out::Look::of_stdout()))?;
+    }
+    Ok(OK)
+}
+
+/// BFD sessions; their own thread knows them, not the daemon's node.
+async fn bfd_sessions(client: &Client, args: &ShowArgs) -> Result<u8, Failure> {
+    let mut table: BfdTable = serde_json::from_value(client.get("/v1/bfd").await?)
+        .map_err(|e| Failure::Other(format!("the daemon is of another version than this program: {e}")))?;
+    if let Some(ip) = args.filter.ip {
+        table.rows.retain(|r| r.neighbor == ip);
+    }
+    if args.json {
+        let version = evpn::node::view::VERSION;
+        let whole =
+            json!({ "version": version, "table": "bfd", "rows": table.rows, "dropped": table.dropped });
+        out::print(&format!("{whole:#}\n"))?;
+    } else {
+        out::print(&bfd::render(&table, out::Look::of_stdout()))?;
     }
     Ok(OK)
 }

@@ -4,6 +4,7 @@
 //! [`Settings`]: the node's own configuration, already validated, and what only the daemon needs.
 
 mod arp;
+mod bfd;
 mod fixed;
 mod gateway;
 mod hypervisor;

@@ -1,19 +1,21 @@
 //! What a neighbour and a group of neighbours have in common: each key may be given in either, and a neighbour's own
 //! wins.
 
+use super::bfd;
 use super::keys::{KeyAt, KeySource};
 use super::neighbor_rules::{self, RuleTerms};
 use super::problem::Problem;
 use super::restart::RestartTerms;
 use super::vtep::{Vtep, asn, is_unicast};
 use super::walk::{At, Collector, Place, Section, nearest};
-use evpn::node::NeighborConfig;
+use evpn::node::{BfdConfig, NeighborConfig};
 use evpn::types::{RemoteAs, Span};
 use std::net::IpAddr;
 use toml::de::DeValue;
 
-const KEYS: [&str; 16] = [
+const KEYS: [&str; 17] = [
     "asn",
+    "bfd",
     "port",
     "local-address",
     "passive",
@@ -63,6 +65,8 @@ pub(super) struct Terms {
     connect_retry: Option<Span>,
     distance: Option<Distance>,
     client: Option<(bool, Place, String)>,
+    /// `Some(None)`: none, whatever the group says.
+    bfd: Option<Option<BfdConfig>>,
     require_evpn: Option<bool>,
     min_hold_time: Option<u16>,
     extended_open: Option<bool>,
@@ -86,6 +90,7 @@ impl Terms {
             connect_retry: s.duration("connect-retry", Span::secs(65535), c),
             distance: distance(s, c),
             client: client(s, c),
+            bfd: bfd::bfd(s, c),
             require_evpn: s.boolean("require-evpn", c),
             min_hold_time: s.integer("min-hold-time", 3..=65535, c).map(|n| n.value as u16),
             extended_open: s.boolean("extended-open", c),
@@ -112,6 +117,7 @@ impl Terms {
             min_hold_time: self.min_hold_time.or(group.min_hold_time),
             extended_open: self.extended_open.or(group.extended_open),
             rt_constraint: self.rt_constraint.or(group.rt_constraint),
+            bfd: self.bfd.or(group.bfd),
             rules: self.rules.over(&group.rules),
             restart: self.restart.over(group.restart),
             password: self.password.or_else(|| group.password.clone()),
@@ -151,6 +157,7 @@ impl Terms {
             }),
             route_reflector_client,
             rt_constraint: self.rt_constraint.unwrap_or(default.rt_constraint),
+            bfd: self.bfd.flatten(),
             rules,
             require_evpn: self.require_evpn.unwrap_or(default.require_evpn),
             min_hold_time: self.min_hold_time.unwrap_or(default.min_hold_time),

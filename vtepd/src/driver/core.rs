@@ -7,6 +7,7 @@
 
 mod sources;
 
+use super::bfd::{self, Bfd};
 use super::clock;
 use super::conns::{Conns, ListenFault};
 use super::encap::Encap;
@@ -132,6 +133,7 @@ pub(super) struct Core {
     rules: Rules,
     warden: Option<warden::Link>,
     holds: Holds,
+    bfd: Bfd,
     /// Frames that a hold port has room for in the kernel.
     hold_queue: u32,
     /// Neighbours that have not told all their routes yet; the source filter waits for them, or until.
@@ -214,6 +216,7 @@ impl Core {
             rules: Rules::default(),
             warden,
             holds: Holds::new(&config.mobility),
+            bfd: Bfd::new(seed)?,
             hold_queue: config.mobility.hold_frames,
             underlay: Underlay::start(config.vtep, config.udp_port)?,
             unsettled: config.neighbors.iter().map(|n| n.address).collect(),
@@ -255,6 +258,11 @@ impl Core {
             Stop::Flushing { .. } if self.conns.at_rest() => Some(End::Clean),
             Stop::Asked { until } | Stop::Flushing { until } => (clock::now() >= until).then_some(End::Late),
         }
+    }
+
+    /// For the API.
+    pub(super) fn bfd(&self) -> bfd::Asker {
+        self.bfd.asker()
     }
 
     fn tell_conns(&mut self, at: Time) {
@@ -347,6 +355,7 @@ impl Core {
             Output::Dial { conn, to, from, hops } => self.conns.dial(conn, to, from, hops),
             Output::Send { conn, bytes } => self.conns.send(conn, bytes),
             Output::Hangup { conn } => self.conns.hangup(conn),
+            Output::Bfd { peer, want } => self.bfd.order(peer, want),
             Output::Tap(port) => {
                 if let Err(e) = self.taps.open(port) {
                     let device = self.plane.mirror().name(port);

@@ -134,6 +134,12 @@ fn log(n: u64, event: &Event) {
         Event::StaleRoutesDropped { peer: _, address, routes, why } => {
             say!(level, n, neighbor = %address, routes, why, "stale routes dropped");
         }
+        Event::BfdUp { address } => {
+            say!(level, n, neighbor = %address, "BFD up");
+        }
+        Event::BfdDown { address, why, ends_session } => {
+            say!(level, n, neighbor = %address, why, ends_session, "BFD down");
+        }
         Event::EndOfRib { peer: _, address } => {
             say!(level, n, neighbor = %address, "initial routes complete");
         }

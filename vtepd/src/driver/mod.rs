@@ -1,6 +1,7 @@
 //! Where the node meets the world: sockets, kernel, clock, signals (design section 4).
 
 mod admission;
+pub mod bfd;
 pub mod clock;
 pub mod conn;
 pub mod conns;

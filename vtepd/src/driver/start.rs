@@ -159,7 +159,7 @@ fn with_locks(settings: &Settings, keys: Keys, claim: socket::Claim) -> Result<(
         Dataplane::open(DataplaneConfig { devices: node.devices(), ..DataplaneConfig::default() })
     })?;
     let socket::Claim { listener, file } = claim;
-    let side = Side::start(listener, scrapes, asker, settings.hypervisor.clone())?;
+    let side = Side::start(listener, scrapes, asker.with_bfd(core.bfd()), settings.hypervisor.clone())?;
     let end = runtime.block_on(core.run());
     let closed = core.close();
     side.stop();

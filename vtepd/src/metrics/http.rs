@@ -56,6 +56,7 @@ async fn scrape(State(s): State<Shared>) -> Response {
             s.metrics.status(status);
         }
     }
+    s.metrics.bfd(&s.core.bfd().await);
     match s.metrics.text() {
         Ok(text) => ([(header::CONTENT_TYPE, TEXT)], text).into_response(),
         Err(e) => failed(e.to_string()),

@@ -3,9 +3,11 @@
 //! All of it lives on the side thread. A scrape costs the core one `show status`; moves are counted from the
 //! event stream that `vtepd watch` reads, and what that stream loses under load is counted, too.
 
+mod bfd;
 pub mod http;
 
 use crate::api::core::EventLine;
+use crate::driver::bfd::BfdTable;
 use crate::state::Keeper;
 use evpn::node::view::{MoveView, StatusView};
 use evpn::node::{Event, Level};
@@ -108,6 +110,7 @@ pub struct Metrics {
     memory: Gauge,
     counters: Family<Named, Counter>,
     dropped: Family<OfPort, Counter>,
+    bfd: bfd::Figures,
     port_hosts: Family<AtPort, Counter>,
 }
 
@@ -141,6 +144,7 @@ impl Default for Metrics {
             memory: Gauge::default(),
             counters: Family::default(),
             dropped: Family::default(),
+            bfd: bfd::Figures::default(),
             port_hosts: Family::default(),
         };
         let mut registry = Registry::with_prefix("vtepd");
@@ -163,6 +167,7 @@ impl Default for Metrics {
         r.register("counter", "What `show status` counts, by name", m.counters.clone());
         r.register("port_host_frames", "ARP and ND at a port, by what became of it", m.port_hosts.clone());
         r.register("port_frames_dropped", "Frames dropped where they came in", m.dropped.clone());
+        m.bfd.register(r);
         r.register("moves", "Moves that have ended", m.moves.clone());
         r.register_with_unit(
             "move_phase",
@@ -253,6 +258,11 @@ impl Metrics {
                 self.port_hosts.get_or_create(&labels).inner().store(n, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Takes over what `show bfd` says.
+    pub fn bfd(&self, table: &BfdTable) {
+        self.bfd.take(table);
     }
 
     /// The text of a scrape.

@@ -14,6 +14,7 @@ impl Core {
         busy |= self.poll_kernel(cx)?;
         busy |= self.poll_frames(cx);
         busy |= self.poll_conns(cx);
+        busy |= self.poll_bfd(cx);
         busy |= self.poll_commands(cx);
         busy |= self.poll_underlay(cx);
         busy |= self.poll_guards(cx);
@@ -95,6 +96,15 @@ impl Core {
     fn poll_conns(&mut self, cx: &mut Context<'_>) -> bool {
         let busy = self.conns.poll(cx, &mut self.scratch.conns);
         self.tell_conns(clock::now());
+        busy
+    }
+
+    fn poll_bfd(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut busy = false;
+        while let Some((peer, news)) = self.bfd.poll(cx) {
+            busy = true;
+            self.node.handle(Input::Bfd { peer, news }, clock::now());
+        }
         busy
     }
 
