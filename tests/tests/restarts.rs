@@ -125,6 +125,8 @@ impl Storm<'_> {
     /// At the start of a session, before anything moves: what was the daemon's own and uncontested goes on with
     /// exactly the sequence that it had (EVPN-MOB-05).
     fn expect_continued(&mut self, s: &Speaker, before: &BTreeMap<Mac, Known>) {
+        // A daemon that has restarted ends its own tale when its peers have ended theirs (BGP-GR-07).
+        s.end_of_rib();
         eventually(SOON, "vtepd has told what it has", || {
             s.heard_end_of_rib().then_some(()).ok_or("no End-of-RIB")
         });
