@@ -5,8 +5,10 @@
 mod world;
 
 use evpn::bfd::{Config, Diag, State};
-use evpn::node::{BfdConfig, BfdNews, Event, Input, Node, Output, Show, view};
-use evpn::types::{PeerId, Span, Time};
+use evpn::node::{
+    BfdConfig, BfdNews, ConnEvent, Event, Input, NeighborConfig, NeighborRange, Node, Output, Show, view,
+};
+use evpn::types::{ConnId, PeerId, RemoteAs, Span, Time};
 use std::net::IpAddr;
 use world::{P1, World, mac, vtep};
 
@@ -131,27 +133,51 @@ fn a_failure_without_an_established_session_ends_no_attempt() {
     assert_eq!(neighbor(&mut w).state, "Established");
 }
 
+/// What a node orders: whose session, where, from where and how.
+type Order = (PeerId, Option<(IpAddr, Option<IpAddr>, BfdConfig)>);
+
+fn orders(node: &mut Node, at: Time) -> Vec<Order> {
+    node.flush(at);
+    let mut found = Vec::new();
+    while let Some(o) = node.poll_output() {
+        if let Output::Bfd { peer, want } = o {
+            found.push((peer, want.map(|w| (w.address, w.from, w.config))));
+        }
+    }
+    found
+}
+
+/// A neighbour out of a prefix is watched while there is one; its number may be another one's afterwards.
+#[test]
+fn a_dynamic_neighbour_that_is_forgotten_is_not_watched_any_more() {
+    let mut config = world::config(0, 1);
+    let guest: IpAddr = [10, 254, 0, 7].into();
+    let terms = NeighborConfig { bfd: Some(bfd()), ..NeighborConfig::new(guest, RemoteAs::Internal) };
+    let prefix = "10.254.0.0/24".parse().unwrap();
+    config.neighbor_ranges.push(NeighborRange { prefix, limit: 2, terms });
+    let mut node = Node::new(config, 1, Time(0));
+    let (conn, at) = (ConnId(1), |secs| Time(0) + Span::secs(secs));
+    assert!(orders(&mut node, at(0)).is_empty());
+    let [remote, local] = [(guest, 40_000).into(), (vtep(0), 179).into()];
+    node.handle(Input::Conn { conn, event: ConnEvent::Accepted { remote, local } }, at(1));
+    let [(peer, Some((address, ..)))] = orders(&mut node, at(1))[..] else { panic!("no order") };
+    assert_eq!(address, guest);
+    node.handle(Input::Conn { conn, event: ConnEvent::Closed { why: "gone".into() } }, at(2));
+    assert!(orders(&mut node, at(2)).is_empty(), "it may come back");
+    assert_eq!(orders(&mut node, at(60)), [(peer, None)]);
+}
+
 #[test]
 fn sessions_are_wanted_with_the_start_and_switched_off_with_the_stop() {
     let mut config = world::config(0, 2);
     config.neighbors[0].bfd = Some(bfd());
     let mut node = Node::new(config, 1, Time(0));
-    let orders = |node: &mut Node| {
-        node.flush(Time(1));
-        let mut found = Vec::new();
-        while let Some(o) = node.poll_output() {
-            if let Output::Bfd { peer, want } = o {
-                found.push((peer, want.map(|w| (w.address, w.from, w.config))));
-            }
-        }
-        found
-    };
     let want: (IpAddr, Option<IpAddr>, BfdConfig) = (vtep(1), Some(vtep(0)), bfd());
-    assert_eq!(orders(&mut node), [(PEER, Some(want))]);
-    assert!(orders(&mut node).is_empty(), "once");
+    assert_eq!(orders(&mut node, Time(1)), [(PEER, Some(want))]);
+    assert!(orders(&mut node, Time(1)).is_empty(), "once");
     // BFD-09: whoever stops says so.
     node.handle(Input::Shutdown { for_good: false }, Time(2));
-    assert_eq!(orders(&mut node), [(PEER, None)]);
+    assert_eq!(orders(&mut node, Time(2)), [(PEER, None)]);
     // News of a neighbour that does not exist change nothing.
     node.handle(Input::Bfd { peer: PeerId(99), news: news(State::Up, Diag::NONE, 3) }, Time(3));
 }

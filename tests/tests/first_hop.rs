@@ -7,8 +7,9 @@ use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::time::Duration;
-use vtepd_tests::fabric::{Fabric, Host, Place, test_mac};
+use vtepd_tests::fabric::{Fabric, Host, Place, frr_conf, test_mac};
 use vtepd_tests::frame;
+use vtepd_tests::frr::Frr;
 use vtepd_tests::need::{Need, met};
 use vtepd_tests::ns::Netns;
 use vtepd_tests::packet::Wire;
@@ -170,6 +171,53 @@ fn silent_guests_of_two_vnis_reach_each_other_by_the_gateway_of_their_own_vtep()
     for to in ["10.2.0.2", "2001:db8:2::2"] {
         reach(&hosts[0], to);
     }
+}
+
+/// Beside an FRR host that has the same first hop by its operator's hand: guests of two VNIs reach each other through
+/// the gateway of their own VTEP, and neither side takes the other's gateway for a host.
+#[test]
+fn an_frr_host_with_the_same_gateway_is_a_first_hop_among_others() {
+    if !met(&[Need::Root, Need::Frr, Need::Tool("ping")]) {
+        return;
+    }
+    let f = Fabric::new(2);
+    let hosts = [
+        guest(&f, 0, "a0", 1, 2),
+        guest(&f, 0, "b0", 2, 2),
+        guest(&f, 1, "a1", 1, 3),
+        guest(&f, 1, "b1", 2, 3),
+    ];
+    let (ours, theirs) = (&f.vteps[0], &f.vteps[1]);
+    for (n, port) in [(1, "a1"), (2, "b1")] {
+        theirs.make_devices(n * 100, &[port]);
+        theirs.ns.sh(&format!(
+            "ip link set br{n}00 address {GATEWAY} && ip addr add 10.{n}.0.1/24 dev br{n}00
+             echo 1 > /proc/sys/net/ipv4/conf/br{n}00/arp_accept"
+        ));
+    }
+    theirs.ns.sh("echo 1 > /proc/sys/net/ipv4/ip_forward");
+    let frr = Frr::start(&theirs.ns, &frr_conf(65000, theirs.number, &[(ours.address, 65000)], ""));
+    let d = Vtepd::start(&ours.ns, &conf(&f, 0, [&["a0"], &["b0"]], ""));
+    d.converge();
+    // Within the VNI, across it, both ways.
+    for (from, to) in
+        [(0, "10.1.0.3"), (0, "10.2.0.3"), (1, "10.1.0.3"), (2, "10.2.0.2"), (3, "10.1.0.2"), (2, "10.1.0.2")]
+    {
+        eventually(LATER, "the packet arrives", || {
+            hosts[from].try_ping(to).map_err(|e| format!("{from} to {to}: {e}"))
+        });
+    }
+    // A packet that is routed is one hop.
+    let hops = hosts[0].ns.sh("ping -n -c 1 -W 3 10.2.0.3");
+    assert!(hops.contains("ttl=63"), "{hops}");
+    for (h, n) in hosts.iter().zip([1, 2, 1, 2]) {
+        assert_eq!(cached(&h.ns, &format!("10.{n}.0.1")), Some(GATEWAY));
+    }
+    assert!(d.show("macs", &[]).iter().all(|m| m["mac"] != GATEWAY.to_string().as_str()));
+    assert!(d.show("hosts", &[]).iter().all(|h| h["ip"] != "10.1.0.1" && h["ip"] != "10.2.0.1"));
+    assert_eq!(counter(&d, "gateway_repairs"), 0);
+    let told = frr.routes("type macip");
+    assert!(!told.contains(&GATEWAY.to_string()), "{told}");
 }
 
 /// A guest on a cable that ends at either site. Its carrier never drops (PIT-21).

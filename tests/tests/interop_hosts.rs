@@ -433,3 +433,47 @@ fn two_vtepd_work_over_an_ipv6_underlay() {
         assert_eq!(m.vtepd(i).mac(&g.mac.to_string())["seq"], 1);
     }
 }
+
+/// PROXY-LEARN-03, PROXY-EC-04: an address that is bound by hand goes out as soon as its MAC is seen, with I=1. FRR, which makes
+/// nothing of that, answers for it, and a vtepd that knows of it by that route alone takes no other MAC for it.
+#[test]
+fn a_static_host_is_answered_for_at_frr_and_spoofs_of_it_change_nothing() {
+    if !met(&NEEDS) {
+        return;
+    }
+    let g = Guest::new(5);
+    let m = Mixed::two_and_frr(|conf| {
+        if conf.address.to_string() == "10.0.0.1" {
+            conf.vni_extra = format!("static-hosts = {{ \"{}\" = [\"{}\"] }}", g.ip, g.mac);
+        }
+    });
+    // It says nothing of its address, now or later.
+    m.guest(0).send(&g.rarp());
+    neigh_row_is_right(m.vtep(1), &g, "zebra");
+    neigh_row_is_right(m.vtep(2), &g, "158");
+    let host = |i: usize| {
+        let hosts = m.vtepd(i).show("hosts", &[]);
+        hosts.iter().find(|h| h["ip"] == g.ip.to_string().as_str()).cloned().unwrap_or_default()
+    };
+    for i in [0, 2] {
+        assert_eq!(host(i)["immutable"], true, "{}", host(i));
+    }
+    // Behind the other vtepd, which is not configured for it, somebody says that it is his.
+    let liar = Guest { mac: Guest::new(66).mac, ..g };
+    let wire = m.guest(2);
+    throughout(Duration::from_secs(2), "the owner keeps it everywhere", || {
+        wire.send(&liar.garp());
+        for (i, at) in [1, 2].map(|i| (i, m.vtep(i))) {
+            let row = at.neigh_row(100, g.ip.into());
+            same(row["lladdr"].clone(), g.mac.to_string().into()).map_err(|e| format!("VTEP {i}: {e}"))?;
+        }
+        Ok::<(), String>(())
+    });
+    assert_eq!(host(2)["mac"], g.mac.to_string().as_str());
+    // A host behind FRR is answered with the right one.
+    let asker = Guest::new(7);
+    let wire = m.guest(1);
+    wire.send(&frame::arp_request(asker.mac, asker.ip, g.ip));
+    let (_, answer) = wire.find(SOON, frame::as_arp_reply).expect("FRR's kernel answers");
+    assert_eq!(answer, (g.mac, g.ip));
+}

@@ -6,7 +6,7 @@
 
 use super::peers::Peer;
 use super::sometimes::Sometimes;
-use super::{Event, NeighborConfig, Node};
+use super::{Event, NeighborConfig, Node, Output};
 use crate::mobility::IpPrefix;
 use crate::session::{self, State};
 use crate::types::{PeerId, Span, Time};
@@ -102,9 +102,6 @@ impl Node {
         if terms.route_reflector_client {
             self.rib.set_client(PeerId(i as u32));
         }
-        if terms.route_reflector_client {
-            self.rib.set_client(PeerId(i as u32));
-        }
         let mut peer = Peer::new(terms, &self.config, seed, at);
         peer.guest = Some(Guest { range, until: None, vacant: false });
         match self.peers.get_mut(i) {
@@ -141,6 +138,9 @@ impl Node {
                 continue;
             }
             self.rib.remove_peer(PeerId(i as u32));
+            if self.peers[i].config.bfd.is_some() {
+                self.journal.push(Output::Bfd { peer: PeerId(i as u32), want: None });
+            }
             let (config, range) = {
                 let p = &self.peers[i];
                 (p.config.clone(), p.guest.as_ref().map_or(0, |g| g.range))
